@@ -1,0 +1,142 @@
+"""Reference data, a local Ray, an object store in; fixtures that every test may ask for out.
+
+`shared` is the folder of reference inputs and outputs beside the repository. The servers are started once a test
+run, on free ports, and stopped at its end.
+"""
+
+import importlib.util
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# Two cores are what the tests are sized for; set before any framework is imported, for its children too.
+RUN_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "2",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+}
+for _name, _value in RUN_ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+FRAMEWORK_MODULES = {"torch": "torch", "tensorflow": "tensorflow", "flax": "flax"}
+RAY_CPUS = 2
+RAY_OBJECT_STORE_BYTES = 300 * 1024**2
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a framework or a device that is not here, saying which."""
+    for marker, module in FRAMEWORK_MODULES.items():
+        if item.get_closest_marker(marker) and importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed: pip install -e '.[{marker}]' -c constraints.txt")
+    if item.get_closest_marker("gpu") and not _has_cuda():
+        pytest.skip("no CUDA device here")
+
+
+def _has_cuda() -> bool:
+    if importlib.util.find_spec("torch") is None:
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The repository's root."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data and golden files beside the repository."""
+    folder = REPOSITORY.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("the reference data is not here: it is looked for in ../shared, beside the repository")
+    return folder
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running object store that speaks S3; its address and credentials are in the environment as AWS_*."""
+
+    endpoint: str
+
+    def make_bucket(self) -> str:
+        """A new, empty bucket, as `s3://name`."""
+        import s3fs
+
+        url = f"s3://preln-{secrets.token_hex(6)}"
+        s3fs.S3FileSystem(skip_instance_cache=True).mkdir(url)
+        return url
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """moto's S3 server in a thread of this process, on a free port."""
+    server_module = pytest.importorskip("moto.server", reason="moto is not installed: pip install -e '.[test]'")
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", endpoint)
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        # The machine's own profile must not decide what a test does.
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        try:
+            yield S3Server(endpoint=endpoint)
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_server: S3Server) -> str:
+    """A new, empty bucket for one test, as `s3://name`."""
+    return s3_server.make_bucket()
+
+
+@pytest.fixture(scope="session")
+def ray_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A private home and a token for Ray, also for the commands a test starts; yields that home."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        yield home
+
+
+@pytest.fixture(scope="session")
+def local_ray(ray_environment: Path, s3_server: S3Server) -> Iterator[None]:
+    """A local Ray of two CPUs, its dashboard off.
+
+    Asks for the object store too: workers inherit the environment of the moment in which Ray starts.
+    """
+    ray = pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        # Workers import our packages from the repository wherever pytest was started.
+        python_path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
+        patch.setenv("PYTHONPATH", python_path)
+        ray.init(
+            num_cpus=RAY_CPUS,
+            include_dashboard=False,
+            object_store_memory=RAY_OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            configure_logging=True,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
