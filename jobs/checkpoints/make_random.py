@@ -1,0 +1,157 @@
+"""The embedded sample and a seed in, `random-tiny/` out: a small classifier that knows nothing, with its tokenizer.
+
+For trying the pipeline and for tests. `python -m jobs.checkpoints.make_random` writes the committed folder again, byte
+for byte; no framework is imported. Tensor names and shapes are those of `models.tensors`.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors, trainers
+from tokenizers.models import BPE
+
+from models.boundary import Head
+from models.checkpoint_writer import write_checkpoint
+from models.config import RobertaPreLayerNormConfig
+from models.tensors import ARCHITECTURES, expected_tensors
+
+FOLDER = Path(__file__).parent / "random-tiny"
+SAMPLE = Path(__file__).parents[1] / "sample"
+SEED = 20
+HEAD: Head = "sequence-classification"
+VOCABULARY = 1_000
+TEXT_LIMIT = 128  # tokens of a text, specials included
+# In the order of their ids; <mask> is the last id of the vocabulary, as in RoBERTa's.
+FIRST_TOKENS = ["<s>", "<pad>", "</s>", "<unk>"]
+MASK = "<mask>"
+PAD_ID = FIRST_TOKENS.index("<pad>")
+# A trained model's spread would make every answer the same here: wide enough that the four labels all occur.
+EMBEDDING_SPREAD = 0.5
+WEIGHT_SPREAD = 2.0  # over the square root of the inputs
+LABELS = ("random-0", "random-1", "random-2", "random-3")
+
+
+def main() -> None:
+    """Write the committed folder again."""
+    make_random(folder=FOLDER)
+
+
+def make_random(*, folder: Path) -> None:
+    """Write config.json, model.safetensors and the tokenizer's files to `folder`."""
+    config = random_config()
+    write_checkpoint(
+        url=str(folder),
+        config=config,
+        tensors=random_tensors(config=config),
+        tokenizer_files=tokenizer_files(texts=sample_texts()),
+    )
+
+
+def sample_texts() -> list[str]:
+    """All texts of the embedded sample, in the order parquet, jsonl, text."""
+    parquet = pq.read_table(SAMPLE / "texts.parquet").column("text").to_pylist()
+    jsonl = [json.loads(line)["text"] for line in (SAMPLE / "texts.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [*parquet, *jsonl, *(SAMPLE / "texts.txt").read_text(encoding="utf-8").splitlines()]
+
+
+def random_config() -> RobertaPreLayerNormConfig:
+    """Two layers of width 64 and four labels named so that nobody takes them for knowledge."""
+    return RobertaPreLayerNormConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        # The position table's first rows, up to that of <pad>, belong to no token.
+        max_position_embeddings=TEXT_LIMIT + PAD_ID + 1,
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+        pad_token_id=PAD_ID,
+        id2label=dict(enumerate(LABELS)),
+        dtype="float32",
+        architectures=[ARCHITECTURES[HEAD]],
+    )
+
+
+def random_tensors(*, config: RobertaPreLayerNormConfig) -> dict[str, npt.NDArray[np.float32]]:
+    """A seeded tensor for every name that the classifier's checkpoint has."""
+    # RandomState rather than default_rng: its stream is promised to stay the same in every NumPy.
+    random = np.random.RandomState(SEED)
+    shapes = expected_tensors(config=config, head=HEAD)
+    return {name: _random_tensor(random=random, name=name, shape=shape) for name, shape in shapes.items()}
+
+
+def _random_tensor(*, random: np.random.RandomState, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    if name.endswith("LayerNorm.weight"):
+        return np.ones(shape, np.float32)
+    if name.endswith(".bias"):
+        return np.zeros(shape, np.float32)
+    is_embedding = "_embeddings." in name
+    spread = EMBEDDING_SPREAD if is_embedding else WEIGHT_SPREAD / np.sqrt(shape[-1])
+    tensor = (random.standard_normal(shape) * spread).astype(np.float32)
+    if name.endswith(("word_embeddings.weight", "position_embeddings.weight")):
+        tensor[PAD_ID] = 0.0
+    return tensor
+
+
+def tokenizer_files(*, texts: list[str]) -> dict[str, bytes]:
+    """File name -> content of a byte-level BPE of `VOCABULARY` pieces trained on the texts."""
+    vocabulary, merges = _train(texts)
+    vocabulary[MASK] = len(vocabulary)
+    if len(vocabulary) != VOCABULARY:
+        raise ValueError(f"the sample gives {len(vocabulary)} pieces and config.json says {VOCABULARY}; add texts")
+    tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=merges, continuing_subword_prefix="", end_of_word_suffix=""))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.RobertaProcessing(
+        ("</s>", vocabulary["</s>"]), ("<s>", vocabulary["<s>"]), trim_offsets=True, add_prefix_space=False
+    )
+    tokenizer.add_special_tokens([AddedToken(token, normalized=True, special=True) for token in FIRST_TOKENS])
+    tokenizer.add_special_tokens([AddedToken(MASK, lstrip=True, normalized=False, special=True)])
+    merge_lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    return {
+        "tokenizer.json": tokenizer.to_str(pretty=True).encode(),
+        "vocab.json": json.dumps(vocabulary, ensure_ascii=False).encode(),
+        "merges.txt": ("\n".join(merge_lines) + "\n").encode(),
+        "tokenizer_config.json": (json.dumps(_tokenizer_settings(), indent=2) + "\n").encode(),
+    }
+
+
+def _train(texts: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Pieces with their ids, <mask> not yet among them, and the merges in order."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY - 1,
+        special_tokens=FIRST_TOKENS,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer=trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    vocabulary = dict(sorted(model["vocab"].items(), key=lambda item: item[1]))
+    return vocabulary, [(left, right) for left, right in model["merges"]]
+
+
+def _tokenizer_settings() -> dict[str, object]:
+    return {
+        "add_prefix_space": False,
+        "bos_token": "<s>",
+        "clean_up_tokenization_spaces": False,
+        "cls_token": "<s>",
+        "eos_token": "</s>",
+        "mask_token": MASK,
+        "model_max_length": TEXT_LIMIT,
+        "pad_token": "<pad>",
+        "sep_token": "</s>",
+        "tokenizer_class": "RobertaTokenizer",
+        "trim_offsets": True,
+        "unk_token": "<unk>",
+    }
+
+
+if __name__ == "__main__":
+    main()
