@@ -1,0 +1,60 @@
+"""cluster.yaml in; proof, without any cloud, that `ray up` would take it out."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import ValidationError
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+
+@pytest.fixture
+def cluster(repository: Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((repository / "cluster.yaml").read_text(encoding="utf-8"))
+    return content
+
+
+def pins(repository: Path) -> dict[str, str]:
+    lines = (repository / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+
+
+def test_ray_accepts_the_cluster_file(cluster: dict[str, Any]) -> None:
+    prepared = prepare_config(cluster)
+    validate_config(prepared)
+    assert prepared["available_node_types"]["gpu"]["max_workers"] == 4
+
+
+def test_the_check_refuses_a_key_that_ray_does_not_know(cluster: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="max_worker"):
+        validate_config(prepare_config({**cluster, "max_worker": 3}))
+
+
+def test_images_have_the_pinned_ray(cluster: dict[str, Any], repository: Path) -> None:
+    for image in ("head_image", "worker_image"):
+        assert f":{pins(repository)['ray']}-py311-" in cluster["docker"][image]
+
+
+def test_workers_come_and_go_and_the_dashboard_stays_on_loopback(cluster: dict[str, Any]) -> None:
+    assert cluster["available_node_types"]["gpu"]["min_workers"] == 0
+    assert cluster["idle_timeout_minutes"] > 0
+    assert "--dashboard-host=127.0.0.1" in cluster["head_start_ray_commands"][-1]
+
+
+def test_every_node_starts_with_the_token_on(cluster: dict[str, Any]) -> None:
+    for commands in (cluster["head_start_ray_commands"], cluster["worker_start_ray_commands"]):
+        assert all("RAY_AUTH_MODE=token" in command for command in commands if "ray start" in command)
+    assert "~/.ray/auth_token" in cluster["file_mounts"]
+
+
+def test_mounted_files_and_installed_extras_exist(cluster: dict[str, Any], repository: Path) -> None:
+    mounted = [source for source in cluster["file_mounts"].values() if not source.startswith("~")]
+    assert {"jobs", "pipeline", "models", "constraints.txt"} <= set(mounted)
+    assert all((repository / source).exists() for source in mounted)
+    extras = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    installed = cluster["setup_commands"][0].split(".[")[1].split("]")[0].split(",")
+    assert set(installed) <= set(extras)
