@@ -1,20 +1,205 @@
 """The repository's own files in; proof that the house stands as its documents say out."""
 
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from jobs import __version__
 
-@pytest.mark.ray
-def test_local_ray_runs_a_task(local_ray: None) -> None:
-    import ray
+PACKAGES = ("jobs", "models", "pipeline")
+FRAMEWORKS = ("torch", "tensorflow", "keras", "jax", "flax", "optax")
+OWN_FRAMEWORK = {
+    "models/roberta_torch": {"torch"},
+    "models/roberta_tf": {"tensorflow", "keras"},
+    "models/roberta_flax": {"jax", "flax", "optax"},
+}
+TRAINING = "jobs/training"
+FORBIDDEN_NAMES = {"utils", "util", "common", "helper", "helpers", "manager", "misc"}
+LONGEST_FILE = 400  # lines; a file beyond it holds more than one noun
 
-    assert ray.get(ray.remote(lambda: 41 + 1).remote()) == 42
+
+def tracked_files(repository: Path) -> list[Path]:
+    if not (repository / ".git").exists():
+        pytest.skip("not a git checkout: the README's tree is compared with the tracked files")
+    listing = subprocess.run(["git", "ls-files"], cwd=repository, capture_output=True, text=True, check=True)
+    return [Path(line) for line in listing.stdout.splitlines() if (repository / line).exists()]
 
 
-@pytest.mark.storage
-def test_bucket_keeps_an_object(s3_bucket: str) -> None:
-    import fsspec
+def readme_tree(repository: Path) -> dict[str, set[str]]:
+    """Folder ("" for the root) -> what README's tree shows in it, folders with a closing slash."""
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    block = text.split("## The house")[1].split("```")[1]
+    shown: dict[str, set[str]] = {}
+    parents: list[str] = [""]
+    for line in filter(str.strip, block.splitlines()):
+        depth = (len(line) - len(line.lstrip())) // 2
+        name = line.split()[0]
+        del parents[depth + 1 :]
+        shown.setdefault(parents[depth], set()).add(name)
+        if name.endswith("/"):
+            parents.append(parents[depth] + name)
+    return shown
 
-    with fsspec.open(f"{s3_bucket}/a.txt", "w") as file:
-        file.write("x")
-    with fsspec.open(f"{s3_bucket}/a.txt") as file:
-        assert file.read() == b"x"
+
+def children(files: list[Path], folder: str) -> Iterator[str]:
+    depth = folder.count("/")
+    for file in files:
+        if file.as_posix().startswith(folder):
+            yield file.parts[depth] + ("/" if len(file.parts) > depth + 1 else "")
+
+
+def test_the_readme_shows_every_folder_and_file_of_the_top_level_and_no_other(repository: Path) -> None:
+    tracked = {name for name in children(tracked_files(repository), "") if not name.startswith(".")}
+    assert readme_tree(repository)[""] == tracked
+
+
+def test_folders_that_the_readme_opens_are_shown_with_all_their_folders(repository: Path) -> None:
+    files = tracked_files(repository)
+    for folder, shown in readme_tree(repository).items():
+        inside = set(children(files, folder))
+        assert shown <= inside, f"README shows what is not in {folder or 'the repository'}"
+        missing = {name for name in inside if name.endswith("/") and not name.startswith(".")} - shown
+        assert not missing, f"README's tree lacks folders of {folder or 'the repository'}"
+
+
+@pytest.fixture(scope="module")
+def project(repository: Path) -> dict[str, Any]:
+    return tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_the_version_is_a_literal_and_in_the_changelog(repository: Path, project: dict[str, Any]) -> None:
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "jobs.__version__"}
+    assert f'__version__ = "{__version__}"' in (repository / "jobs/__init__.py").read_text(encoding="utf-8")
+    headings = re.findall(r"^## \[(.+?)\]", (repository / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings[0] == "Unreleased" or headings[0] == __version__
+
+
+def test_every_dependency_has_a_pin(repository: Path, project: dict[str, Any]) -> None:
+    def name(requirement: str) -> str:
+        return re.split(r"[\[<>=!~ ]", requirement)[0].lower().replace("_", "-")
+
+    pins = {
+        name(line): line
+        for line in (repository / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    }
+    extras = project["project"]["optional-dependencies"]
+    wanted = {name(line) for lines in [project["project"]["dependencies"], *extras.values()] for line in lines}
+    assert wanted - {"preln"} <= set(pins)
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in pins.values()), "a pin names a local build"
+
+
+def test_the_extras_are_those_that_users_were_told(project: dict[str, Any]) -> None:
+    expected = ["torch", "tensorflow", "flax", "s3", "gcs", "azure", "hub", "train", "bench", "dev", "test"]
+    assert set(project["project"]["optional-dependencies"]) == set(expected)
+    base = " ".join(project["project"]["dependencies"])
+    assert not any(re.search(rf"\b{framework}\b", base) for framework in FRAMEWORKS)
+
+
+def test_importing_every_driver_module_imports_no_framework(repository: Path) -> None:
+    names = [
+        ".".join(file.with_suffix("").parts).removesuffix(".__init__")
+        for file in tracked_files(repository)
+        if file.suffix == ".py" and file.parts[0] in PACKAGES and file.name != "__main__.py"
+        if not file.as_posix().startswith((*OWN_FRAMEWORK, TRAINING))
+    ]
+    program = (
+        "import importlib, sys\n"
+        f"for name in {names!r}: importlib.import_module(name)\n"
+        f"print(*sorted(set({FRAMEWORKS!r}) & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=repository, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == ""
+
+
+def python_files(repository: Path) -> list[Path]:
+    return [file for package in PACKAGES for file in sorted((repository / package).rglob("*.py"))]
+
+
+def imported(file: Path) -> set[str]:
+    """Every dotted name that a file imports anywhere in it, inside functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_each_framework_is_imported_in_its_own_folder_only(repository: Path) -> None:
+    wrong = []
+    for file in python_files(repository):
+        place = file.relative_to(repository).as_posix()
+        own = next((names for folder, names in OWN_FRAMEWORK.items() if place.startswith(folder + "/")), set())
+        if place.startswith(TRAINING + "/"):
+            own = set(FRAMEWORKS)
+        used = {name.split(".")[0] for name in imported(file)} & set(FRAMEWORKS)
+        wrong += [f"{place} imports {name}" for name in sorted(used - own)]
+    assert not wrong
+
+
+def test_only_training_imports_ray_train(repository: Path) -> None:
+    users = [
+        file.relative_to(repository).as_posix()
+        for file in python_files(repository)
+        if any(name == "ray.train" or name.startswith("ray.train.") for name in imported(file))
+    ]
+    assert all(place.startswith(TRAINING + "/") for place in users)
+
+
+def test_every_module_says_in_its_first_line_what_it_is(repository: Path) -> None:
+    wordless = [
+        file.relative_to(repository).as_posix()
+        for file in python_files(repository)
+        if file.read_text(encoding="utf-8").strip() and not ast.get_docstring(ast.parse(file.read_text("utf-8")))
+    ]
+    assert not wordless
+
+
+def test_no_module_is_a_catch_all_or_hides_a_module_of_python_itself(repository: Path) -> None:
+    names = {file.stem for file in python_files(repository) if not file.stem.startswith("__")}
+    names |= {file.parent.name for file in python_files(repository)}
+    assert not names & FORBIDDEN_NAMES
+    assert not names & set(sys.stdlib_module_names)
+    assert not names & set(FRAMEWORKS)
+
+
+def test_files_stay_short(repository: Path) -> None:
+    lengths = {
+        file.relative_to(repository).as_posix(): len(file.read_text("utf-8").splitlines())
+        for file in python_files(repository)
+    }
+    assert {file: lines for file, lines in lengths.items() if lines > LONGEST_FILE} == {}
+
+
+def test_make_alone_prints_every_target(repository: Path) -> None:
+    run = subprocess.run(["make"], cwd=repository, capture_output=True, text=True, check=True)
+    printed = set(re.findall(r"^  make (\w+) +\S", run.stdout, re.MULTILINE))
+    phony = re.search(r"^\.PHONY: (.+)$", (repository / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert phony
+    assert printed == set(phony[1].split())
+
+
+def test_the_workflow_runs_the_same_two_targets_as_ci_run(repository: Path) -> None:
+    for file in (".ci/run", ".github/workflows/ci.yml"):
+        text = (repository / file).read_text("utf-8")
+        assert re.findall(r"^(?:\s*- run: )?make (\w+)", text, re.MULTILINE) == ["check", "test"], file
+
+
+def test_the_jobs_in_the_readme_are_valid_specs(repository: Path) -> None:
+    from pipeline.spec import JobSpec
+
+    blocks = re.findall(r"```yaml\n(.+?)```", (repository / "README.md").read_text("utf-8"), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        spec = JobSpec.from_yaml(block)
+        assert JobSpec.from_yaml(spec.to_yaml()) == spec
