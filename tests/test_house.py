@@ -147,6 +147,18 @@ def test_each_framework_is_imported_in_its_own_folder_only(repository: Path) -> 
     assert not wrong
 
 
+def test_a_framework_folder_imports_no_other_framework_folder(repository: Path) -> None:
+    modules = {folder: folder.replace("/", ".") for folder in OWN_FRAMEWORK}
+    wrong = [
+        f"{file.relative_to(repository)} imports {name}"
+        for folder in OWN_FRAMEWORK
+        for file in sorted((repository / folder).rglob("*.py"))
+        for name in imported(file)
+        if name.startswith(tuple(module for other, module in modules.items() if other != folder))
+    ]
+    assert not wrong
+
+
 def test_only_training_imports_ray_train(repository: Path) -> None:
     users = [
         file.relative_to(repository).as_posix()

@@ -20,7 +20,9 @@ from models.tensors import ARCHITECTURES, expected_tensors
 
 FOLDER = Path(__file__).parent / "random-tiny"
 SAMPLE = Path(__file__).parents[1] / "sample"
-SEED = 20
+# Of sixty tried, the most even over the sample: each label has 14 % of it or more, and no text's best two logits are
+# closer than 0.002.
+SEED = 50
 HEAD: Head = "sequence-classification"
 VOCABULARY = 1_000
 TEXT_LIMIT = 128  # tokens of a text, specials included
@@ -28,7 +30,7 @@ TEXT_LIMIT = 128  # tokens of a text, specials included
 FIRST_TOKENS = ["<s>", "<pad>", "</s>", "<unk>"]
 MASK = "<mask>"
 PAD_ID = FIRST_TOKENS.index("<pad>")
-# A trained model's spread would make every answer the same here: wide enough that the four labels all occur.
+# With a trained model's spread every answer would be the same; with this one the four labels all occur.
 EMBEDDING_SPREAD = 0.5
 WEIGHT_SPREAD = 2.0  # over the square root of the inputs
 LABELS = ("random-0", "random-1", "random-2", "random-3")
