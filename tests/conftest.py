@@ -20,7 +20,6 @@ RUN_ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
 }
 for _name, _value in RUN_ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
@@ -134,7 +133,6 @@ def local_ray(ray_environment: Path, s3_server: S3Server) -> Iterator[None]:
             include_dashboard=False,
             object_store_memory=RAY_OBJECT_STORE_BYTES,
             log_to_driver=False,
-            configure_logging=True,
         )
     try:
         yield
