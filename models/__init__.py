@@ -1,0 +1,1 @@
+"""What a model is, three times the same: `models.load` for flat tokens, `models.roberta_torch` and its siblings' classes."""

@@ -1,0 +1,139 @@
+"""Sizes and values that a caller gave in, a ValueError naming value, limit and place out; alike in every framework.
+
+Nothing here knows a framework: shapes are tuples, values are Python numbers. Legend: B batch, S sequence, K keys
+(past and current tokens), L layers, N heads.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from models.config import RobertaPreLayerNormConfig
+
+Shape: TypeAlias = Sequence[int]
+LossKind: TypeAlias = Literal["regression", "single_label_classification", "multi_label_classification"]
+
+# hidden_act by name, known in every framework.
+ACTIVATIONS = (
+    "gelu",
+    "gelu_python",
+    "gelu_new",
+    "gelu_pytorch_tanh",
+    "gelu_fast",
+    "gelu_accurate",
+    "gelu_10",
+    "quick_gelu",
+    "relu",
+    "relu2",
+    "relu6",
+    "leaky_relu",
+    "silu",
+    "swish",
+    "mish",
+    "tanh",
+    "sigmoid",
+    "linear",
+    "laplace",
+)
+IGNORED_LABEL = -100
+
+
+def check_config(config: RobertaPreLayerNormConfig) -> None:
+    """Refuse a config that no model can be built from."""
+    for name in ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size", "type_vocab_size"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"config.{name} is {getattr(config, name)}; it must be at least 1")
+    if config.hidden_size % config.num_attention_heads:
+        raise ValueError(
+            f"config.hidden_size is {config.hidden_size}, not a multiple of num_attention_heads "
+            f"{config.num_attention_heads}; change one of them"
+        )
+    if config.add_cross_attention and not config.is_decoder:
+        raise ValueError("config.add_cross_attention is set but is_decoder is not; set is_decoder=True as well")
+    if isinstance(config.hidden_act, str) and config.hidden_act not in ACTIVATIONS:
+        raise ValueError(f"config.hidden_act is '{config.hidden_act}'; known: {', '.join(ACTIVATIONS)}")
+    if not 0 <= config.pad_token_id < config.vocab_size:
+        raise ValueError(f"config.pad_token_id is {config.pad_token_id}, outside the vocabulary of {config.vocab_size}")
+
+
+def check_inputs(*, ids_shape: Shape | None, embeds_shape: Shape | None) -> tuple[int, int]:
+    """Exactly one of input_ids [B, S] and inputs_embeds [B, S, H]; returns (B, S)."""
+    if ids_shape is not None and embeds_shape is not None:
+        raise ValueError("both input_ids and inputs_embeds were given; give one of them")
+    if ids_shape is None and embeds_shape is None:
+        raise ValueError("neither input_ids nor inputs_embeds was given; give one of them")
+    shape = ids_shape if ids_shape is not None else embeds_shape
+    assert shape is not None
+    wanted = 2 if ids_shape is not None else 3
+    if len(shape) != wanted:
+        name, letters = ("input_ids", "[B, S]") if ids_shape is not None else ("inputs_embeds", "[B, S, H]")
+        raise ValueError(f"{name} has shape {tuple(shape)}; it must be {letters}")
+    return int(shape[0]), int(shape[1])
+
+
+def check_range(*, name: str, low: int, high: int, size: int, limit: str) -> None:
+    """Every value of `name` lies in 0 … size - 1; `limit` names the setting that says so."""
+    bad = low if low < 0 else high
+    if not 0 <= bad < size:
+        raise ValueError(f"{name} holds {bad}, outside 0 … {size - 1} ({limit} {size})")
+
+
+def check_length(*, tokens: int, config: RobertaPreLayerNormConfig) -> None:
+    """A row of `tokens` real tokens (past ones counted) finds a position for each."""
+    if tokens <= config.max_tokens:
+        return
+    if config.position_embedding_type == "absolute":
+        rule = f"max_position_embeddings {config.max_position_embeddings} - pad_token_id {config.pad_token_id} - 1"
+    else:
+        rule = f"max_position_embeddings {config.max_position_embeddings}"
+    raise ValueError(
+        f"a sequence has {tokens} tokens, the model takes at most {config.max_tokens} ({rule}); truncate it, "
+        f"e.g. with max_length={config.max_tokens} in the tokenizer or the job"
+    )
+
+
+def check_mask(*, name: str, shape: Shape, batch: int, queries: int, keys: int) -> None:
+    """A mask is [B, K], or [B, S, K] used as it is."""
+    allowed = ((batch, keys), (batch, queries, keys))
+    if tuple(shape) not in allowed:
+        raise ValueError(
+            f"{name} has shape {tuple(shape)}; it must be [batch, keys] {allowed[0]} or "
+            f"[batch, queries, keys] {allowed[1]}, past tokens counted among the keys"
+        )
+
+
+def check_head_mask(*, shape: Shape, layers: int, heads: int) -> None:
+    """head_mask is [N] for every layer alike, or [L, N]."""
+    if tuple(shape) not in ((heads,), (layers, heads)):
+        raise ValueError(f"head_mask has shape {tuple(shape)}; it must be ({heads},) or ({layers}, {heads})")
+
+
+def check_chunks(*, length: int, chunk: int) -> None:
+    """The feed-forward's chunks divide the sequence."""
+    if length % chunk:
+        raise ValueError(
+            f"the sequence has {length} tokens, not a multiple of config.chunk_size_feed_forward {chunk}; pad it"
+        )
+
+
+def check_choices(*, labels: int, head: str, needed: int) -> None:
+    """A head that reads a fixed number of labels has them (question answering: 2)."""
+    if labels != needed:
+        raise ValueError(f"{head} needs num_labels={needed} (start and end), the config has {labels}")
+
+
+def check_labels(*, low: int, high: int, size: int, ignored: int = IGNORED_LABEL) -> None:
+    """Class labels, ignored ones left out, lie in 0 … size - 1."""
+    bad = low if low < 0 else high
+    if not 0 <= bad < size:
+        raise ValueError(f"labels hold {bad}, outside 0 … {size - 1} ({ignored} is ignored)")
+
+
+def loss_kind(*, problem_type: str | None, num_labels: int, integer_labels: bool) -> LossKind:
+    """What loss a sequence classifier takes: the config's word, else decided by each batch's labels (B11)."""
+    if problem_type is not None:
+        if problem_type == "regression":
+            return "regression"
+        return "multi_label_classification" if problem_type.startswith("multi") else "single_label_classification"
+    if num_labels == 1:
+        return "regression"
+    return "single_label_classification" if integer_labels else "multi_label_classification"

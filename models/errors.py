@@ -1,0 +1,20 @@
+"""What a user of models/ can get wrong, as exceptions that name the value, the rule, the place and the next step.
+
+PrelnError                  everything that a changed command, spec, file or checkpoint can mend
+└── CheckpointError         a checkpoint that is missing, incomplete, of another size, or in a format that is refused
+    └── MismatchError       tensors of another size than the model's (a RuntimeError too, as in the reference)
+
+Wrong arguments of the model classes are plain `ValueError`s, as in the reference implementation.
+"""
+
+
+class PrelnError(ValueError):
+    """Anything that a changed command, spec, file or checkpoint can mend; `str()` of it is one readable line."""
+
+
+class CheckpointError(PrelnError):
+    """A checkpoint folder that can't be used, and why."""
+
+
+class MismatchError(CheckpointError, RuntimeError):
+    """Tensors of a checkpoint that have another size than the model they are loaded into."""
