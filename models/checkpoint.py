@@ -1,0 +1,274 @@
+"""A checkpoint folder at any path or URL in, its config, tensors and digests out; and a folder written from tensors.
+
+A folder holds config.json, model.safetensors (or shards with an index) and the tokenizer's files. It may hold only a
+head's tensors and name its encoder's folder by `base_model_name_or_path` in config.json (a URL, or a folder beside it).
+Names are neutral (models.tensors). Credentials come from the environment, as fsspec takes them. No pickle is read here.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import numpy as np
+from fsspec.spec import AbstractFileSystem
+
+from models.boundary import Head
+from models.config import CONFIG_NAME, RobertaPreLayerNormConfig, read_config
+from models.errors import CheckpointError
+from models.safetensors_file import AnyArray, TensorInfo, read_header, read_tensors
+from models.tensors import HEADS, PREFIX, expected_tensors, neutral_names
+
+WEIGHTS_NAME = "model.safetensors"
+INDEX_NAME = "model.safetensors.index.json"
+TOKENIZER_NAMES = (
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+OTHER_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
+# Fields of config.json that no answer depends on.
+SILENT_FIELDS = ("transformers_version", "architectures", "_name_or_path", "dtype", "base_model_name_or_path")
+MAX_BASES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Where a checkpoint's tensors lie: one file system and one file's tensors by neutral name."""
+
+    system: AbstractFileSystem
+    tensors: Mapping[str, TensorInfo]
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """One folder, opened: only config.json and the headers have been read.
+
+    url: as given. config: config.json. sources: the files of this folder, then those of the encoder it names.
+    """
+
+    url: str
+    config: RobertaPreLayerNormConfig
+    sources: tuple[Source, ...]
+
+    @classmethod
+    def open(cls, url: str) -> "Checkpoint":
+        """Read config.json and the weights' headers.
+
+        Raises CheckpointError where the folder, config.json or safetensors weights are missing, cut off or not of this
+        model, naming what was found instead.
+        """
+        url = str(url)
+        _find_folder(url)
+        fields = read_config(url)
+        sources = [_open_weights(url)]
+        base, place = fields.get("base_model_name_or_path"), url
+        for _ in range(MAX_BASES):
+            if not base:
+                break
+            place = beside(url=place, name=base)
+            _find_folder(place)
+            sources.append(_open_weights(place))
+            base = read_config(place).get("base_model_name_or_path")
+        else:
+            raise CheckpointError(
+                f"{url}: base_model_name_or_path leads on for more than {MAX_BASES} folders; a circle?"
+            )
+        return cls(url=url, config=RobertaPreLayerNormConfig.from_dict(fields), sources=tuple(sources))
+
+    @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """Neutral name -> shape and type of every tensor; a folder's own win over those of the encoder it names."""
+        return {name: info for source in reversed(self.sources) for name, info in source.tensors.items()}
+
+    @property
+    def stored_dtype(self) -> str:
+        """The type that most weights are stored in, e.g. "float32"."""
+        sizes: dict[str, int] = {}
+        for info in self.tensors.values():
+            sizes[info.dtype.name] = sizes.get(info.dtype.name, 0) + info.stop - info.start
+        return max(sizes, key=lambda name: sizes[name], default="float32")
+
+    def stream(self, names: Iterable[str] | None = None) -> Iterator[tuple[str, AnyArray]]:
+        """(name, array) of the named tensors, or of all, file by file; read-only arrays, each read when reached."""
+        wanted = set(self.tensors if names is None else names)
+        for source in self.sources:
+            mine = {name: info for name, info in source.tensors.items() if name in wanted}
+            wanted -= set(mine)
+            yield from read_tensors(system=source.system, tensors=mine)
+        if wanted:
+            raise CheckpointError(f"{self.url}: no tensor '{min(wanted)}'")
+
+    def heads(self) -> list[Head]:
+        """The heads whose tensors are all here in the right size (the bare encoder always counts as one)."""
+        found: list[Head] = []
+        for head in HEADS:
+            shapes = expected_tensors(config=self.config, head=head)
+            if all(name in self.tensors and self.tensors[name].shape == shape for name, shape in shapes.items()):
+                found.append(head)
+        return found
+
+    def check(self, *, heads: Sequence[Head], tokenizer: bool = False) -> None:
+        """Refuse, from the headers alone, what these heads can't be built from.
+
+        Raises CheckpointError naming the first tensor that is missing or of another size than config.json says, and
+        with tokenizer=True where the tokenizer's files are missing.
+        """
+        tensors = self.tensors
+        for head in heads:
+            for name, shape in expected_tensors(config=self.config, head=head).items():
+                if name not in tensors:
+                    raise CheckpointError(self._missing(head, name))
+                if tensors[name].shape != shape:
+                    raise CheckpointError(
+                        f"{self.url}: '{name}' is {tensors[name].shape}, {CONFIG_NAME} says {shape} for the head "
+                        f"'{head}'; was it saved from another size, label count or head?"
+                    )
+        if tokenizer:
+            check_tokenizer_files(self.url)
+
+    def _missing(self, head: Head, name: str) -> str:
+        found = ", ".join(other for other in self.heads() if other != "encoder") or "none but the encoder"
+        if name.startswith(PREFIX):
+            return f"{self.url}: '{name}' is missing, which {CONFIG_NAME} asks for; was it saved from another size?"
+        return (
+            f"{self.url}: no head '{head}' ('{name}' is missing); it has heads: {found}; "
+            "name a checkpoint trained for this task"
+        )
+
+    def weights_digest(self) -> str:
+        """Hash over every tensor's name, type, shape and bytes; the same however they are spread over files."""
+        parts = {name: _array_digest(array) for name, array in self.stream()}
+        return _digest(f"{name} {parts[name]}".encode() for name in sorted(parts))
+
+    def config_digest(self) -> str:
+        """Hash over the fields of config.json that answers depend on."""
+        fields = {name: value for name, value in self.config.to_dict().items() if name not in SILENT_FIELDS}
+        return _digest([json.dumps(fields, sort_keys=True, default=str).encode()])
+
+    def tokenizer_digest(self) -> str:
+        """Hash over the names and bytes of the tokenizer's files."""
+        files = read_tokenizer_files(self.url)
+        return _digest(part for name in sorted(files) for part in (name.encode(), files[name]))
+
+    def digest(self) -> str:
+        """Hash over weights, config and tokenizer: the same digest, the same answers."""
+        parts = (self.weights_digest(), self.config_digest(), self.tokenizer_digest())
+        return _digest(part.encode() for part in parts)
+
+    def stamp(self) -> str:
+        """Cheap key of the folder's state (each weights file's path, size, etag or time) to cache digests by."""
+        lines = [self.config_digest()]
+        for source in self.sources:
+            for path in sorted({info.path for info in source.tensors.values()}):
+                info = source.system.info(path)
+                state = next(
+                    (info[key] for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified") if info.get(key)), ""
+                )
+                lines.append(f"{path} {info['size']} {state}")
+        return _digest(line.encode() for line in lines)
+
+
+def check(*, checkpoint: "Checkpoint | str", heads: Sequence[Head], tokenizer: bool = True) -> Checkpoint:
+    """Open a checkpoint if need be and refuse it where these heads, or its tokenizer, can't be had from it."""
+    opened = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.open(checkpoint)
+    opened.check(heads=heads, tokenizer=tokenizer)
+    return opened
+
+
+def beside(*, url: str, name: str) -> str:
+    """Where `base_model_name_or_path` points: an absolute path or URL as it is, else a folder beside this one."""
+    if "://" in name or name.startswith("/"):
+        return name
+    parent, _, _ = url.rstrip("/").rpartition("/")
+    return f"{parent}/{name}" if parent else name
+
+
+def check_tokenizer_files(url: str) -> None:
+    """Raise CheckpointError unless the folder has tokenizer.json, or vocab.json with merges.txt."""
+    names = _names(url)
+    if "tokenizer.json" not in names and not {"vocab.json", "merges.txt"} <= names:
+        raise CheckpointError(
+            f"{url}: no tokenizer: neither tokenizer.json nor vocab.json with merges.txt; found {_listing(names)}"
+        )
+
+
+def read_tokenizer_files(url: str) -> dict[str, bytes]:
+    """Name -> bytes of the tokenizer's files that the folder has."""
+    system, folder = fsspec.core.url_to_fs(str(url))
+    names = _names(url)
+    return {name: system.cat_file(f"{folder}/{name}") for name in TOKENIZER_NAMES if name in names}
+
+
+def _find_folder(url: str) -> None:
+    names = _names(url)
+    if not names:
+        raise CheckpointError(f"{url}: no such checkpoint folder, or it is empty; check the path and the credentials")
+    if CONFIG_NAME not in names:
+        raise CheckpointError(f"{url}: no {CONFIG_NAME} there; found {_listing(names)}")
+
+
+def _open_weights(url: str) -> Source:
+    system, folder = fsspec.core.url_to_fs(url)
+    names = _names(url)
+    if WEIGHTS_NAME in names:
+        files = [WEIGHTS_NAME]
+    elif INDEX_NAME in names:
+        files = _indexed_files(url, json.loads(system.cat_file(f"{folder}/{INDEX_NAME}")), names)
+    else:
+        others = [name for name in OTHER_WEIGHTS if name in names]
+        hint = f"{others[0]} can be read by `preln convert`" if others else f"found {_listing(names)}"
+        raise CheckpointError(f"{url}: no {WEIGHTS_NAME} (nor {INDEX_NAME}); {hint}")
+    tensors: dict[str, TensorInfo] = {}
+    for file in files:
+        header = read_header(system=system, path=f"{folder}/{file}")
+        stored = header.metadata.get("format", "pt")
+        if stored not in ("pt", "np"):
+            raise CheckpointError(f"{url}: {file} has the names of format '{stored}'; convert it with `preln convert`")
+        tensors |= header.tensors
+    try:
+        renamed = neutral_names(list(tensors))
+    except ValueError as error:
+        raise CheckpointError(f"{url}: {error}") from None
+    return Source(system=system, tensors={new: tensors[old] for old, new in renamed.items()})
+
+
+def _indexed_files(url: str, index: dict[str, Any], names: set[str]) -> list[str]:
+    files = sorted(set(index["weight_map"].values()))
+    absent = [file for file in files if file not in names]
+    if absent:
+        raise CheckpointError(f"{url}: {INDEX_NAME} names {absent[0]}, which is missing; copy the folder again")
+    return files
+
+
+def _names(url: str) -> set[str]:
+    system, folder = fsspec.core.url_to_fs(str(url))
+    system.invalidate_cache()
+    try:
+        return {str(path).rsplit("/", 1)[-1] for path in system.ls(folder, detail=False)}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
+def _listing(names: set[str]) -> str:
+    shown = sorted(names)[:8]
+    return ", ".join(shown) + (", …" if len(names) > len(shown) else "")
+
+
+def _array_digest(array: AnyArray) -> str:
+    shape = "x".join(map(str, array.shape))
+    block = np.ascontiguousarray(array).reshape(-1).view(np.uint8) if array.size else np.empty(0, np.uint8)
+    return _digest([f"{array.dtype.name} {shape} ".encode(), block.data])
+
+
+def _digest(parts: Iterable[bytes | memoryview]) -> str:
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(f"{len(part)}:".encode())
+        whole.update(part)
+    return whole.hexdigest()

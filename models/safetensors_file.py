@@ -1,0 +1,142 @@
+"""One .safetensors file at any file system in, its tensors as NumPy arrays out, one at a time; and back.
+
+Only the header is read to know names, types and shapes. Local files are memory-mapped, remote ones read range by range.
+Format: 8 bytes header length, JSON header, then the tensors' bytes without gaps (github.com/huggingface/safetensors).
+"""
+
+import json
+import math
+import mmap
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
+
+from models.errors import CheckpointError
+
+AnyArray = npt.NDArray[Any]
+
+DTYPES: Mapping[str, npt.DTypeLike] = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+DTYPE_NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
+HEADER_LIMIT = 100_000_000  # the format's own limit in bytes
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where one tensor lies: file path on its file system, byte range, shape and NumPy type."""
+
+    path: str
+    start: int
+    stop: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True)
+class SafetensorsHeader:
+    """A file's tensors by name, and its metadata ({"format": "pt"} and the like)."""
+
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, str]
+
+
+def read_header(*, system: AbstractFileSystem, path: str) -> SafetensorsHeader:
+    """The header of one file. Raises CheckpointError where the file is cut off or is not safetensors."""
+    size = int(system.info(path)["size"])
+    length = int.from_bytes(system.cat_file(path, start=0, end=8), "little") if size >= 8 else 0
+    if not 2 <= length <= min(size - 8, HEADER_LIMIT):
+        raise CheckpointError(f"{path}: not a safetensors file, or cut off ({size} bytes); copy it again")
+    try:
+        entries = json.loads(system.cat_file(path, start=8, end=8 + length))
+        metadata = entries.pop("__metadata__", {})
+        tensors = {name: _entry(path, 8 + length, entry) for name, entry in entries.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: its safetensors header can't be read ({error!r}); copy it again") from None
+    for name, info in tensors.items():
+        if info.stop > size:
+            raise CheckpointError(f"{path}: cut off at {size} bytes, '{name}' ends at {info.stop}; copy it again")
+        if info.stop - info.start != math.prod(info.shape) * info.dtype.itemsize:
+            raise CheckpointError(
+                f"{path}: '{name}' has {info.stop - info.start} bytes for shape {info.shape}; damaged"
+            )
+    return SafetensorsHeader(tensors=tensors, metadata=metadata)
+
+
+def _entry(path: str, offset: int, entry: dict[str, Any]) -> TensorInfo:
+    start, stop = entry["data_offsets"]
+    return TensorInfo(
+        path=path,
+        start=offset + start,
+        stop=offset + stop,
+        shape=tuple(entry["shape"]),
+        dtype=np.dtype(DTYPES[entry["dtype"]]),
+    )
+
+
+def read_tensors(*, system: AbstractFileSystem, tensors: Mapping[str, TensorInfo]) -> Iterator[tuple[str, AnyArray]]:
+    """Each tensor as a read-only array, in the order given; local ones are views of the mapped file."""
+    maps: dict[str, mmap.mmap] = {}
+    for name, info in tensors.items():
+        if isinstance(system, LocalFileSystem) and info.stop > info.start:
+            if info.path not in maps:
+                with Path(info.path).open("rb") as file:
+                    maps[info.path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            count = math.prod(info.shape)
+            flat = np.frombuffer(maps[info.path], dtype=info.dtype, count=count, offset=info.start)
+        else:
+            flat = np.frombuffer(system.cat_file(info.path, start=info.start, end=info.stop), dtype=info.dtype)
+        yield name, flat.reshape(info.shape)
+
+
+def write_tensors(
+    *, system: AbstractFileSystem, path: str, tensors: Mapping[str, AnyArray], metadata: Mapping[str, str]
+) -> int:
+    """Write one file and return its size in bytes; tensors are streamed one after the other."""
+    # Widest types first, so that every tensor starts on a multiple of its item size.
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    stop = 0
+    for name in order:
+        start, stop = stop, stop + tensors[name].nbytes
+        header[name] = {
+            "dtype": _dtype_name(name, tensors[name]),
+            "shape": list(tensors[name].shape),
+            "data_offsets": [start, stop],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with system.open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for block in _blocks(tensors[name] for name in order):
+            file.write(block)
+    return 8 + len(text) + stop
+
+
+def _blocks(arrays: Iterable[AnyArray]) -> Iterator[memoryview]:
+    for array in arrays:
+        if array.size:
+            yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _dtype_name(name: str, array: AnyArray) -> str:
+    if array.dtype not in DTYPE_NAMES:
+        raise ValueError(f"'{name}' is {array.dtype}; safetensors holds {', '.join(map(str, DTYPE_NAMES))}")
+    return DTYPE_NAMES[array.dtype]

@@ -1,0 +1,194 @@
+"""Checkpoint folders: written, read back, digested and refused for what they lack."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from models.boundary import Head
+from models.checkpoint import Checkpoint, check
+from models.checkpoint_writer import parse_size, write_checkpoint
+from models.config import RobertaPreLayerNormConfig
+from models.errors import CheckpointError
+from models.safetensors_file import AnyArray
+from models.tensors import PREFIX, expected_tensors
+
+TOKENIZER = {"vocab.json": b"{}", "merges.txt": b"#version: 0.2\n"}
+
+
+def config(**overrides: Any) -> RobertaPreLayerNormConfig:
+    sizes: dict[str, Any] = {
+        "vocab_size": 30,
+        "hidden_size": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 12,
+        "max_position_embeddings": 20,
+    }
+    return RobertaPreLayerNormConfig(**{**sizes, **overrides})
+
+
+def tensors(head: Head = "masked-lm", dtype: Any = np.float32, **overrides: Any) -> dict[str, AnyArray]:
+    draw = np.random.default_rng(1)
+    shapes = expected_tensors(config=config(**overrides), head=head)
+    return {name: draw.normal(size=shape).astype(dtype) for name, shape in shapes.items()}
+
+
+def write(url: Any, head: Head = "masked-lm", **options: Any) -> dict[str, AnyArray]:
+    given = tensors(head)
+    write_checkpoint(url=str(url), config=config(), tensors=given, tokenizer_files=TOKENIZER, **options)
+    return given
+
+
+def same(found: dict[str, AnyArray], expected: dict[str, AnyArray]) -> None:
+    assert sorted(found) == sorted(expected)
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype
+        assert found[name].tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("size", ["5GB", "1KB"])
+def test_a_folder_reads_back_bit_for_bit_whole_and_in_shards(dtype: Any, size: str, tmp_path: Path) -> None:
+    given = tensors(dtype=dtype)
+    write_checkpoint(url=str(tmp_path), config=config(), tensors=given, max_shard_size=size)
+    assert (tmp_path / "model.safetensors.index.json").exists() == (size == "1KB")
+    same(dict(Checkpoint.open(str(tmp_path)).stream()), given)
+
+
+def test_our_files_are_the_safetensors_library_s_and_the_other_way_round(tmp_path: Path) -> None:
+    given = write(tmp_path)
+    same(load_file(tmp_path / "model.safetensors"), given)
+    save_file(given, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    same(dict(Checkpoint.open(str(tmp_path)).stream()), given)
+
+
+def test_a_folder_at_a_url_is_read_range_by_range() -> None:
+    given = write("memory://bucket/model", max_shard_size="2KB")
+    same(dict(Checkpoint.open("memory://bucket/model").stream()), given)
+    fsspec.filesystem("memory").rm("bucket", recursive=True)
+
+
+def test_writing_again_leaves_no_old_shards(tmp_path: Path) -> None:
+    write(tmp_path, max_shard_size="1KB")
+    given = write(tmp_path)
+    assert not list(tmp_path.glob("model-*"))
+    same(dict(Checkpoint.open(str(tmp_path)).stream()), given)
+
+
+def test_the_bare_model_s_names_and_old_names_are_understood(tmp_path: Path) -> None:
+    given = tensors("encoder")
+    old = {
+        name.removeprefix(PREFIX)
+        .replace("LayerNorm.weight", "LayerNorm.gamma")
+        .replace("LayerNorm.bias", "LayerNorm.beta"): array
+        for name, array in given.items()
+    }
+    old["embeddings.position_ids"] = np.arange(20)[None]
+    write_checkpoint(url=str(tmp_path), config=config(), tensors=old)
+    same(dict(Checkpoint.open(str(tmp_path)).stream()), given)
+
+
+def test_a_head_may_name_the_folder_of_its_encoder(tmp_path: Path) -> None:
+    given = write(tmp_path / "base", "encoder")
+    head = {name: array for name, array in tensors("token-classification").items() if not name.startswith(PREFIX)}
+    settings = config(base_model_name_or_path="base")
+    write_checkpoint(url=str(tmp_path / "ner"), config=settings, tensors=head, tokenizer_files=TOKENIZER)
+    opened = check(checkpoint=str(tmp_path / "ner"), heads=["token-classification", "encoder"])
+    same(dict(opened.stream()), {**given, **head})
+
+
+def test_a_circle_of_base_models_is_refused(tmp_path: Path) -> None:
+    write_checkpoint(url=str(tmp_path / "a"), config=config(base_model_name_or_path="a"), tensors=tensors())
+    with pytest.raises(CheckpointError, match="a circle"):
+        Checkpoint.open(str(tmp_path / "a"))
+
+
+def test_the_digest_follows_the_content_and_not_its_layout(tmp_path: Path) -> None:
+    write(tmp_path / "one")
+    write(tmp_path / "two", max_shard_size="1KB")
+    one, two = (Checkpoint.open(str(tmp_path / name)) for name in ("one", "two"))
+    assert one.digest() == two.digest()
+    changed = {**tensors(), "lm_head.bias": np.zeros(30, np.float32)}
+    write_checkpoint(url=str(tmp_path / "two"), config=config(), tensors=changed, tokenizer_files=TOKENIZER)
+    two = Checkpoint.open(str(tmp_path / "two"))
+    assert one.weights_digest() != two.weights_digest()
+    assert one.tokenizer_digest() == two.tokenizer_digest()
+    (tmp_path / "two" / "merges.txt").write_bytes(b"a b\n")
+    assert one.tokenizer_digest() != two.tokenizer_digest()
+    relabelled = config(id2label={0: "no", 1: "yes"})
+    write_checkpoint(url=str(tmp_path / "two"), config=relabelled, tensors=changed)
+    assert one.config_digest() != Checkpoint.open(str(tmp_path / "two")).config_digest()
+
+
+def test_the_stamp_changes_when_a_file_does(tmp_path: Path) -> None:
+    write(tmp_path)
+    before = Checkpoint.open(str(tmp_path)).stamp()
+    assert Checkpoint.open(str(tmp_path)).stamp() == before
+    write_checkpoint(url=str(tmp_path), config=config(), tensors=tensors("encoder"))
+    assert Checkpoint.open(str(tmp_path)).stamp() != before
+
+
+def test_a_missing_head_is_refused_naming_those_there(tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(CheckpointError, match=r"no head 'token-classification' .*it has heads: masked-lm, causal-lm"):
+        check(checkpoint=str(tmp_path), heads=["token-classification"])
+    check(checkpoint=str(tmp_path), heads=["masked-lm", "encoder"])
+
+
+def test_another_size_is_refused_naming_both(tmp_path: Path) -> None:
+    write_checkpoint(url=str(tmp_path), config=config(hidden_size=4), tensors=tensors())
+    with pytest.raises(
+        CheckpointError, match=r"'roberta.*word_embeddings.weight' is \(30, 8\), config.json says \(30, 4\)"
+    ):
+        check(checkpoint=str(tmp_path), heads=["masked-lm"], tokenizer=False)
+
+
+def test_what_is_not_a_checkpoint_is_refused_naming_what_was_found(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no such checkpoint folder"):
+        Checkpoint.open(str(tmp_path / "nowhere"))
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(CheckpointError, match=r"no config.json there; found notes.txt"):
+        Checkpoint.open(str(tmp_path))
+    (tmp_path / "config.json").write_text(config().to_json_string())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"no model.safetensors .*pytorch_model.bin can be read by"):
+        Checkpoint.open(str(tmp_path))
+    write_checkpoint(url=str(tmp_path), config=config(), tensors=tensors())
+    with pytest.raises(CheckpointError, match=r"no tokenizer: neither tokenizer.json nor vocab.json"):
+        check(checkpoint=str(tmp_path), heads=["masked-lm"])
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(CheckpointError, match="model_type 'bert'"):
+        Checkpoint.open(str(tmp_path))
+
+
+def test_plain_roberta_s_names_and_mixed_names_are_refused(tmp_path: Path) -> None:
+    named = {name.replace(PREFIX, "roberta."): array for name, array in tensors().items()}
+    write_checkpoint(url=str(tmp_path), config=config(), tensors=named)
+    with pytest.raises(CheckpointError, match="plain RoBERTa or DinkyTrain"):
+        Checkpoint.open(str(tmp_path))
+    mixed = {name.removeprefix(PREFIX): array for name, array in tensors().items()}
+    write_checkpoint(url=str(tmp_path), config=config(), tensors=mixed)
+    with pytest.raises(CheckpointError, match="corrupted"):
+        Checkpoint.open(str(tmp_path))
+
+
+def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    write(tmp_path)
+    file = tmp_path / "model.safetensors"
+    whole = file.read_bytes()
+    for size in (0, 5, 400, len(whole) - 1):
+        file.write_bytes(whole[:size])
+        with pytest.raises(CheckpointError, match=r"cut off|not a safetensors"):
+            Checkpoint.open(str(tmp_path))
+
+
+def test_sizes_of_shards_are_read_as_people_write_them() -> None:
+    assert [parse_size(text) for text in (7, "2KB", "1.5 MiB", "5gb")] == [7, 2000, 1572864, 5 * 10**9]
+    with pytest.raises(ValueError, match="give bytes as a number"):
+        parse_size("many")
