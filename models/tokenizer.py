@@ -1,0 +1,135 @@
+"""A checkpoint folder at any path or URL in, its byte-level BPE tokenizer with RoBERTa's template out.
+
+tokenizer.json is used where it exists, else vocab.json and merges.txt. Truncation and padding are always off: what is
+too long is the caller's decision. Source: spec of RobertaTokenizerFast.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors
+from tokenizers.models import BPE
+
+from models.checkpoint import check_tokenizer_files, read_tokenizer_files
+from models.errors import CheckpointError
+
+SPECIAL_TOKENS = {
+    "bos_token": "<s>",
+    "cls_token": "<s>",
+    "pad_token": "<pad>",
+    "eos_token": "</s>",
+    "sep_token": "</s>",
+    "unk_token": "<unk>",
+    "mask_token": "<mask>",
+}
+ENDLESS = 10**9  # a model_max_length above this is the reference's way to say "none"
+
+
+@dataclass(frozen=True, eq=False)
+class CheckpointTokenizer:
+    """A tokenizer and the ids of its special tokens; `-1` for one that the vocabulary lacks.
+
+    backend: encodes "A" as `<s> A </s>` and a pair as `<s> A </s></s> B </s>`, with character offsets.
+    model_max_length: tokens with specials, None where the folder names no limit.
+    """
+
+    backend: Tokenizer
+    bos_id: int
+    eos_id: int
+    pad_id: int
+    unk_id: int
+    mask_id: int
+    mask_token: str
+    model_max_length: int | None
+    add_prefix_space: bool
+    clean_up_tokenization_spaces: bool
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, added tokens among them."""
+        return self.backend.get_vocab_size(with_added_tokens=True)
+
+
+def load_tokenizer(url: str, *, add_prefix_space: bool | None = None) -> CheckpointTokenizer:
+    """The tokenizer of a checkpoint folder.
+
+    add_prefix_space: overrides tokenizer_config.json; True is what lists of words need.
+    Raises CheckpointError where the files are missing or can't be read.
+    """
+    check_tokenizer_files(url)
+    files = read_tokenizer_files(url)
+    try:
+        settings = json.loads(files.get("tokenizer_config.json", b"{}"))
+        specials = _special_tokens(settings, json.loads(files.get("special_tokens_map.json", b"{}")))
+        prefix_space = bool(settings.get("add_prefix_space", False)) if add_prefix_space is None else add_prefix_space
+        if "tokenizer.json" in files:
+            backend = _from_json(
+                files["tokenizer.json"], prefix_space=prefix_space, wanted="add_prefix_space" in settings
+            )
+        else:
+            backend = _from_vocabulary(files, specials=specials, prefix_space=prefix_space)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{url}: the tokenizer's files can't be read: {error}") from None
+    except Exception as error:  # tokenizers raises bare Exception for bad JSON
+        raise CheckpointError(f"{url}: the tokenizers library refuses the files: {error}") from None
+    backend.no_truncation()
+    backend.no_padding()
+    ids = {name: -1 if (i := backend.token_to_id(token)) is None else i for name, token in specials.items()}
+    limit = settings.get("model_max_length")
+    return CheckpointTokenizer(
+        backend=backend,
+        bos_id=ids["bos_token"],
+        eos_id=ids["eos_token"],
+        pad_id=ids["pad_token"],
+        unk_id=ids["unk_token"],
+        mask_id=ids["mask_token"],
+        mask_token=specials["mask_token"],
+        model_max_length=int(limit) if limit is not None and 0 < limit < ENDLESS else None,
+        add_prefix_space=prefix_space,
+        clean_up_tokenization_spaces=bool(settings.get("clean_up_tokenization_spaces", False)),
+    )
+
+
+def _special_tokens(settings: dict[str, Any], mapped: dict[str, Any]) -> dict[str, str]:
+    tokens = {}
+    for name, default in SPECIAL_TOKENS.items():
+        value = settings.get(name) or mapped.get(name) or default
+        tokens[name] = value["content"] if isinstance(value, dict) else value
+    return tokens
+
+
+def _from_json(content: bytes, *, prefix_space: bool, wanted: bool) -> Tokenizer:
+    fields = json.loads(content)
+    parts = [part for part in (fields.get("pre_tokenizer"), fields.get("post_processor")) if part]
+    # tokenizer_config.json wins over tokenizer.json, as in the reference.
+    for part in parts:
+        if "add_prefix_space" in part and (wanted or prefix_space):
+            part["add_prefix_space"] = prefix_space
+    return Tokenizer.from_str(json.dumps(fields))
+
+
+def _from_vocabulary(files: dict[str, bytes], *, specials: dict[str, str], prefix_space: bool) -> Tokenizer:
+    vocabulary = json.loads(files["vocab.json"])
+    merges = [
+        (pair[0], pair[2])
+        for pair in (line.partition(" ") for line in files["merges.txt"].decode().split("\n"))
+        if pair[2] and pair[0] != "#version:"
+    ]
+    backend = Tokenizer(
+        BPE(vocab=vocabulary, merges=merges, continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False)
+    )
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.RobertaProcessing(
+        (specials["sep_token"], vocabulary[specials["sep_token"]]),
+        (specials["cls_token"], vocabulary[specials["cls_token"]]),
+        trim_offsets=True,
+        add_prefix_space=prefix_space,
+    )
+    plain = [
+        AddedToken(specials[name], normalized=True) for name in ("bos_token", "pad_token", "eos_token", "unk_token")
+    ]
+    mask = AddedToken(specials["mask_token"], lstrip=True, normalized=False)
+    backend.add_special_tokens([*plain, mask])
+    return backend

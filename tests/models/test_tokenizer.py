@@ -1,0 +1,73 @@
+"""The tokenizer of a checkpoint folder: RoBERTa's ids, templates and offsets, from either set of files."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from models.errors import CheckpointError
+from models.tokenizer import CheckpointTokenizer, load_tokenizer
+from tests.models import golden
+
+ROBERTA = golden.GOLDEN.parent / "data" / "roberta-tokenizer"
+TINY = golden.GOLDEN / "annotations" / "fill-mask"
+TEXTS = ("Paris is the <mask> of France.", "", " é\tx  y", "<s>x</s>", "naïve — 東京 🙂", "a\n\nb<pad>")
+
+pytestmark = pytest.mark.skipif(not TINY.is_dir(), reason="the reference data ../shared is absent")
+
+
+@pytest.fixture(scope="module")
+def roberta() -> CheckpointTokenizer:
+    return load_tokenizer(str(ROBERTA))
+
+
+def test_roberta_s_words_have_their_published_ids(roberta: CheckpointTokenizer) -> None:
+    assert roberta.backend.encode("Hello world").ids == [0, 31414, 232, 2]
+    assert roberta.backend.encode("A", "B").ids == [0, 250, 2, 2, 387, 2]
+    assert (roberta.mask_id, roberta.vocab_size, roberta.model_max_length) == (50264, 50265, None)
+    assert (roberta.bos_id, roberta.pad_id, roberta.eos_id, roberta.unk_id) == (0, 1, 2, 3)
+
+
+def test_the_mask_eats_the_blank_before_it_and_spans_its_own_characters(roberta: CheckpointTokenizer) -> None:
+    encoded = roberta.backend.encode("France is <mask>.")
+    place = encoded.ids.index(50264)
+    assert encoded.ids[place - 1] == 16
+    assert encoded.offsets[place][1] == 16
+
+
+def test_offsets_leave_out_the_leading_space(roberta: CheckpointTokenizer) -> None:
+    assert roberta.backend.encode("Hello world").offsets == [(0, 0), (0, 5), (6, 11), (0, 0)]
+
+
+def test_special_tokens_typed_in_a_text_are_recognised(roberta: CheckpointTokenizer) -> None:
+    assert roberta.backend.encode("<s>x</s>").ids == [0, 0, 1178, 2, 2]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_vocabulary_and_merges_give_the_same_as_tokenizer_json(text: str, tmp_path: Path) -> None:
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        shutil.copy(TINY / name, tmp_path)
+    whole, built = load_tokenizer(str(TINY)).backend.encode(text), load_tokenizer(str(tmp_path)).backend.encode(text)
+    assert whole.ids == built.ids
+    assert whole.offsets == built.offsets
+
+
+def test_a_prefix_space_can_be_asked_for() -> None:
+    plain, spaced = load_tokenizer(str(TINY)), load_tokenizer(str(TINY), add_prefix_space=True)
+    assert spaced.backend.encode("is").ids == plain.backend.encode(" is").ids != plain.backend.encode("is").ids
+    assert not plain.add_prefix_space
+    assert spaced.add_prefix_space
+
+
+def test_nothing_is_cut_or_padded_and_the_limit_is_told() -> None:
+    tokenizer = load_tokenizer(str(TINY))
+    assert tokenizer.model_max_length == 60
+    assert len(tokenizer.backend.encode("is " * 200).ids) > 200
+
+
+def test_a_folder_without_tokenizer_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no tokenizer"):
+        load_tokenizer(str(tmp_path))
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"can't be read|refuses"):
+        load_tokenizer(str(tmp_path))
