@@ -1,0 +1,90 @@
+"""Flat tokens and asks in, checked, with positions and order out: what every flat model does first, in NumPy.
+
+Legend: B sequences, T packed tokens, G asked positions.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from models.boundary import Ask, Head, IntArray, Tokens
+from models.checks import check_length, check_range
+from models.config import RobertaPreLayerNormConfig
+
+LM_HEADS: tuple[Head, ...] = ("masked-lm", "causal-lm")
+
+
+def flat_positions(*, tokens: Tokens, config: RobertaPreLayerNormConfig) -> IntArray:
+    """Position of every token, counted per sequence as spec 2.2.7 does: real ones from P + 1, `<pad>` ones P.
+
+    Raises ValueError for ids outside the vocabulary and for a sequence longer than the model.
+    """
+    ids_T = tokens.input_ids_T
+    check_range(
+        name="input_ids", low=int(ids_T.min()), high=int(ids_T.max()), size=config.vocab_size, limit="vocab_size"
+    )
+    if tokens.token_type_ids_T is not None:
+        types_T = tokens.token_type_ids_T
+        check_range(
+            name="token_type_ids",
+            low=int(types_T.min()),
+            high=int(types_T.max()),
+            size=config.type_vocab_size,
+            limit="type_vocab_size",
+        )
+    real_T = (ids_T != config.pad_token_id).astype(np.int64)
+    counted_T = np.cumsum(real_T)
+    before_B = counted_T[tokens.cu_seqlens[:-1]] - real_T[tokens.cu_seqlens[:-1]]
+    counted_T = counted_T - np.repeat(before_B, tokens.lengths_B)
+    longest = tokens.lengths_B if config.position_embedding_type != "absolute" else counted_T
+    check_length(tokens=int(longest.max()), config=config)
+    return (counted_T * real_T + config.pad_token_id).astype(np.int32)
+
+
+def check_asks(*, tokens: Tokens, asks: Mapping[Head, Ask], loaded: tuple[Head, ...], vocab_size: int) -> None:
+    """Refuse asks that this model can't answer: a head it lacks, positions or ids out of range, nothing asked."""
+    total = len(tokens.input_ids_T)
+    for head, ask in asks.items():
+        if head not in loaded:
+            raise ValueError(
+                f"head '{head}' is not loaded; this model has {', '.join(loaded)}; name it in load(heads=…)"
+            )
+        if len(ask.positions_G):
+            low, high = int(ask.positions_G.min()), int(ask.positions_G.max())
+            check_range(name=f"{head}: positions_G", low=low, high=high, size=total, limit="tokens")
+        if head in LM_HEADS and ask.top_k is None and ask.candidates_K is None and ask.gold_G is None:
+            raise ValueError(f"{head}: nothing is asked; give top_k, candidates_K or gold_G")
+        if ask.gold_G is not None and len(ask.gold_G) != len(ask.positions_G):
+            raise ValueError(f"{head}: {len(ask.gold_G)} gold ids for {len(ask.positions_G)} positions")
+        for name, ids in (("gold_G", ask.gold_G), ("candidates_K", ask.candidates_K)):
+            if ids is not None and len(ids):
+                low, high = int(ids.min()), int(ids.max())
+                check_range(name=f"{head}: {name}", low=low, high=high, size=vocab_size, limit="vocab_size")
+        if ask.top_k is not None and ask.top_k < 1:
+            raise ValueError(f"{head}: top_k is {ask.top_k}; at least 1")
+
+
+def sequence_of_positions(*, tokens: Tokens, ask: Ask, head: Head) -> IntArray:
+    """Which sequence each asked position belongs to; raises ValueError if a sequence has none, so no mean."""
+    sequence_G = np.searchsorted(tokens.cu_seqlens, ask.positions_G, side="right") - 1
+    sequences = len(tokens.cu_seqlens) - 1
+    counts_B = np.bincount(sequence_G, minlength=sequences)
+    if (counts_B == 0).any():
+        raise ValueError(f'{head}: reduce="mean" asks nothing of sequence {int(np.argmin(counts_B))}; ask at least <s>')
+    return sequence_G.astype(np.int32)
+
+
+def length_order(*, lengths_B: IntArray) -> tuple[IntArray, list[tuple[int, int]]]:
+    """Sequences ordered so that equal lengths lie side by side: (order_B, runs of (sequences, length))."""
+    order_B = np.argsort(lengths_B, kind="stable").astype(np.int32)
+    lengths, counts = np.unique(lengths_B, return_counts=True)
+    return order_B, [(int(count), int(length)) for count, length in zip(counts, lengths, strict=True)]
+
+
+def token_order(*, tokens: Tokens, order_B: IntArray) -> IntArray:
+    """Flat indices of all tokens with the sequences in another order: `ids_T[token_order]` is the reordered pack."""
+    lengths = tokens.lengths_B[order_B]
+    starts = tokens.cu_seqlens[:-1][order_B]
+    ends = np.cumsum(lengths)
+    within_T = np.arange(len(tokens.input_ids_T)) - np.repeat(ends - lengths, lengths)
+    return (np.repeat(starts, lengths) + within_T).astype(np.int32)

@@ -1,0 +1,47 @@
+"""A checkpoint and a framework's name in, a model behind the flat boundary out; imports exactly one framework.
+
+Each framework's `models.roberta_X.flat` has `load_flat(*, checkpoint, heads, dtype, device) -> FlatModel`.
+"""
+
+import importlib
+from collections.abc import Sequence
+
+from models.boundary import Dtype, FlatModel, Framework, Head
+from models.checkpoint import Checkpoint, check
+from models.errors import PrelnError
+
+FOLDERS: dict[Framework, str] = {"torch": "roberta_torch", "tensorflow": "roberta_tf", "flax": "roberta_flax"}
+DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
+
+
+def load(
+    *,
+    checkpoint: Checkpoint | str,
+    framework: Framework = "torch",
+    heads: Sequence[Head],
+    dtype: Dtype = "float32",
+    device: str | None = None,
+) -> FlatModel:
+    """A model that answers these heads from flat tokens.
+
+    checkpoint: a folder's path or URL, or one already opened.
+    device: "cpu", "cuda", …; None takes a GPU if there is one.
+    Raises CheckpointError for what the checkpoint lacks, PrelnError where the framework is not installed.
+    """
+    if framework not in FOLDERS:
+        raise PrelnError(f"framework is '{framework}'; choose one of {', '.join(FOLDERS)}")
+    if dtype not in DTYPES:
+        raise PrelnError(f"dtype is '{dtype}'; choose one of {', '.join(DTYPES)}")
+    if not heads:
+        raise PrelnError("heads is empty; name at least one, e.g. heads=['encoder']")
+    opened = check(checkpoint=checkpoint, heads=heads, tokenizer=False)
+    try:
+        module = importlib.import_module(f"models.{FOLDERS[framework]}.flat")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("models"):
+            raise
+        raise PrelnError(
+            f"{framework} is not installed (no module '{error.name}'); pip install 'preln[{framework}]'"
+        ) from None
+    model: FlatModel = module.load_flat(checkpoint=opened, heads=tuple(heads), dtype=dtype, device=device)
+    return model

@@ -1,0 +1,137 @@
+"""Padded token ids in, a score for every word of the vocabulary at every place out: masked and causal language models.
+
+Legend: B batch, S sequence, V vocabulary.
+"""
+
+# ruff: noqa: FBT001 -- the order of the arguments and their switches are the reference's
+
+import logging
+from typing import Any
+
+from torch import Tensor
+
+from models.config import RobertaPreLayerNormConfig
+from models.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
+from models.roberta_torch.base import Past, RobertaPreLayerNormModel
+from models.roberta_torch.heads import RobertaPreLayerNormLMHead
+from models.roberta_torch.losses import causal_loss, class_loss
+from models.roberta_torch.pretrained import RobertaPreLayerNormPreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+
+class RobertaPreLayerNormForMaskedLM(RobertaPreLayerNormPreTrainedModel):
+    """Fills masks: logits [B, S, V]; labels [B, S] with -100 where nothing is scored."""
+
+    head = "masked-lm"
+
+    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
+        super().__init__(config)
+        if config.is_decoder:
+            logger.warning("a masked LM with is_decoder=True sees no later tokens; set is_decoder=False to fill masks")
+        self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)
+        self.lm_head = RobertaPreLayerNormLMHead(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """Arguments as RobertaPreLayerNormModel's; the loss is the mean cross entropy of labels that are not -100."""
+        encoded = self.roberta_prelayernorm(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits_BSV = self.lm_head(encoded.last_hidden_state)
+        output = MaskedLMOutput(
+            loss=None if labels is None else class_loss(logits_BSV, labels),
+            logits=logits_BSV,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return self.answer(output, return_dict=return_dict)
+
+
+class RobertaPreLayerNormForCausalLM(RobertaPreLayerNormPreTrainedModel):
+    """Predicts the next token: logits [B, S, V]; labels [B, S] are shifted inside. Wants config.is_decoder=True."""
+
+    head = "causal-lm"
+
+    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
+        super().__init__(config)
+        if not config.is_decoder:
+            logger.warning(
+                "a causal LM with is_decoder=False sees later tokens; set is_decoder=True to predict the next"
+            )
+        self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)
+        self.lm_head = RobertaPreLayerNormLMHead(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        past_key_values: Past | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        num_items_in_batch: int | Tensor | None = None,
+    ) -> Any:
+        """Arguments as RobertaPreLayerNormModel's; labels switch the cache off.
+
+        num_items_in_batch: the loss is a sum divided by it, for gradients gathered over several batches.
+        """
+        encoded = self.roberta_prelayernorm(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            past_key_values=past_key_values,
+            use_cache=use_cache if labels is None else False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits_BSV = self.lm_head(encoded.last_hidden_state)
+        output = CausalLMOutputWithCrossAttentions(
+            loss=None if labels is None else causal_loss(logits_BSV, labels, num_items_in_batch),
+            logits=logits_BSV,
+            past_key_values=encoded.past_key_values,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+            cross_attentions=encoded.cross_attentions,
+        )
+        return self.answer(output, return_dict=return_dict)

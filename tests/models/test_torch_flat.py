@@ -1,0 +1,215 @@
+"""The flat path answers as the padded classes do: one model, two ways in."""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+if importlib.util.find_spec("torch") is None:
+    pytest.skip("torch is not installed", allow_module_level=True)
+
+import torch
+
+import models.roberta_torch as roberta
+from models.boundary import Ask, Head, Tokens
+from models.config import RobertaPreLayerNormConfig
+from models.load import load
+
+pytestmark = pytest.mark.torch
+
+FLAT_TOLERANCE = 2e-5  # float32, the same sums in another order
+HALF_TOLERANCE = 0.05  # bfloat16 has 8 bits of mantissa
+LENGTHS = (5, 9, 2, 9, 30, 5, 1)
+CLASSES: dict[Head, str] = {
+    "encoder": "RobertaPreLayerNormModel",
+    "masked-lm": "RobertaPreLayerNormForMaskedLM",
+    "causal-lm": "RobertaPreLayerNormForCausalLM",
+    "sequence-classification": "RobertaPreLayerNormForSequenceClassification",
+    "multiple-choice": "RobertaPreLayerNormForMultipleChoice",
+    "token-classification": "RobertaPreLayerNormForTokenClassification",
+    "question-answering": "RobertaPreLayerNormForQuestionAnswering",
+}
+
+
+def config(**overrides: Any) -> RobertaPreLayerNormConfig:
+    sizes: dict[str, Any] = {
+        "vocab_size": 61,
+        "hidden_size": 16,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+        "max_position_embeddings": 40,
+        "initializer_range": 0.4,
+        "layer_norm_eps": 1e-5,
+    }
+    return RobertaPreLayerNormConfig(**{**sizes, **overrides})
+
+
+def saved(head: Head, folder: Path, **overrides: Any) -> Any:
+    torch.manual_seed(7)
+    model = getattr(roberta, CLASSES[head])(config(**overrides)).eval()
+    model.save_pretrained(str(folder))
+    return model
+
+
+def pack(lengths: Sequence[int] = LENGTHS, *, causal: bool = False) -> Tokens:
+    """Random sequences, `<pad>` typed in the text among them."""
+    draw = np.random.default_rng(3)
+    ids = draw.integers(0, 61, sum(lengths)).astype(np.int32)
+    ids[7] = ids[20] = 1
+    types = draw.integers(0, 2, sum(lengths)).astype(np.int32)
+    return Tokens(ids, np.concatenate(([0], np.cumsum(lengths))).astype(np.int32), types, causal)
+
+
+def rows(tokens: Tokens) -> list[slice]:
+    return [slice(a, b) for a, b in zip(tokens.cu_seqlens[:-1], tokens.cu_seqlens[1:], strict=True)]
+
+
+def alone(model: Any, tokens: Tokens) -> list[Any]:
+    """The padded class on each sequence by itself."""
+    assert tokens.token_type_ids_T is not None
+    outputs = []
+    for row in rows(tokens):
+        ids = torch.from_numpy(tokens.input_ids_T[row]).long()[None]
+        types = torch.from_numpy(tokens.token_type_ids_T[row]).long()[None]
+        if isinstance(model, roberta.RobertaPreLayerNormForMultipleChoice):
+            ids, types = ids[None], types[None]
+        with torch.no_grad():
+            outputs.append(model(input_ids=ids, token_type_ids=types))
+    return outputs
+
+
+def everywhere(tokens: Tokens) -> np.ndarray:
+    return np.random.default_rng(5).permutation(len(tokens.input_ids_T)).astype(np.int32)
+
+
+@pytest.mark.parametrize("positions", ["absolute", "relative_key", "relative_key_query"])
+@pytest.mark.parametrize("is_decoder", [False, True])
+def test_hidden_states_are_those_of_each_sequence_alone(positions: str, is_decoder: bool, tmp_path: Path) -> None:
+    model = saved("encoder", tmp_path, position_embedding_type=positions, is_decoder=is_decoder)
+    flat = load(checkpoint=str(tmp_path), heads=["encoder"], device="cpu")
+    tokens = pack(causal=is_decoder)
+    asked = everywhere(tokens)
+    whole = np.concatenate([output.last_hidden_state[0].numpy() for output in alone(model, tokens)])
+    found = flat(tokens, {"encoder": Ask(asked)})["encoder"]["hidden"]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, whole[asked], rtol=0, atol=FLAT_TOLERANCE)
+
+
+@pytest.mark.parametrize("head", ["sequence-classification", "multiple-choice"])
+def test_a_head_on_the_first_token_answers_as_its_class(head: Head, tmp_path: Path) -> None:
+    model = saved(head, tmp_path, num_labels=3)
+    tokens = pack()
+    found = load(checkpoint=str(tmp_path), heads=[head], device="cpu")(tokens, {head: Ask(tokens.cu_seqlens[:-1])})
+    expected = np.concatenate([output.logits.numpy() for output in alone(model, tokens)])
+    np.testing.assert_allclose(found[head]["logits"], expected, rtol=0, atol=FLAT_TOLERANCE)
+
+
+def test_token_and_span_heads_answer_as_their_classes(tmp_path: Path) -> None:
+    tokens = pack()
+    asked = everywhere(tokens)
+    model = saved("token-classification", tmp_path / "token", num_labels=5)
+    flat = load(checkpoint=str(tmp_path / "token"), heads=["token-classification"], device="cpu")
+    found = flat(tokens, {"token-classification": Ask(asked)})["token-classification"]["logits"]
+    whole = np.concatenate([output.logits[0].numpy() for output in alone(model, tokens)])
+    np.testing.assert_allclose(found, whole[asked], rtol=0, atol=FLAT_TOLERANCE)
+
+    model = saved("question-answering", tmp_path / "span")
+    flat = load(checkpoint=str(tmp_path / "span"), heads=["question-answering"], device="cpu")
+    answers = flat(tokens, {"question-answering": Ask(asked)})["question-answering"]
+    for side in ("start_logits", "end_logits"):
+        whole = np.concatenate([output[side][0].numpy() for output in alone(model, tokens)])
+        np.testing.assert_allclose(answers[side], whole[asked], rtol=0, atol=FLAT_TOLERANCE)
+
+
+def test_mask_answers_are_the_largest_of_the_whole_vocabulary_s_softmax(tmp_path: Path) -> None:
+    model = saved("masked-lm", tmp_path)
+    tokens, asked = pack(), np.array([33, 2, 40], np.int32)
+    logits = torch.cat([output.logits[0] for output in alone(model, tokens)])[asked]
+    probs, ids = torch.softmax(logits, dim=-1).topk(4)
+    flat = load(checkpoint=str(tmp_path), heads=["masked-lm"], device="cpu")
+    best = flat(tokens, {"masked-lm": Ask(asked, top_k=4)})["masked-lm"]
+    assert best["ids"].dtype == np.int32
+    assert (best["ids"] == ids.numpy()).all()
+    np.testing.assert_allclose(best["probs"], probs.numpy(), rtol=0, atol=FLAT_TOLERANCE)
+
+    candidates = np.array([50, 3, 17], np.int32)
+    ranked = flat(tokens, {"masked-lm": Ask(asked, candidates_K=candidates)})["masked-lm"]
+    expected, places = torch.softmax(logits, dim=-1)[:, candidates].topk(3)
+    assert (ranked["ids"] == candidates[places.numpy()]).all()
+    np.testing.assert_allclose(ranked["probs"], expected.numpy(), rtol=0, atol=FLAT_TOLERANCE)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("head", ["masked-lm", "causal-lm"])
+def test_gold_ids_are_answered_by_their_log_probability(head: Head, tied: bool, tmp_path: Path) -> None:
+    causal = head == "causal-lm"
+    model = saved(head, tmp_path, is_decoder=causal, tie_word_embeddings=tied)
+    tokens = pack(causal=causal)
+    asked, gold = np.array([12, 0, 44], np.int32), np.array([60, 5, 1], np.int32)
+    logits = torch.cat([output.logits[0] for output in alone(model, tokens)])[asked]
+    expected = torch.log_softmax(logits, dim=-1)[range(3), gold.tolist()]
+    flat = load(checkpoint=str(tmp_path), heads=[head], device="cpu")
+    found = flat(tokens, {head: Ask(asked, gold_G=gold)})[head]["log_probs"]
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=FLAT_TOLERANCE)
+
+
+def test_the_mean_is_over_each_sequence_s_asked_positions(tmp_path: Path) -> None:
+    model = saved("encoder", tmp_path)
+    tokens = pack()
+    asked = np.concatenate([np.arange(row.start, row.stop, 2) for row in rows(tokens)]).astype(np.int32)
+    flat = load(checkpoint=str(tmp_path), heads=["encoder"], device="cpu")
+    found = flat(tokens, {"encoder": Ask(asked, reduce="mean")})["encoder"]["hidden"]
+    expected = [output.last_hidden_state[0, ::2].mean(0).numpy() for output in alone(model, tokens)]
+    np.testing.assert_allclose(found, np.stack(expected), rtol=0, atol=FLAT_TOLERANCE)
+
+
+def test_several_heads_share_one_encoder_pass(tmp_path: Path) -> None:
+    saved("masked-lm", tmp_path)
+    flat = load(checkpoint=str(tmp_path), heads=["encoder", "masked-lm"], device="cpu")
+    tokens, asked = pack(), np.array([0], np.int32)
+    answers = flat(tokens, {"encoder": Ask(asked), "masked-lm": Ask(asked, top_k=1)})
+    assert set(answers) == {"encoder", "masked-lm"}
+    parameters = {id(p) for model in flat.heads.values() for p in model.parameters()}  # type: ignore[attr-defined]
+    assert len(parameters) == len(list(flat.heads["masked-lm"].parameters()))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_answers_in_float32_near_the_full_one(dtype: Any, tmp_path: Path) -> None:
+    saved("sequence-classification", tmp_path, initializer_range=0.1)
+    tokens = pack()
+    ask = {"sequence-classification": Ask(tokens.cu_seqlens[:-1])}
+    heads: list[Head] = ["sequence-classification"]
+    full = load(checkpoint=str(tmp_path), heads=heads, device="cpu")(tokens, ask)  # type: ignore[arg-type]
+    half = load(checkpoint=str(tmp_path), heads=heads, device="cpu", dtype=dtype)(tokens, ask)  # type: ignore[arg-type]
+    found = half["sequence-classification"]["logits"]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, full["sequence-classification"]["logits"], rtol=0, atol=HALF_TOLERANCE)
+
+
+def test_what_can_t_be_answered_is_refused_with_the_reason(tmp_path: Path) -> None:
+    saved("masked-lm", tmp_path)
+    flat = load(checkpoint=str(tmp_path), heads=["masked-lm"], device="cpu")
+    tokens, asked = pack(), np.array([0], np.int32)
+    with pytest.raises(ValueError, match="head 'encoder' is not loaded; this model has masked-lm"):
+        flat(tokens, {"encoder": Ask(asked)})
+    with pytest.raises(ValueError, match="give top_k, candidates_K or gold_G"):
+        flat(tokens, {"masked-lm": Ask(asked)})
+    with pytest.raises(ValueError, match="positions_G holds 999"):
+        flat(tokens, {"masked-lm": Ask(np.array([999], np.int32), top_k=1)})
+    long = Tokens(np.full(39, 5, np.int32), np.array([0, 39], np.int32))
+    with pytest.raises(ValueError, match="a sequence has 39 tokens, the model takes at most 38"):
+        flat(long, {"masked-lm": Ask(asked, top_k=1)})
+    with pytest.raises(ValueError, match=r"input_ids holds 61, outside 0 … 60 \(vocab_size 61\)"):
+        flat(Tokens(np.array([61], np.int32), np.array([0, 1], np.int32)), {"masked-lm": Ask(asked, top_k=1)})
+
+
+def test_no_positions_asked_gives_empty_answers(tmp_path: Path) -> None:
+    saved("masked-lm", tmp_path)
+    flat = load(checkpoint=str(tmp_path), heads=["masked-lm"], device="cpu")
+    answers = flat(pack(), {"masked-lm": Ask(np.empty(0, np.int32), top_k=3)})["masked-lm"]
+    assert answers["ids"].shape == (0, 3)
+    assert answers["probs"].shape == (0, 3)
