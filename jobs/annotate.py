@@ -1,0 +1,127 @@
+"""`preln annotate`: a job in, its output folder brought up to date out."""
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from jobs.arguments import (
+    DtypeName,
+    FrameworkName,
+    Input,
+    JobFile,
+    Model,
+    Output,
+    Replicas,
+    Settings,
+    TaskName,
+    job_spec,
+)
+from jobs.connect import this_cluster
+from jobs.progress import ProgressLine
+from pipeline import run
+from pipeline.rows import EMPTY
+from pipeline.spec import JobSpec
+from pipeline.storage import readable
+
+EXIT_CODES = {"done": 0, "failed-shards": 3, "too-many-errors": 3, "interrupted": 130}
+
+
+def annotate(
+    job: JobFile = None,
+    task: TaskName = None,
+    model: Model = None,
+    input_urls: Input = None,
+    output: Output = None,
+    framework: FrameworkName = None,
+    dtype: DtypeName = None,
+    replicas: Replicas = None,
+    settings: Settings = None,
+    show_spec: Annotated[
+        bool, typer.Option("--show-spec", help="Print the job with all its defaults, and stop.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON lines, for machines.")] = False,
+) -> None:
+    """Annotate every row that is not annotated yet. The same command goes on where the last one stopped.
+
+    Exit codes: 0 done, 2 wrong use and nothing was started, 3 finished with failed shards or too many bad rows.
+    """
+    spec = job_spec(
+        job=job,
+        task=task,
+        model=model,
+        input_urls=input_urls,
+        output=output,
+        framework=framework,
+        dtype=dtype,
+        replicas=replicas,
+        settings=settings,
+    )
+    if show_spec:
+        print(spec.to_yaml(), end="")
+        return
+    report = annotate_spec(spec, as_json=as_json)
+    raise typer.Exit(EXIT_CODES[report.state])
+
+
+def annotate_spec(spec: JobSpec, *, as_json: bool = False) -> run.Report:
+    """Run a job under a live line, and print how it ended."""
+    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    with terminated_like_interrupted(), ProgressLine(console, as_json=as_json) as line:
+        report = run.annotate(spec=spec, cluster=this_cluster(), watcher=line)
+    if as_json:
+        print(json.dumps(run.record_of(report)), flush=True)
+    else:
+        print_report(report, console)
+    return report
+
+
+@contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM ends a run the way Ctrl-C does: cleanly, and saying how to go on."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def print_report(report: run.Report, console: Console) -> None:
+    """What a run did and how the dataset stands, in a few lines."""
+    tally, output = report.tally, readable(report.job.output)
+    if tally.receipts:
+        rate = tally.rows / report.seconds
+        console.print(
+            f"{tally.rows:,} rows in {report.seconds:,.1f} s ({rate:,.0f} rows/s, start-up included) written to {output}/data"
+        )
+    for reason, count in tally.errors.most_common():
+        note = " (null answers; never counted against the limit)" if reason == EMPTY else ""
+        console.print(f"  {count:,} rows have the error {reason}{note}")
+    if tally.truncated:
+        console.print(f"  {tally.truncated:,} texts were longer than the model and were cut (column truncated)")
+    for name in report.ignored[:3]:
+        console.print(f"  not read, of no known format: {name}")
+    for failure in report.failures[:10]:
+        console.print(f"  failed: {failure}")
+    if report.state == "done":
+        console.print(f"Done: {report.total_rows:,} rows of {report.files:,} files in {report.shards:,} shards.")
+    elif report.state == "failed-shards":
+        console.print(f"Not complete: {len(report.failures):,} files failed; the same command tries them again.")
+    elif report.state == "too-many-errors":
+        console.print(
+            f"Stopped: {tally.bad_rows:,} of {tally.rows:,} rows have errors, more than limits.error_rows and limits.error_share "
+            "allow. What is written stays. Mend the input, or raise the limits, and run the same command."
+        )
+    else:
+        console.print(
+            f"Interrupted: {len(tally.receipts):,} shards of this run are written and stay; the same command goes on."
+        )

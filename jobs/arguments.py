@@ -1,0 +1,72 @@
+"""The command line's ways to name a job (a file, flags, --set) in, one JobSpec out: the same for every verb that takes a job."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.errors import SpecError
+from pipeline.spec import JobSpec, override, read_yaml
+
+JobFile = Annotated[
+    Path | None, typer.Argument(help="Job file (YAML). Flags and --set change what it says.", show_default=False)
+]
+TaskName = Annotated[str | None, typer.Option("--task", help="Task, such as text-classification.", show_default=False)]
+Model = Annotated[str | None, typer.Option("--model", help="Checkpoint folder, at any URL.", show_default=False)]
+Input = Annotated[
+    list[str] | None,
+    typer.Option("--input", help="Input file, folder or glob, at any URL; may be repeated.", show_default=False),
+]
+Output = Annotated[str | None, typer.Option("--output", help="Output folder, at any URL.", show_default=False)]
+FrameworkName = Annotated[
+    str | None, typer.Option("--framework", help="torch, tensorflow or flax.", show_default=False)
+]
+DtypeName = Annotated[
+    str | None, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.", show_default=False)
+]
+Replicas = Annotated[int | None, typer.Option("--replicas", help="Copies of the model.", min=1, show_default=False)]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any key of the job, such as input.columns.text=body; may be repeated.",
+        show_default=False,
+    ),
+]
+
+
+def job_spec(
+    *,
+    job: Path | None,
+    task: str | None = None,
+    model: str | None = None,
+    input_urls: list[str] | None = None,
+    output: str | None = None,
+    framework: str | None = None,
+    dtype: str | None = None,
+    replicas: int | None = None,
+    settings: list[str] | None = None,
+) -> JobSpec:
+    """The job that a command line names. Raises SpecError."""
+    values: dict[str, Any] = {}
+    if job is not None:
+        try:
+            values = read_yaml(job.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SpecError(f"{job}: {error.strerror or error}") from None
+    flags = {
+        "task.name": task,
+        "model.checkpoint": model,
+        "input.urls": input_urls or None,
+        "output.url": output,
+        "model.framework": framework,
+        "model.dtype": dtype,
+        "resources.replicas": replicas,
+    }
+    values = override(
+        values=values,
+        flags=[(key, value) for key, value in flags.items() if value is not None],
+        settings=settings or (),
+    )
+    return JobSpec.parse(values)

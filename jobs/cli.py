@@ -1,0 +1,47 @@
+"""Words of a command line in, an exit code out: the verbs, and how an error reads."""
+
+import sys
+
+import typer
+from rich.console import Console
+
+from jobs.annotate import annotate
+from jobs.demo import demo
+from jobs.plan import plan
+from jobs.status import status
+from pipeline import __version__
+from pipeline.errors import PrelnError
+
+app = typer.Typer(
+    name="preln",
+    help="Annotate text in bulk with pre-LayerNorm RoBERTa on Ray: every row once, as Parquet.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for verb in (annotate, plan, status, demo):
+    app.command()(verb)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version, and stop."
+    ),
+) -> None:
+    """Annotate text in bulk with pre-LayerNorm RoBERTa on Ray: every row once, as Parquet."""
+
+
+def main() -> None:
+    """The `preln` command. A PrelnError is one line and exit code 2, a replica that can't run exit code 1."""
+    try:
+        app()
+    except PrelnError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(f"preln: {error}", style="red")
+        sys.exit(2)

@@ -1,0 +1,45 @@
+"""Nothing in, a Ray to run on out: the one that RAY_ADDRESS names, else one of our own on this machine."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from pipeline.cluster import Cluster
+
+
+def connect() -> None:
+    """Connect to the cluster of RAY_ADDRESS, or start a local Ray; once a process."""
+    if ray.is_initialized():
+        return
+    workers_speak = bool(os.environ.get("PRELN_WORKER_LOGS"))
+    address = os.environ.get("RAY_ADDRESS", "local")
+    local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    # Its C++ side warns of Ray's issue 53727 at every actor pool, whatever the pool is given.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    with silent_stderr():
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=workers_speak, **local)
+
+
+@contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Standard error to nowhere, below Python: Ray's C++ side says there that its log level was set. Failures raise."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def this_cluster() -> Cluster:
+    """Ray as a job sees it, connected to when first asked."""
+    return Cluster(connect)

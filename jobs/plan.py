@@ -1,0 +1,78 @@
+"""`preln plan`: a job in, what would run out; nothing is written."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from jobs.arguments import DtypeName, FrameworkName, Input, JobFile, Model, Output, Settings, TaskName, job_spec
+from jobs.connect import this_cluster
+from pipeline.job import FrozenJob
+from pipeline.plan import Plan, make_plan
+from pipeline.prepare import open_job
+from pipeline.shards import Shard
+from pipeline.storage import readable
+
+
+def plan(
+    job: JobFile = None,
+    task: TaskName = None,
+    model: Model = None,
+    input_urls: Input = None,
+    output: Output = None,
+    framework: FrameworkName = None,
+    dtype: DtypeName = None,
+    settings: Settings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")] = False,
+) -> None:
+    """Say what `annotate` would run: files, shards, rows and bytes."""
+    spec = job_spec(
+        job=job,
+        task=task,
+        model=model,
+        input_urls=input_urls,
+        output=output,
+        framework=framework,
+        dtype=dtype,
+        settings=settings,
+    )
+    frozen, described = open_job(spec=spec, cluster=this_cluster())
+    told = numbers(frozen, make_plan(job=frozen, spec=frozen.spec, described=described))
+    if as_json:
+        print(json.dumps(told))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    rows = "not known before reading" if told["rows"] is None else f"{told['rows']:,}"
+    console.print(f"{told['task']} with {told['framework']} {told['dtype']}, to {readable(told['output'])}")
+    console.print(
+        f"  files    {told['files']:,} ({told['new_files']:,} new or changed, {told['unreadable']:,} unreadable)"
+    )
+    console.print(
+        f"  shards   {told['shards']:,} to run, {told['written']:,} written; {told['streams']:,} compressed files to read on"
+    )
+    console.print(f"  rows     {rows}")
+    console.print(f"  bytes    {told['bytes']:,}")
+    for name in told["ignored"][:5]:
+        console.print(f"  not read, of no known format: {name}")
+
+
+def numbers(job: FrozenJob, planned: Plan) -> dict[str, Any]:
+    """A plan in figures."""
+    shards = sum(isinstance(item, Shard) for item in planned.work)
+    return {
+        "task": job.spec.task.name,
+        "framework": job.spec.model.framework,
+        "dtype": job.dtype,
+        "output": job.output,
+        "fingerprint": job.fingerprint,
+        "files": len(planned.current),
+        "new_files": len(planned.changes),
+        "unreadable": len(planned.unreadable),
+        "shards": shards,
+        "streams": len(planned.work) - shards,
+        "written": len(planned.written),
+        "rows": planned.missing_rows,
+        "bytes": planned.missing_bytes,
+        "ignored": list(planned.ignored),
+    }

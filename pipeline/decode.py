@@ -1,0 +1,70 @@
+"""Rows, marks, windows and answers of a shard in, its annotated rows out: every row of the input once, in its order."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.bundle import ShardTables
+from pipeline.replica import answer_arrays
+from pipeline.rows import ERROR, ROW, SOURCE, first_error, no_errors
+from pipeline.spec import JobSpec
+from pipeline.tasks.task import Decoded, ModelFacts
+
+TRUNCATED = pa.field("truncated", pa.bool_())
+"""True where the text was longer than the model and was cut."""
+
+
+def carried_columns(*, schema: pa.Schema, keep: list[str] | None) -> list[str]:
+    """The input columns that the output has, in order."""
+    return list(schema.names) if keep is None else list(keep)
+
+
+def added_fields(*, spec: JobSpec, facts: ModelFacts) -> list[pa.Field]:
+    """The columns that are added to the input's, in order, prefixed as the job says."""
+    fields = [SOURCE, ROW, *spec.task.fields(facts), TRUNCATED, ERROR]
+    return [field.with_name(spec.output.prefix + field.name) for field in fields]
+
+
+def output_schema(*, schema: pa.Schema, spec: JobSpec, facts: ModelFacts) -> pa.Schema:
+    """The schema of every output file of a job."""
+    carried = [schema.field(name) for name in carried_columns(schema=schema, keep=spec.input.keep)]
+    return pa.schema([*carried, *added_fields(spec=spec, facts=facts)])
+
+
+def annotated(shard: ShardTables, *, schema: pa.Schema, spec: JobSpec, facts: ModelFacts) -> pa.Table:
+    """The shard's output rows. A row whose item, or one of its windows, has an error has null answers."""
+    rows, marks = shard.tables["rows"], shard.tables["marks"]
+    item = marks["item"].combine_chunks()
+    items = (pc.max(item).as_py() if item.null_count < len(item) else -1) + 1
+    decoded, item_errors = decode_items(shard, items=items, spec=spec, facts=facts)
+    errors = first_error([marks["error"].combine_chunks(), item_errors.take(item)])
+    columns = [rows[name] for name in carried_columns(schema=schema, keep=spec.input.keep)]
+    columns += [pa.array([shard.shard.file.uri]).take(pa.array(np.zeros(rows.num_rows, np.int32))), rows["__row__"]]
+    answered = pc.if_else(errors.is_null(), item, pa.scalar(None, pa.int32()))
+    columns += [column.take(answered) for column in decoded.columns]
+    columns += [marks["truncated"], errors]
+    return pa.table(columns, schema=output_schema(schema=schema, spec=spec, facts=facts))
+
+
+def decode_items(shard: ShardTables, *, items: int, spec: JobSpec, facts: ModelFacts) -> tuple[Decoded, pa.StructArray]:
+    """The task's columns for every item, and why an item has none."""
+    windows, answers = shard.tables["windows"], answer_arrays(shard.tables["answers"])
+    failures = shard.tables["failures"]["error"].combine_chunks()
+    window_item = windows["item"].to_numpy()
+    item_errors = _of_items(failures, window_item, items)
+    if answers and items:
+        decoded = spec.task.decode(items=items, windows=windows, answers=answers, facts=facts)
+        return decoded, first_error([item_errors, decoded.errors])
+    nothing = [pa.nulls(items, field.type) for field in spec.task.fields(facts)]
+    return Decoded(columns=nothing, errors=no_errors(items)), item_errors
+
+
+def _of_items(failures: pa.StructArray, window_item: np.ndarray, items: int) -> pa.StructArray:
+    """The first failure among an item's windows."""
+    if failures.null_count == len(failures):
+        return no_errors(items)
+    failed = np.flatnonzero(failures.is_valid().to_numpy(zero_copy_only=False))
+    owners, first = np.unique(window_item[failed], return_index=True)
+    index = np.full(items, -1, np.int64)
+    index[owners] = failed[first]
+    return failures.take(pa.array(index, mask=index < 0))

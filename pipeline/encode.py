@@ -1,0 +1,150 @@
+"""Rows of a shard in, windows of token ids out; rows that no model can answer are told apart and marked first.
+
+Identical inputs are encoded, and later computed, once: the distinct ones are the shard's items.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from models.checkpoint import Checkpoint
+from models.tokenizer import load_tokenizer
+from pipeline.errors import SpecError
+from pipeline.formats.conform import absent_column, decode_utf8, is_blank
+from pipeline.rows import EMPTY, first_error, spread_error
+from pipeline.spec import JobSpec
+from pipeline.tasks.task import ModelFacts, Part
+
+
+def model_facts(spec: JobSpec) -> ModelFacts:
+    """What the job's task may know of its checkpoint; read once a process. Raises CheckpointError, SpecError."""
+    return _model_facts(spec.model.checkpoint, spec.model.max_length)
+
+
+@lru_cache(maxsize=4)
+def _model_facts(checkpoint: str, wanted_length: int | None) -> ModelFacts:
+    config = Checkpoint.open(checkpoint).config
+    tokenizer = load_tokenizer(checkpoint)
+    limit = config.max_position_embeddings - config.pad_token_id - 1
+    limit = min(limit, tokenizer.model_max_length or limit)
+    if wanted_length is not None and wanted_length > limit:
+        raise SpecError(
+            f"model.max_length: {wanted_length} tokens are more than {checkpoint} can take, which is {limit}"
+        )
+    return ModelFacts(config=config, tokenizer=tokenizer, max_length=wanted_length or limit)
+
+
+def encode_rows(rows: pa.Table, *, spec: JobSpec, facts: ModelFacts) -> tuple[pa.Table, pa.Table]:
+    """(marks, windows) of a shard's rows, as `pipeline.bundle` describes them."""
+    parts, errors = checked_parts(rows, spec=spec)
+    answerable = np.asarray(errors.is_null().to_numpy(zero_copy_only=False), bool)
+    items, item_of_row = distinct({name: part.filter(pa.array(answerable)) for name, part in parts.items()})
+    item_R = np.full(rows.num_rows, -1, np.int32)
+    item_R[answerable] = item_of_row
+    encoding = spec.task.encode(items, facts)
+    item = pa.array(item_R, mask=~answerable)
+    errors = first_error([errors, encoding.errors.take(item)])
+    truncated = pc.fill_null(pa.array(encoding.truncated).take(item), False)
+    return pa.table({"item": item, "truncated": truncated, "error": errors}), encoding.windows
+
+
+def checked_parts(rows: pa.Table, *, spec: JobSpec) -> tuple[dict[str, pa.Array], pa.StructArray]:
+    """The columns that the task reads, as plain strings (or lists of them), and each row's first reason not to be answered."""
+    found = [rows["__error__"].combine_chunks()]
+    parts: dict[str, pa.Array] = {}
+    for number, part in enumerate(spec.task.parts()):
+        column = spec.input.columns.get(part.name, part.name)
+        if column not in rows.column_names:
+            if part.required:
+                found.append(absent_column(name=column, count=rows.num_rows))
+            continue
+        values, errors = _plain(rows[column].combine_chunks(), column)
+        if errors is not None:
+            found.append(errors)
+        parts[part.name] = values
+        found += _part_errors(values, part, first=number == 0, column=column, limit=spec.limits.text_bytes)
+    return parts, first_error(found)
+
+
+def _part_errors(values: pa.Array, part: Part, *, first: bool, column: str, limit: int) -> list[pa.StructArray]:
+    if part.kind == "texts":
+        return [spread_error(error=(f"missing-{part.name}", f"column {column!r} is null"), where=_nulls(values))]
+    if first:
+        absent = spread_error(error=(EMPTY, f"column {column!r} is null or blank"), where=is_blank(values))
+    elif part.required:
+        absent = spread_error(
+            error=(f"missing-{part.name}", f"column {column!r} is null or blank"), where=is_blank(values)
+        )
+    else:
+        absent = spread_error(error=(f"missing-{part.name}", f"column {column!r} is null"), where=_nulls(values))
+    long = pc.fill_null(pc.greater(pc.binary_length(values), limit), False).to_numpy(zero_copy_only=False)
+    message = f"column {column!r} is longer than limits.text_bytes ({limit})"
+    return [absent, spread_error(error=("too-large", message), where=np.asarray(long, bool))]
+
+
+def _nulls(values: pa.Array) -> np.ndarray:
+    return np.asarray(values.is_null().to_numpy(zero_copy_only=False), bool)
+
+
+def _plain(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray | None]:
+    """Any Arrow column of text as large_string (dictionaries decoded, bytes read as UTF-8), lists of text as they are."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column = column.dictionary_decode()
+        kind = column.type
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return decode_utf8(column, name=name, kind=pa.large_string())
+    if is_texts(kind):
+        return column.cast(pa.large_list(pa.large_string())), None
+    return column.cast(pa.large_string()), None
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type can be read as text."""
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    tests = (
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_string_view,
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+    )
+    return any(test(kind) for test in (*tests, pa.types.is_null))
+
+
+def is_texts(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds lists of text."""
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return lists and is_text(kind.value_type)
+
+
+def distinct(parts: Mapping[str, pa.Array]) -> tuple[dict[str, pa.Array], np.ndarray]:
+    """The distinct combinations of parts, in order of first appearance, and for each row the number of its own."""
+    codes = [_codes(part) for part in parts.values()]
+    if len(codes) == 1:
+        combined = codes[0]
+    else:
+        _, combined = np.unique(np.stack(codes, axis=1), axis=0, return_inverse=True)
+    _, first, inverse = np.unique(combined, return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    items = {name: part.take(pa.array(first[order])) for name, part in parts.items()}
+    return items, rank[inverse.ravel()]
+
+
+def _codes(part: pa.Array) -> np.ndarray:
+    """A number a value, equal for equal values."""
+    if pa.types.is_large_list(part.type):
+        keys: dict[object, int] = {}
+        return np.array([keys.setdefault(_key(value), len(keys)) for value in part.to_pylist()], np.int64)
+    codes = pc.fill_null(part.dictionary_encode().indices, -1)
+    return np.asarray(codes.to_numpy(zero_copy_only=False), np.int64)
+
+
+def _key(value: list[str | None] | None) -> object:
+    return None if value is None else tuple(value)

@@ -1,0 +1,56 @@
+"""Everything that a user of preln can get wrong or must be told of, as one tree.
+
+PrelnError (models.errors)           one readable line; exit code 2 unless said
+├── CheckpointError (models.errors)  a checkpoint that is missing, incomplete, of another size, or refused
+├── SpecError                        a job that can't work as written: unknown key, missing column, no input
+├── OutputError                      an output folder that holds another job's rows
+├── StorageError                     an object store that refused, or stayed away longer than the retries
+├── ResourceError                    replicas that the cluster can't place, or that never came up; exit code 1
+└── SourceError                      an input file that is corrupt, gone or changed since the plan: its shards fail,
+                                     the others go on; it ends no run, and the run ends with exit code 3
+
+What goes wrong with a single row is none of these: it is the `error` of that row (`pipeline.rows`).
+"""
+
+from models.errors import CheckpointError, PrelnError
+
+__all__ = [
+    "CheckpointError",
+    "OutputError",
+    "PrelnError",
+    "ResourceError",
+    "SourceError",
+    "SpecError",
+    "StorageError",
+]
+
+
+class SpecError(PrelnError):
+    """A job that can't work as it is written, and what to change."""
+
+
+class OutputError(PrelnError):
+    """An output folder that another job has written, and the difference."""
+
+
+class StorageError(PrelnError):
+    """A store that refused an operation, or stayed out of reach longer than the retries."""
+
+
+class ResourceError(PrelnError):
+    """Replicas that can't be placed, or could not start, and why."""
+
+
+class SourceError(PrelnError):
+    """An input file that can't be read as planned; `reason` is one of corrupt, gone, changed, unreadable."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_source_error, (str(self), self.reason))
+
+
+def _source_error(message: str, reason: str) -> SourceError:
+    return SourceError(message, reason=reason)

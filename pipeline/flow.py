@@ -1,0 +1,156 @@
+"""A job in, its annotated rows in the store and a receipt for every shard out.
+
+The sentence: read + encode | infer | decode + write, as one Ray Data chain over bundles of whole shards.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+
+from pipeline import __version__
+from pipeline.bundle import ShardTables, pack, unpack
+from pipeline.child import LoadOrder
+from pipeline.cluster import READ_CPUS, WRITE_CPUS, Placement
+from pipeline.decode import annotated
+from pipeline.encode import encode_rows, model_facts
+from pipeline.job import FrozenJob
+from pipeline.replica import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, Replica, ReplicaOrder
+from pipeline.sink import Receipt, write_shard
+from pipeline.source import Reading, ShardSource, Work
+from pipeline.spec import JobSpec
+
+MODEL_LOADER = "models.load:load"
+
+INIT_TRIES = 3
+"""A replica that can't start is tried this often, elsewhere where there is an elsewhere, before the run ends."""
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What the stages must know, sent to each task once.
+
+    spec: with the dtype resolved. provenance: what every footer says of the job.
+    """
+
+    spec: JobSpec
+    schema: pa.Schema
+    provenance: dict[str, str]
+
+    def encode(self, bundle: pa.Table) -> pa.Table:
+        """Rows of each shard to windows of tokens."""
+        return pack(encode_shard(shard, spec=self.spec) for shard in unpack(bundle))
+
+    def finish(self, bundle: pa.Table) -> pa.Table:
+        """Answers of each shard to rows in the store, and their receipts."""
+        receipts = [finish_shard(shard, stages=self) for shard in unpack(bundle)]
+        return pa.table({"receipt": pa.array([receipt.to_json() for receipt in receipts], pa.string())})
+
+
+def encode_shard(shard: ShardTables, *, spec: JobSpec) -> ShardTables:
+    """A shard with `marks` and `windows`; one without rows passes."""
+    if "rows" not in shard.tables:
+        return shard
+    began = time.monotonic()
+    marks, windows = encode_rows(shard.tables["rows"], spec=spec, facts=model_facts(spec))
+    return shard.having(marks=marks, windows=windows, facts={"encode_s": time.monotonic() - began})
+
+
+def finish_shard(shard: ShardTables, *, stages: Stages) -> Receipt:
+    """The receipt of a shard: of its object, written now, or of why there is none."""
+    if shard.failure is not None:
+        reason, message = shard.failure
+        return Receipt(shard=shard.shard, state="failed", reason=reason, message=message, facts=shard.facts)
+    spec = stages.spec
+    began = time.monotonic()
+    table = annotated(shard, schema=stages.schema, spec=spec, facts=model_facts(spec))
+    shard = shard.having(facts={"decode_s": time.monotonic() - began})
+    return write_shard(shard, table, output=spec.output.url, prefix=spec.output.prefix, provenance=stages.provenance)
+
+
+def replica_order(*, job: FrozenJob, placement: Placement, loader: str = MODEL_LOADER) -> ReplicaOrder:
+    """What the job's replicas are to be."""
+    spec = job.spec
+    default = GPU_BATCH_TOKENS if placement.gpus > 0 else CPU_BATCH_TOKENS
+    return ReplicaOrder(
+        load=LoadOrder(
+            loader=loader,
+            checkpoint=spec.model.checkpoint,
+            framework=spec.model.framework,
+            heads=spec.task.heads(),
+            dtype=job.dtype,
+        ),
+        ask=spec.task.asks(model_facts(spec)),
+        batch_tokens=spec.resources.batch_tokens or default,
+        threads=placement.threads,
+        stall=spec.limits.stall,
+    )
+
+
+def annotate_shards(
+    *, job: FrozenJob, work: Sequence[Work], placement: Placement, loader: str = MODEL_LOADER
+) -> Iterator[Receipt]:
+    """Run the work on Ray and yield a receipt for every shard as it is committed.
+
+    Closing the iterator early ends the run; what is committed stays.
+    """
+    order = replica_order(job=job, placement=placement, loader=loader)
+    with DataContext.current(data_context()):
+        dataset = the_flow(job=job, work=work, placement=placement, order=order)
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            receipts: pa.Table = batch
+            for text in receipts["receipt"].to_pylist():
+                yield Receipt.from_json(text)
+
+
+def the_flow(*, job: FrozenJob, work: Sequence[Work], placement: Placement, order: ReplicaOrder) -> Dataset:
+    """read + encode | infer | decode + write."""
+    reading = Reading(
+        schema=job.schema, rule=job.cut, fingerprint=job.fingerprint, line_bytes=job.spec.limits.line_bytes
+    )
+    stages = Stages(spec=job.spec, schema=job.schema, provenance=provenance(job))
+    pool = ActorPoolStrategy(min_size=placement.smallest, max_size=placement.largest)
+    source = ray.data.read_datasource(ShardSource(work=work, reading=reading), num_cpus=READ_CPUS)
+    encoded = source.map_batches(stages.encode, batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS)
+    answered = encoded.map_batches(
+        Replica,
+        fn_constructor_kwargs={"order": order},
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=pool,
+        num_cpus=placement.cpus,
+        num_gpus=placement.gpus or None,
+    )
+    return answered.map_batches(stages.finish, batch_size=1, batch_format="pyarrow", num_cpus=WRITE_CPUS)
+
+
+def data_context() -> DataContext:
+    """Ray Data as this flow needs it: every row a block of its own, no order, our own progress line, patience at the start."""
+    context = DataContext.get_current().copy()
+    context.target_max_block_size = 1
+    context.execution_options.preserve_order = False
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.enable_auto_log_stats = False
+    context.max_consecutive_actor_init_deaths = INIT_TRIES
+    context.actor_init_retry_on_errors = True
+    context.actor_init_max_retries = INIT_TRIES - 1
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    return context
+
+
+def provenance(job: FrozenJob) -> dict[str, str]:
+    """What every footer says of the job: enough to tell, years later, which model said this."""
+    return {
+        "preln": __version__,
+        "fingerprint": job.fingerprint,
+        "checkpoint": job.spec.model.checkpoint,
+        "checkpoint_digest": job.checkpoint.digest,
+        "task": job.spec.task.name,
+        "framework": job.spec.model.framework,
+        "dtype": job.dtype,
+    }

@@ -1,0 +1,118 @@
+"""A table as a file has it in, the job's frozen columns out: cast, filled, checked; what does not fit is an error of its row."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.rows import ERROR, ROW, RowError, error_array, first_error, no_errors, spread_error
+
+
+def conform(table: pa.Table, *, schema: pa.Schema, row: pa.Array, errors: pa.StructArray | None = None) -> pa.Table:
+    """The columns of `schema`, then `row` and `error`; an absent column is null, a value that does not fit too, with an error."""
+    columns: list[pa.ChunkedArray | pa.Array] = []
+    found = [no_errors(table.num_rows) if errors is None else errors]
+    for field in schema:
+        if field.name not in table.column_names:
+            columns.append(pa.nulls(table.num_rows, field.type))
+            continue
+        column = table[field.name].combine_chunks()
+        values, column_errors = _fitted(column, field)
+        columns.append(values)
+        if column_errors is not None:
+            found.append(column_errors)
+    fields = [*schema, pa.field("__row__", ROW.type), pa.field("__error__", ERROR.type)]
+    return pa.table([*columns, row, first_error(found)], schema=pa.schema(fields))
+
+
+def _fitted(column: pa.Array, field: pa.Field) -> tuple[pa.Array, pa.StructArray | None]:
+    if _is_text(column.type):
+        column, errors = _valid_text(column, field.name)
+    else:
+        errors = None
+    if column.type == field.type:
+        return column, errors
+    try:
+        return column.cast(field.type), errors
+    except pa.ArrowException:
+        values, cast_errors = _cast_each(column.to_pylist(), field)
+        return values, cast_errors if errors is None else first_error([errors, cast_errors])
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _valid_text(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray | None]:
+    """Text with every invalid UTF-8 value nulled: Arrow does not look when it reads, and other readers would stumble."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        binary = column.cast(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())
+        return decode_utf8(binary, name=name, kind=column.type)
+    return column, None
+
+
+def decode_utf8(column: pa.Array, *, name: str, kind: pa.DataType) -> tuple[pa.Array, pa.StructArray | None]:
+    """Bytes as text; a value that is not UTF-8 is null with an error that says where."""
+    try:
+        return column.cast(kind), None
+    except pa.ArrowInvalid:
+        pass
+    values: list[str | None] = []
+    errors: list[RowError | None] = []
+    for value in column.to_pylist():
+        try:
+            values.append(None if value is None else value.decode("utf-8"))
+            errors.append(None)
+        except UnicodeDecodeError as problem:
+            values.append(None)
+            errors.append(("invalid-utf8", f"column {name!r}: byte {problem.start} of the value is not UTF-8"))
+    return pa.array(values, kind), error_array(errors)
+
+
+def _cast_each(values: Sequence[object], field: pa.Field) -> tuple[pa.Array, pa.StructArray]:
+    """Python values one by one: what does not fit the field is null with an error."""
+    fitted: list[object] = []
+    errors: list[RowError | None] = []
+    for value in values:
+        error = misfit(value, field)
+        fitted.append(None if error else value)
+        errors.append(error)
+    return pa.array(fitted, field.type), error_array(errors)
+
+
+def misfit(value: object, field: pa.Field) -> RowError | None:
+    """Why a Python value does not fit a field; None when it does."""
+    try:
+        pa.scalar(value, field.type)
+    except UnicodeEncodeError:
+        return ("invalid-utf8", f"column {field.name!r}: the text holds a lone surrogate, which is no character")
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return ("wrong-type", f"column {field.name!r}: {_shown(value)} is no {field.type}")
+    return None
+
+
+def fit_column(values: Sequence[object], field: pa.Field) -> tuple[pa.Array, pa.StructArray | None]:
+    """Python values as one Arrow column, in one go where all fit and one by one where not."""
+    try:
+        return pa.array(values, field.type), None
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return _cast_each(values, field)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def absent_column(*, name: str, count: int) -> pa.StructArray:
+    """The error of every row of a file that lacks a column the task needs."""
+    return spread_error(error=("missing-column", f"the file has no column {name!r}"), where=np.ones(count, bool))
+
+
+def is_blank(text: pa.Array) -> np.ndarray:
+    """Where text is null or only white space."""
+    trimmed = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(text), ""), True)
+    return np.asarray(trimmed.to_numpy(zero_copy_only=False), bool)

@@ -1,0 +1,95 @@
+"""Parquet: rows and schema from the footer; row ranges streamed, also from inside a row group."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import SourceError
+from pipeline.formats.conform import conform
+from pipeline.storage import filesystem
+
+BUFFER_BYTES = 4 * 1024 * 1024
+"""Read ahead of each column; with it a row group is never held whole."""
+
+BATCH_ROWS = 8_192
+
+
+@contextmanager
+def opened(uri: str) -> Iterator[pq.ParquetFile]:
+    """The file with its footer read. Raises SourceError (gone, corrupt)."""
+    fs, path = filesystem(uri)
+    try:
+        with (
+            fs.open(path, "rb", cache_type="readahead", block_size=BUFFER_BYTES) as handle,
+            pq.ParquetFile(handle, pre_buffer=False, buffer_size=BUFFER_BYTES) as file,
+        ):
+            yield file
+    except FileNotFoundError as error:
+        raise SourceError(f"{uri}: the file is gone", reason="gone") from error
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{uri}: {_first_line(error)}", reason="corrupt") from error
+
+
+def describe(uri: str) -> tuple[int, pa.Schema, list[int]]:
+    """Rows, schema, and the rows of each row group, from the footer alone. Raises SourceError."""
+    with opened(uri) as file:
+        metadata = file.metadata
+        return (
+            metadata.num_rows,
+            file.schema_arrow,
+            [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)],
+        )
+
+
+def read_ranges(*, uri: str, ranges: Sequence[tuple[int, int]], schema: pa.Schema) -> Iterator[pa.Table]:
+    """For each range [first, stop) of ascending row numbers its rows, in one pass over the row groups they lie in.
+
+    Raises SourceError.
+    """
+    with opened(uri) as file:
+        names = set(file.schema_arrow.names)
+        columns = [name for name in schema.names if name in names]
+        pending: list[pa.Table] = []
+        batches = _batches(file, ranges, columns)
+        position, batch = next(batches, (0, None))
+        for first, stop in ranges:
+            pending = []
+            reached = first
+            while reached < stop:
+                if batch is None:
+                    raise SourceError(f"{uri}: ends at row {reached} and should have {stop}", reason="corrupt")
+                if position + batch.num_rows <= reached:
+                    position, batch = next(batches, (0, None))
+                    continue
+                piece = batch.slice(reached - position, stop - reached)
+                pending.append(piece)
+                reached += piece.num_rows
+            table = pa.concat_tables(pending) if pending else file.schema_arrow.empty_table()
+            yield conform(table, schema=schema, row=pa.array(range(first, stop), pa.int64()))
+
+
+def _batches(
+    file: pq.ParquetFile, ranges: Sequence[tuple[int, int]], columns: Sequence[str]
+) -> Iterator[tuple[int, Any]]:
+    """(number of the first row, rows) of every batch of the row groups that the ranges touch."""
+    first_row = 0
+    for group in range(file.metadata.num_row_groups):
+        group_rows = file.metadata.row_group(group).num_rows
+        if any(first < first_row + group_rows and stop > first_row for first, stop in ranges):
+            position = first_row
+            if columns:
+                for batch in file.iter_batches(
+                    batch_size=BATCH_ROWS, row_groups=[group], columns=list(columns), use_threads=False
+                ):
+                    yield position, pa.Table.from_batches([batch])
+                    position += batch.num_rows
+            else:
+                yield position, pa.table({"__none__": pa.nulls(group_rows)})
+        first_row += group_rows
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,162 @@
+"""A spec in, the job that its output folder is frozen to out: fingerprint, dtype, cut rule and input schema.
+
+The fingerprint covers all that changes answers and nothing that does not. `_job.json` is put if absent: the first driver
+decides, and a command that would answer otherwise is refused with the difference.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from models.checkpoint import Checkpoint
+from pipeline import __version__
+from pipeline.errors import OutputError
+from pipeline.shards import CutRule
+from pipeline.spec import JobSpec
+from pipeline.storage import join, put_if_absent, read_bytes
+from pipeline.tasks.task import ModelFacts
+
+JOB_FILE = "_job.json"
+
+CPU_CUT = CutRule(rows=2_048, bytes=1_000_000)
+"""The default cut where replicas run on CPUs: a shard is some seconds of work."""
+GPU_CUT = CutRule(rows=65_536, bytes=32_000_000)
+"""The default cut where replicas have a GPU."""
+
+SHAPE_KEYS = ("input.keep", "input.schema", "output.prefix")
+"""Parts of the identity that no answer depends on: they only choose the output's columns."""
+
+
+@dataclass(frozen=True)
+class CheckpointState:
+    """What a checkpoint's content is (digest), and the cheap stamp of its files by which that need not be read again."""
+
+    digest: str
+    stamp: str
+
+
+@dataclass(frozen=True)
+class FrozenJob:
+    """What an output folder is: fixed by the first run, the same for every later one.
+
+    identity: flat keys and values that a later command must agree with. schema: of the input's columns.
+    """
+
+    spec: JobSpec
+    identity: Mapping[str, Any]
+    fingerprint: str
+    dtype: str
+    checkpoint: CheckpointState
+    cut: CutRule
+    schema: pa.Schema
+
+    @property
+    def output(self) -> str:
+        """The output folder's URL."""
+        return self.spec.output.url
+
+    def to_json(self) -> bytes:
+        """The content of `_job.json`; the same job makes the same bytes."""
+        fields = {
+            "preln": __version__,
+            "fingerprint": self.fingerprint,
+            "dtype": self.dtype,
+            "checkpoint": asdict(self.checkpoint),
+            "cut": asdict(self.cut),
+            "columns": {field.name: str(field.type) for field in self.schema},
+            "identity": dict(self.identity),
+            "schema": base64.b64encode(self.schema.serialize().to_pybytes()).decode(),
+            "spec": self.spec.model_dump(mode="json", by_alias=True),
+        }
+        return json.dumps(fields, indent=2, sort_keys=True).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, content: bytes, *, where: str) -> "FrozenJob":
+        """From the content of `_job.json`. Raises OutputError where it is none."""
+        try:
+            fields = json.loads(content)
+            return cls(
+                spec=JobSpec.parse(fields["spec"]),
+                identity=fields["identity"],
+                fingerprint=fields["fingerprint"],
+                dtype=fields["dtype"],
+                checkpoint=CheckpointState(**fields["checkpoint"]),
+                cut=CutRule(**fields["cut"]),
+                schema=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(fields["schema"]))),
+            )
+        except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            raise OutputError(
+                f"{where}: this {JOB_FILE} was not written by preln, or by another version: {error}"
+            ) from None
+
+
+def read_job(output: str) -> FrozenJob | None:
+    """The job that an output folder is frozen to; None where there is none yet. Raises OutputError."""
+    try:
+        content = read_bytes(join(output, JOB_FILE))
+    except FileNotFoundError:
+        return None
+    return FrozenJob.from_json(content, where=output)
+
+
+def identity_of(*, spec: JobSpec, facts: ModelFacts, digest: str, dtype: str) -> dict[str, Any]:
+    """All that a later command must agree with, as flat keys as a user knows them."""
+    task = spec.task.model_dump(mode="json")
+    return {
+        "checkpoint digest": digest,
+        "model.framework": spec.model.framework,
+        "model.dtype": dtype,
+        "model.max_length": facts.max_length,
+        "task.name": task.pop("name"),
+        **{f"task.{key}": value for key, value in task.items()},
+        "task's answer version": spec.task.answer_version,
+        **{f"input.columns.{part.name}": spec.input.columns.get(part.name, part.name) for part in spec.task.parts()},
+        "limits.text_bytes": spec.limits.text_bytes,
+        "input.keep": spec.input.keep,
+        "input.schema": spec.input.fields,
+        "output.prefix": spec.output.prefix,
+    }
+
+
+def fingerprint_of(identity: Mapping[str, Any]) -> str:
+    """Hash of all that changes answers."""
+    told = {key: value for key, value in identity.items() if key not in SHAPE_KEYS}
+    return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def freeze(job: FrozenJob) -> FrozenJob:
+    """Put the job if its folder has none, and return what stands there, under this command's spec. Raises OutputError
+    where another driver was first with another job."""
+    stored = put_if_absent(join(job.output, JOB_FILE), job.to_json())
+    frozen = FrozenJob.from_json(stored, where=job.output)
+    refuse_another(frozen=frozen, identity=job.identity, output=job.output)
+    return replace(frozen, spec=job.spec)
+
+
+def refuse_another(*, frozen: FrozenJob, identity: Mapping[str, Any], output: str) -> None:
+    """Raise OutputError, with each key that differs, where a folder holds another job."""
+    keys = [key for key in {**frozen.identity, **identity} if frozen.identity.get(key) != identity.get(key)]
+    if keys:
+        shown = "; ".join(
+            f"{key} is {_short(frozen.identity.get(key))} there and {_short(identity.get(key))} here" for key in keys
+        )
+        raise OutputError(f"{output} holds another job's rows: {shown}. Choose another output, or the same settings")
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def checkpoint_state(url: str, *, known: CheckpointState | None) -> CheckpointState:
+    """The state of a checkpoint; its bytes are read only where the stamp is not the one known. Raises CheckpointError."""
+    checkpoint = Checkpoint.open(url)
+    stamp = checkpoint.stamp()
+    if known is not None and known.stamp == stamp:
+        return known
+    return CheckpointState(digest=checkpoint.digest(), stamp=stamp)

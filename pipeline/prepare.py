@@ -1,0 +1,140 @@
+"""A spec in, the job of its output folder out, or one line that says why it can't work; no replica is started."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+
+from models.checkpoint import check
+from pipeline.cluster import Cluster
+from pipeline.decode import added_fields, carried_columns
+from pipeline.encode import is_text, is_texts, model_facts
+from pipeline.errors import OutputError, SpecError
+from pipeline.inputs import Described, describe, list_files, resolve_schema
+from pipeline.job import (
+    CPU_CUT,
+    GPU_CUT,
+    FrozenJob,
+    checkpoint_state,
+    fingerprint_of,
+    identity_of,
+    read_job,
+    refuse_another,
+)
+from pipeline.shards import CutRule
+from pipeline.spec import JobSpec
+from pipeline.storage import canonical
+from pipeline.tasks.task import ModelFacts, Part
+
+
+def open_job(*, spec: JobSpec, cluster: Cluster) -> tuple[FrozenJob, list[Described]]:
+    """The job that this spec is, frozen or about to be, and the input files as far as they were looked at.
+
+    Raises SpecError, CheckpointError, OutputError, ResourceError.
+    """
+    spec = absolute(spec)
+    check(checkpoint=spec.model.checkpoint, heads=spec.task.heads(), tokenizer=True)
+    facts = model_facts(spec)
+    spec.task.fields(facts)
+    known = read_job(spec.output.url)
+    if known is not None:
+        return _known_job(known, spec=spec, facts=facts), []
+    described = describe(list_files(spec.input).files)
+    schema = resolve_schema(spec=spec.input, described=described)
+    check_columns(schema=schema, spec=spec, facts=facts)
+    dtype = cluster.resolve_dtype(spec)
+    state = checkpoint_state(spec.model.checkpoint, known=None)
+    identity = identity_of(spec=spec, facts=facts, digest=state.digest, dtype=dtype)
+    job = FrozenJob(
+        spec=spec,
+        identity=identity,
+        fingerprint=fingerprint_of(identity),
+        dtype=dtype,
+        checkpoint=state,
+        cut=cut_rule(spec=spec, cluster=cluster),
+        schema=schema,
+    )
+    return job, described
+
+
+def absolute(spec: JobSpec) -> JobSpec:
+    """The spec with every local path made absolute, so that it means the same on every machine and at every run."""
+    return spec.model_copy(
+        update={
+            "input": spec.input.model_copy(update={"urls": [canonical(url) for url in spec.input.urls]}),
+            "model": spec.model.model_copy(update={"checkpoint": canonical(spec.model.checkpoint)}),
+            "output": spec.output.model_copy(update={"url": canonical(spec.output.url)}),
+        }
+    )
+
+
+def _known_job(known: FrozenJob, *, spec: JobSpec, facts: ModelFacts) -> FrozenJob:
+    dtype = known.dtype if spec.model.dtype == "auto" else spec.model.dtype
+    state = checkpoint_state(spec.model.checkpoint, known=known.checkpoint)
+    refuse_another(
+        frozen=known,
+        identity=identity_of(spec=spec, facts=facts, digest=state.digest, dtype=dtype),
+        output=spec.output.url,
+    )
+    for key in ("rows", "bytes"):
+        wanted, fixed = getattr(spec.shards, key), getattr(known.cut, key)
+        if wanted is not None and wanted != fixed:
+            raise OutputError(
+                f"{spec.output.url}: shards.{key} was fixed at {fixed} when this folder was begun and is {wanted} here; "
+                "leave it out, or choose another output"
+            )
+    return replace(known, spec=spec)
+
+
+def cut_rule(*, spec: JobSpec, cluster: Cluster) -> CutRule:
+    """The cut that this job's folder is frozen to; smaller for tasks that answer a row with much."""
+    default = GPU_CUT if cluster.gpus_each(spec) > 0 else CPU_CUT
+    weight = spec.task.rows_weight
+    return CutRule(
+        rows=spec.shards.rows or max(1, default.rows // weight),
+        bytes=spec.shards.bytes or max(1, default.bytes // weight),
+    )
+
+
+def check_columns(*, schema: pa.Schema, spec: JobSpec, facts: ModelFacts) -> None:
+    """Raise SpecError where the input lacks a column, has one of another type, or has one that would be added."""
+    parts = spec.task.parts()
+    for name in spec.input.columns:
+        if name not in {part.name for part in parts}:
+            raise SpecError(
+                f"input.columns.{name}: {spec.task.name} reads no such part; it reads {', '.join(part.name for part in parts)}"
+            )
+    for part in parts:
+        _check_part(part, schema=schema, spec=spec)
+    for name in spec.input.keep or ():
+        if name not in schema.names:
+            raise SpecError(f"input.keep: the input has no column {name!r}; it has {_listed(schema.names)}")
+    carried = carried_columns(schema=schema, keep=spec.input.keep)
+    taken = [field.name for field in added_fields(spec=spec, facts=facts) if field.name in carried]
+    if taken:
+        raise SpecError(
+            f"the input has a column {taken[0]!r}, and so has the output; set output.prefix (such as preln_), or leave it "
+            "out by input.keep"
+        )
+
+
+def _check_part(part: Part, *, schema: pa.Schema, spec: JobSpec) -> None:
+    column = spec.input.columns.get(part.name, part.name)
+    if column not in schema.names:
+        if part.required or part.name in spec.input.columns:
+            raise SpecError(
+                f"{spec.task.name} reads the column {column!r} and the input has {_listed(schema.names)}; "
+                f"set input.columns.{part.name}"
+            )
+        return
+    kind = schema.field(column).type
+    fits = is_texts(kind) if part.kind == "texts" else is_text(kind)
+    if not fits:
+        wanted = "lists of text" if part.kind == "texts" else "text"
+        raise SpecError(
+            f"input.columns.{part.name}: the column {column!r} holds {kind}, and {spec.task.name} reads {wanted} there"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

@@ -1,0 +1,137 @@
+"""Input files in, shards out: cut by a frozen rule, named by their content, less what is already written.
+
+A shard is the unit of work, of retry and of commit: a row range of a Parquet file, a byte range of plain lines, or, for a
+file that only reads in sequence, every n records (its ranges are known once it has been read).
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+Format: TypeAlias = Literal["parquet", "jsonl", "text"]
+Compression: TypeAlias = Literal["none", "gzip"]
+
+SUFFIXES = re.compile(
+    r"(\.(parquet|pq|jsonl|ndjson|json|txt|text|csv|tsv|arrow|feather|ipc|gz|gzip|zst|zstd))+$", re.IGNORECASE
+)
+STEM_CHARACTERS = 60
+DIGEST_BYTES = 12
+
+
+@dataclass(frozen=True)
+class CutRule:
+    """How much of the input makes a shard: whichever bound comes first. Frozen per output folder."""
+
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One input file at one version, and how it is read."""
+
+    uri: str
+    size: int
+    version: str
+    format: Format
+    compression: Compression = "none"
+
+    @property
+    def sequential(self) -> bool:
+        """Whether it can only be read from its beginning."""
+        return self.compression != "none"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A range of one file: rows [first, stop) of Parquet, bytes [first, stop) of lines (decompressed).
+
+    key: the name of its object under `data/`, the same whoever makes it.
+    size: bytes of input it stands for, about.
+    last: known for files read in sequence: no record follows it.
+    """
+
+    file: SourceFile
+    first: int
+    stop: int
+    key: str
+    size: int
+    last: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Shard":
+        """From `to_dict`."""
+        return cls(**{**values, "file": SourceFile(**values["file"])})
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A file that only reads in sequence, as work: its shards are cut while it is read; those written are skipped.
+
+    done: keys of its shards that exist already.
+    """
+
+    file: SourceFile
+    done: frozenset[str]
+
+
+def shard_key(*, file: SourceFile, first: int, stop: int, fingerprint: str) -> str:
+    """`{stem}-{first}-{digest}.parquet`: the same input range answered the same way has the same name, anything else another."""
+    content = "\0".join([file.uri, file.version, str(first), str(stop), fingerprint])
+    digest = hashlib.blake2b(content.encode(), digest_size=DIGEST_BYTES).hexdigest()
+    return f"{key_stem(file.uri)}-{first:012d}-{digest}.parquet"
+
+
+def key_stem(uri: str) -> str:
+    """A file's name without suffixes, cleaned so that no input name can climb out of a folder or hide a file."""
+    name = SUFFIXES.sub("", uri.rstrip("/").rpartition("/")[2])
+    cleaned = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-")
+    return cleaned[:STEM_CHARACTERS] or "input"
+
+
+def cut_rows(*, file: SourceFile, rows: int, rule: CutRule, fingerprint: str) -> list[Shard]:
+    """Shards of a file with known rows, of near `rule.bytes` by the file's mean row size."""
+    if rows == 0:
+        return []
+    per_row = max(file.size / rows, 1e-9)
+    step = max(1, min(rule.rows, int(rule.bytes / per_row)))
+    return [
+        _shard(file, first, min(first + step, rows), int(step * per_row), fingerprint) for first in range(0, rows, step)
+    ]
+
+
+def cut_bytes(*, file: SourceFile, rule: CutRule, fingerprint: str) -> list[Shard]:
+    """Shards of a file of plain lines; a shard has the records that begin in its range."""
+    return [
+        _shard(file, first, min(first + rule.bytes, file.size), rule.bytes, fingerprint)
+        for first in range(0, file.size, rule.bytes)
+    ]
+
+
+def _shard(file: SourceFile, first: int, stop: int, size: int, fingerprint: str) -> Shard:
+    return Shard(file, first, stop, shard_key(file=file, first=first, stop=stop, fingerprint=fingerprint), size)
+
+
+def into_bundles(*, shards: Iterable[Shard], rule: CutRule, most: int) -> Iterator[list[Shard]]:
+    """Shards in order, several small ones together: a bundle reaches `rule.bytes` or holds `most`, whichever is first."""
+    bundle: list[Shard] = []
+    size = 0
+    for shard in shards:
+        if bundle and (size + shard.size > rule.bytes or len(bundle) >= most):
+            yield bundle
+            bundle, size = [], 0
+        bundle.append(shard)
+        size += shard.size
+    if bundle:
+        yield bundle
+
+
+def missing(*, shards: Sequence[Shard], written: frozenset[str]) -> list[Shard]:
+    """The shards that are not written yet."""
+    return [shard for shard in shards if shard.key not in written]

@@ -1,0 +1,64 @@
+"""An output folder in, what is done, missing and failed out, from its own records and one listing; nothing is run."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from pipeline import ledger
+from pipeline.errors import OutputError
+from pipeline.job import FrozenJob, read_job
+from pipeline.plan import missing_work
+from pipeline.shards import Shard
+from pipeline.storage import canonical
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far an output folder is.
+
+    done: objects that belong to current files. missing: planned shards that are not there. open_files: compressed files
+    not read to their end, whose shards nobody can count. rows, errors: by the newest manifest. failed: of the last run.
+    complete: _SUCCESS speaks of the newest plan and nothing is missing.
+    """
+
+    job: FrozenJob
+    files: int
+    done: int
+    missing: int
+    open_files: int
+    rows: int
+    errors: Counter[str]
+    failed: list[str]
+    complete: bool
+    last_state: str | None
+    last_finished: str | None
+
+
+def read_status(output: str) -> Status:
+    """The status of an output folder. Raises OutputError where it is none."""
+    output = canonical(output)
+    job = read_job(output)
+    if job is None:
+        raise OutputError(f"{output}: there is no _job.json; nothing was annotated into this folder")
+    plan_name, plans = ledger.read_plans(output)
+    current = {planned.file.uri: planned for plan in plans for planned in plan}
+    written = ledger.written_keys(output)
+    _, entries = ledger.read_manifest(output)
+    work = list(missing_work(current=current.values(), written=written, entries=entries))
+    shards = sum(isinstance(item, Shard) for item in work)
+    rows, _, errors = ledger.totals(entries.values())
+    last = ledger.read_last_run(output) or {}
+    success = ledger.read_success(output)
+    unreadable = [planned.failure for planned in current.values() if planned.failure is not None]
+    return Status(
+        job=job,
+        files=len(current),
+        done=len(written),
+        missing=shards,
+        open_files=len(work) - shards,
+        rows=rows,
+        errors=errors,
+        failed=list(last.get("failed", [])) or unreadable,
+        complete=success is not None and success.plan == plan_name and not work,
+        last_state=last.get("state"),
+        last_finished=last.get("finished"),
+    )

@@ -1,0 +1,315 @@
+"""A URL in, its bytes, listings and atomic puts out: every touch of a file system passes here.
+
+Local paths, `file://`, `s3://`, `gs://`, `abfs://` and whatever else fsspec knows; credentials come from the environment,
+as fsspec and the cloud SDKs take them. A put is whole or absent: one PUT on an object store; a temporary file, fsync and
+`os.replace` on a local disk.
+"""
+
+import errno
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+
+from pipeline.errors import StorageError
+
+Result = TypeVar("Result")
+
+RETRY_SECONDS = 120.0
+"""How long a store may stay away before a run gives up."""
+
+REFUSALS = (PermissionError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, ValueError)
+"""What a store says once and means: never tried again."""
+
+TEMPORARY_PREFIX = ".preln-"
+"""Names of half-written local files; swept at the start of a run, ignored by every Parquet reader."""
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """One stored file: its full URL, bytes, and what tells its versions apart (an etag, or size and time)."""
+
+    uri: str
+    size: int
+    version: str
+
+
+def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a URL and the path inside it; listings are never cached, since others write too."""
+    try:
+        fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except ImportError as error:
+        raise StorageError(
+            f"{url}: {error}. Install the extra for this store: pip install 'preln[s3]', [gcs] or [azure]"
+        ) from error
+    except ValueError as error:
+        raise StorageError(f"{url}: {error}") from error
+    return fs, path
+
+
+def canonical(url: str) -> str:
+    """The one way to write a URL: absolute, with its protocol (`file:///data/a.txt`, `s3://bucket/key`)."""
+    fs, path = filesystem(url)
+    return _uri(fs, path)
+
+
+def readable(url: str) -> str:
+    """A URL as a person writes it: a local path without its protocol."""
+    return url.removeprefix("file://")
+
+
+def join(url: str, *parts: str) -> str:
+    """A URL below another."""
+    return "/".join([url.rstrip("/"), *parts])
+
+
+def _uri(fs: fsspec.AbstractFileSystem, path: str) -> str:
+    return str(fs.unstrip_protocol(path))
+
+
+def _version(info: dict[str, Any]) -> str:
+    for key in ("ETag", "etag", "generation", "md5Hash"):
+        if info.get(key):
+            return str(info[key]).strip('"')
+    for key in ("mtime", "LastModified", "last_modified", "updated"):
+        if info.get(key) is not None:
+            moment = info[key]
+            return f"{info.get('size')}-{moment.timestamp() if hasattr(moment, 'timestamp') else moment!r}"
+    return f"{info.get('size')}"
+
+
+def _file_info(fs: fsspec.AbstractFileSystem, info: dict[str, Any]) -> FileInfo:
+    return FileInfo(uri=_uri(fs, info["name"]), size=int(info["size"] or 0), version=_version(info))
+
+
+def _passing(error: BaseException) -> bool:
+    """Whether a later try may succeed."""
+    if isinstance(error, REFUSALS):
+        return False
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG}:
+        return False
+    return isinstance(error, OSError | TimeoutError | ConnectionError) or type(error).__module__.startswith(
+        ("botocore", "aiobotocore", "aiohttp", "gcsfs", "azure", "google")
+    )
+
+
+def attempt(action: Callable[[], Result], *, what: str) -> Result:
+    """Do a harmlessly repeatable thing, trying again with backoff and jitter while the store only stumbles.
+
+    Raises StorageError, naming `what`, once the store refuses or has stayed away for RETRY_SECONDS; FileNotFoundError
+    passes as it is, because what is absent means something else to every caller.
+    """
+    retrying = Retrying(
+        retry=retry_if_exception(_passing),
+        wait=wait_exponential_jitter(initial=0.2, max=10.0),
+        stop=stop_after_delay(RETRY_SECONDS),
+        reraise=True,
+    )
+    try:
+        return retrying(action)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def info(url: str) -> FileInfo:
+    """Size and version of one file. Raises FileNotFoundError."""
+    fs, path = filesystem(url)
+    return attempt(lambda: _file_info(fs, fs.info(path)), what=f"looking at {url}")
+
+
+def find(url: str) -> list[FileInfo]:
+    """The files that a path, folder or glob stands for, sorted by URL; hidden and underscored names are left out of
+    folders and globs, as every reader of Parquet folders does. An empty list where nothing matches."""
+    fs, path = filesystem(url)
+
+    def listing() -> list[FileInfo]:
+        if fs.isfile(path) and not has_magic(path):
+            return [_file_info(fs, fs.info(path))]
+        found = fs.glob(path, detail=True) if has_magic(path) else fs.find(path, detail=True)
+        root = PurePosixPath(path.split("*", 1)[0].rpartition("/")[0]) if has_magic(path) else PurePosixPath(path)
+        files = []
+        for name, entry in found.items():
+            if entry["type"] == "directory":
+                files += list(fs.find(name, detail=True).values())
+            else:
+                files.append(entry)
+        kept = {entry["name"]: entry for entry in files if not _hidden(entry["name"], root)}
+        return sorted((_file_info(fs, entry) for entry in kept.values()), key=lambda file: file.uri)
+
+    try:
+        return attempt(listing, what=f"listing {url}")
+    except FileNotFoundError:
+        return []
+
+
+def has_magic(path: str) -> bool:
+    """Whether a path is a glob."""
+    return any(character in path for character in "*?[")
+
+
+def _hidden(name: str, root: PurePosixPath) -> bool:
+    try:
+        parts = PurePosixPath(name).relative_to(root).parts
+    except ValueError:
+        parts = PurePosixPath(name).parts[-1:]
+    return any(part.startswith((".", "_")) for part in parts)
+
+
+def read_bytes(url: str) -> bytes:
+    """A whole small file. Raises FileNotFoundError."""
+    fs, path = filesystem(url)
+    return attempt(lambda: bytes(fs.cat_file(path)), what=f"reading {url}")
+
+
+def read_range(url: str, start: int, stop: int) -> bytes:
+    """Bytes [start, stop) of a file; fewer at its end. Raises FileNotFoundError."""
+    fs, path = filesystem(url)
+    return attempt(
+        lambda: bytes(fs.cat_file(path, start=start, end=stop)) if stop > start else b"", what=f"reading {url}"
+    )
+
+
+def put(url: str, content: bytes) -> None:
+    """Store a whole object; a reader sees all of it or none of it, also when this process dies in the middle."""
+    fs, path = filesystem(url)
+    action = (
+        (lambda: _put_local(path, content))
+        if isinstance(fs, LocalFileSystem)
+        else (lambda: fs.pipe_file(path, content))
+    )
+    try:
+        attempt(action, what=f"writing {url}")
+    except FileNotFoundError as error:
+        raise StorageError(f"writing {url}: {error}. Does the bucket exist?") from error
+
+
+def put_if_absent(url: str, content: bytes) -> bytes:
+    """Store an object unless there is one, and return what is stored now: the first writer decides.
+
+    Conditional where the store can (`mode="create"`), else look, put, and read back. Decided by what is stored, since
+    stores and clients differ in the exception for the same refusal.
+    """
+    fs, path = filesystem(url)
+    try:
+        return read_bytes(url)
+    except FileNotFoundError:
+        pass
+    try:
+        if isinstance(fs, LocalFileSystem):
+            _create_local(path, content)
+        else:
+            fs.pipe_file(path, content, mode="create")
+    except Exception:
+        try:
+            return read_bytes(url)
+        except FileNotFoundError:
+            put(url, content)
+    return read_bytes(url)
+
+
+def delete(urls: list[str]) -> None:
+    """Remove objects; one that is gone already is no error."""
+    if not urls:
+        return
+    fs, _ = filesystem(urls[0])
+    for url in urls:
+        path = filesystem(url)[1]
+        try:
+            attempt(lambda path=path: fs.rm_file(path), what=f"deleting {url}")  # type: ignore[misc]
+        except FileNotFoundError:
+            continue
+
+
+def names(url: str) -> list[str]:
+    """Names of the files directly in a folder, in one listing; an empty list where there is no such folder."""
+    fs, path = filesystem(url)
+    try:
+        entries = attempt(lambda: fs.ls(path, detail=False), what=f"listing {url}")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(str(entry).rstrip("/").rpartition("/")[2] for entry in entries)
+
+
+def sweep(url: str) -> None:
+    """Remove what a killed process left half written in a local folder; other stores keep no such thing."""
+    fs, path = filesystem(url)
+    if not isinstance(fs, LocalFileSystem) or not os.path.isdir(path):
+        return
+    for name in os.listdir(path):
+        full = os.path.join(path, name)
+        if name.startswith(TEMPORARY_PREFIX) and _abandoned(full):
+            try:
+                os.unlink(full)
+            except FileNotFoundError:
+                continue
+
+
+def _abandoned(path: str) -> bool:
+    """Whether nobody writes a temporary file any more: its process is gone, or, on another host, a day has passed."""
+    host, _, rest = os.path.basename(path).removeprefix(TEMPORARY_PREFIX).partition(".")
+    if host != _host():
+        return time.time() - os.stat(path).st_mtime > 86_400
+    try:
+        os.kill(int(rest.split(".")[0]), 0)
+    except (ValueError, ProcessLookupError):
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _host() -> str:
+    return socket.gethostname().partition(".")[0]
+
+
+def _temporary(path: str) -> str:
+    return os.path.join(os.path.dirname(path), f"{TEMPORARY_PREFIX}{_host()}.{os.getpid()}.{uuid.uuid4().hex}")
+
+
+def _write_synced(path: str, content: bytes) -> str:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = _temporary(path)
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return temporary
+
+
+def _put_local(path: str, content: bytes) -> None:
+    temporary = _write_synced(path, content)
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    _sync_folder(os.path.dirname(path))
+
+
+def _create_local(path: str, content: bytes) -> None:
+    temporary = _write_synced(path, content)
+    try:
+        os.link(temporary, path)  # fails where the name exists: the atomic "put if absent" of a local disk
+    finally:
+        os.unlink(temporary)
+    _sync_folder(os.path.dirname(path))
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,130 @@
+"""What a task is: the columns it reads, how they become tokens, what it asks of the model, and how answers become columns.
+
+A task is a frozen set of options with four methods, each from arrays to arrays, none of which knows of Ray, shards or
+frameworks. It works on *items*: the distinct inputs of a shard, all of them answerable as far as their rows can tell.
+
+encode   parts (N items each)                     -> Encoding: windows of tokens, and items that turned out not to fit
+asks                                              -> which head reads the windows' positions, and what comes back
+decode   windows, answers                         -> Decoded: one column a field of `fields()`, N items each
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+from tokenizers import Tokenizer
+
+from models.boundary import Answers, Head
+from models.config import RobertaPreLayerNormConfig
+from models.tokenizer import CheckpointTokenizer
+from pipeline.rows import no_errors
+
+PartKind: TypeAlias = Literal["text", "texts"]
+"""text: one string a row. texts: a list of strings a row."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A column that a task reads: the part it plays (its name in `input.columns`), its kind, and whether it may be absent."""
+
+    name: str
+    kind: PartKind = "text"
+    required: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class ModelFacts:
+    """What a task may know of the checkpoint: its config, its tokenizer, and how many tokens an input may have."""
+
+    config: RobertaPreLayerNormConfig
+    tokenizer: CheckpointTokenizer
+    max_length: int
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Label names in the order of their ids."""
+        names: Mapping[int, str] = self.config.id2label
+        return [names[index] for index in range(len(names))]
+
+    @cached_property
+    def truncating(self) -> Tokenizer:
+        """The tokenizer cutting at `max_length`; a copy, since the other does not truncate."""
+        backend = Tokenizer.from_str(self.tokenizer.backend.to_str())
+        backend.enable_truncation(self.max_length)
+        return backend
+
+
+@dataclass(frozen=True)
+class HeadAsk:
+    """What is asked of one head at every window's positions; `models.boundary.Ask` less the positions."""
+
+    head: Head
+    top_k: int | None = None
+    candidates: tuple[int, ...] | None = None
+    gold: bool = False
+    reduce: Literal["none", "mean"] = "none"
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """Items as windows of tokens.
+
+    windows: a table with `item` int32 (ascending; an item may have several windows or, when it has an error, none),
+        `input_ids` list<int32>, `positions` list<int32> (asked positions within the window), `gold` list<int32> where
+        gold ids are asked (one a position), `token_type_ids` list<int32> where the checkpoint tells segments apart, and
+        whatever columns the task wants back for decoding.
+    truncated: [N], where an item was cut to the model's length.
+    errors: [N], why an item can't be encoded, null where it can.
+    """
+
+    windows: pa.Table
+    truncated: npt.NDArray[np.bool_]
+    errors: pa.StructArray
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """Answers of N items: one array a field of `Task.fields`, and errors found while decoding."""
+
+    columns: Sequence[pa.Array]
+    errors: pa.StructArray = field(default_factory=lambda: no_errors(0))
+
+
+class Task(BaseModel, ABC):
+    """A task's options and its four methods. `answer_version` rises whenever the same input would get another answer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    answer_version: ClassVar[int] = 1
+    rows_weight: ClassVar[int] = 1
+    """By how much a row of this task outweighs a plain one, in windows or in bytes of answer; default shards shrink by it."""
+
+    @abstractmethod
+    def parts(self) -> tuple[Part, ...]:
+        """The columns it reads; the first one is the text whose absence is `empty`."""
+
+    @abstractmethod
+    def heads(self) -> tuple[Head, ...]:
+        """The heads that a checkpoint must have."""
+
+    @abstractmethod
+    def asks(self, facts: ModelFacts) -> HeadAsk:
+        """What the model is asked at each window's positions."""
+
+    @abstractmethod
+    def fields(self, facts: ModelFacts) -> list[pa.Field]:
+        """The answer columns. Raises SpecError where options and checkpoint don't go together."""
+
+    @abstractmethod
+    def encode(self, parts: Mapping[str, pa.Array], facts: ModelFacts) -> Encoding:
+        """Items, one array a part, as windows of tokens."""
+
+    @abstractmethod
+    def decode(self, *, items: int, windows: pa.Table, answers: Answers, facts: ModelFacts) -> Decoded:
+        """Answers of all windows, in their order, as columns of N items; items with errors may hold anything."""
