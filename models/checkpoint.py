@@ -1,28 +1,26 @@
 """A checkpoint folder at any path or URL in, its config, tensors and digests out; and a folder written from tensors.
 
 A folder holds config.json, model.safetensors (or shards with an index) and the tokenizer's files. It may hold only a
-head's tensors and name its encoder's folder by `base_model_name_or_path` in config.json (a URL, or a folder beside it).
-Names are neutral (models.tensors). Credentials come from the environment, as fsspec takes them. No pickle is read here.
+head's tensors and name its encoder's folder by `base_model_name_or_path` in config.json (a URL or a folder beside it).
+Names are neutral (models.tensors). Credentials come from the environment, as fsspec takes them. Other formats of
+weights are read too (models.weight_files); pickle only where the caller brings an opener for it.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import fsspec
 import numpy as np
-from fsspec.spec import AbstractFileSystem
 
 from models.boundary import Head
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig, read_config
 from models.errors import CheckpointError
-from models.safetensors_file import AnyArray, TensorInfo, read_header, read_tensors
-from models.tensors import HEADS, PREFIX, expected_tensors, neutral_names
+from models.safetensors_file import AnyArray, TensorInfo
+from models.tensors import HEADS, PREFIX, expected_tensors
+from models.weight_files import PickleOpener, WeightFiles, open_weights
 
-WEIGHTS_NAME = "model.safetensors"
-INDEX_NAME = "model.safetensors.index.json"
 TOKENIZER_NAMES = (
     "tokenizer.json",
     "vocab.json",
@@ -31,18 +29,9 @@ TOKENIZER_NAMES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-OTHER_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
 # Fields of config.json that no answer depends on.
 SILENT_FIELDS = ("transformers_version", "architectures", "_name_or_path", "dtype", "base_model_name_or_path")
 MAX_BASES = 4
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """Where a checkpoint's tensors lie: one file system and one file's tensors by neutral name."""
-
-    system: AbstractFileSystem
-    tensors: Mapping[str, TensorInfo]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,26 +43,27 @@ class Checkpoint:
 
     url: str
     config: RobertaPreLayerNormConfig
-    sources: tuple[Source, ...]
+    sources: tuple[WeightFiles, ...]
 
     @classmethod
-    def open(cls, url: str) -> "Checkpoint":
+    def open(cls, url: str, *, pickle: PickleOpener | None = None) -> "Checkpoint":
         """Read config.json and the weights' headers.
 
-        Raises CheckpointError where the folder, config.json or safetensors weights are missing, cut off or not of this
+        pickle: what opens pytorch_model.bin, for a caller who trusts the folder.
+        Raises CheckpointError where the folder, config.json or the weights are missing, cut off or not of this
         model, naming what was found instead.
         """
         url = str(url)
-        _find_folder(url)
+        names = _find_folder(url)
         fields = read_config(url)
-        sources = [_open_weights(url)]
+        sources = [open_weights(url=url, names=names, pickle=pickle)]
         base, place = fields.get("base_model_name_or_path"), url
         for _ in range(MAX_BASES):
             if not base:
                 break
             place = beside(url=place, name=base)
-            _find_folder(place)
-            sources.append(_open_weights(place))
+            names = _find_folder(place)
+            sources.append(open_weights(url=place, names=names, pickle=pickle))
             base = read_config(place).get("base_model_name_or_path")
         else:
             raise CheckpointError(
@@ -98,9 +88,9 @@ class Checkpoint:
         """(name, array) of the named tensors, or of all, file by file; read-only arrays, each read when reached."""
         wanted = set(self.tensors if names is None else names)
         for source in self.sources:
-            mine = {name: info for name, info in source.tensors.items() if name in wanted}
+            mine = [name for name in source.tensors if name in wanted]
             wanted -= set(mine)
-            yield from read_tensors(system=source.system, tensors=mine)
+            yield from source.read(mine)
         if wanted:
             raise CheckpointError(f"{self.url}: no tensor '{min(wanted)}'")
 
@@ -165,7 +155,7 @@ class Checkpoint:
         """Cheap key of the folder's state (each weights file's path, size, etag or time) to cache digests by."""
         lines = [self.config_digest()]
         for source in self.sources:
-            for path in sorted({info.path for info in source.tensors.values()}):
+            for path in source.paths:
                 info = source.system.info(path)
                 state = next(
                     (info[key] for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified") if info.get(key)), ""
@@ -205,45 +195,13 @@ def read_tokenizer_files(url: str) -> dict[str, bytes]:
     return {name: system.cat_file(f"{folder}/{name}") for name in TOKENIZER_NAMES if name in names}
 
 
-def _find_folder(url: str) -> None:
+def _find_folder(url: str) -> set[str]:
     names = _names(url)
     if not names:
         raise CheckpointError(f"{url}: no such checkpoint folder, or it is empty; check the path and the credentials")
     if CONFIG_NAME not in names:
         raise CheckpointError(f"{url}: no {CONFIG_NAME} there; found {_listing(names)}")
-
-
-def _open_weights(url: str) -> Source:
-    system, folder = fsspec.core.url_to_fs(url)
-    names = _names(url)
-    if WEIGHTS_NAME in names:
-        files = [WEIGHTS_NAME]
-    elif INDEX_NAME in names:
-        files = _indexed_files(url, json.loads(system.cat_file(f"{folder}/{INDEX_NAME}")), names)
-    else:
-        others = [name for name in OTHER_WEIGHTS if name in names]
-        hint = f"{others[0]} can be read by `preln convert`" if others else f"found {_listing(names)}"
-        raise CheckpointError(f"{url}: no {WEIGHTS_NAME} (nor {INDEX_NAME}); {hint}")
-    tensors: dict[str, TensorInfo] = {}
-    for file in files:
-        header = read_header(system=system, path=f"{folder}/{file}")
-        stored = header.metadata.get("format", "pt")
-        if stored not in ("pt", "np"):
-            raise CheckpointError(f"{url}: {file} has the names of format '{stored}'; convert it with `preln convert`")
-        tensors |= header.tensors
-    try:
-        renamed = neutral_names(list(tensors))
-    except ValueError as error:
-        raise CheckpointError(f"{url}: {error}") from None
-    return Source(system=system, tensors={new: tensors[old] for old, new in renamed.items()})
-
-
-def _indexed_files(url: str, index: dict[str, Any], names: set[str]) -> list[str]:
-    files = sorted(set(index["weight_map"].values()))
-    absent = [file for file in files if file not in names]
-    if absent:
-        raise CheckpointError(f"{url}: {INDEX_NAME} names {absent[0]}, which is missing; copy the folder again")
-    return files
+    return names
 
 
 def _names(url: str) -> set[str]:

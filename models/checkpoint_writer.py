@@ -6,13 +6,22 @@ Weights are written first and config.json last, so that a folder with config.jso
 import json
 import re
 from collections.abc import Mapping
+from typing import Literal, TypeAlias
 
 import fsspec
+import numpy as np
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
 
-from models.checkpoint import INDEX_NAME, WEIGHTS_NAME
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig
+from models.foreign_names import ForeignFormat, to_foreign
+from models.h5_file import H5_NAME, write_h5
+from models.msgpack_file import MSGPACK_NAME, write_msgpack
 from models.safetensors_file import AnyArray, write_tensors
+from models.tensors import BASE_STEMS, PREFIX
+from models.weight_files import INDEX_NAME, WEIGHTS_NAME
+
+WeightsFormat: TypeAlias = Literal["safetensors", "safetensors-tf", "safetensors-flax", "h5", "msgpack"]
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -24,34 +33,74 @@ def write_checkpoint(
     tensors: Mapping[str, AnyArray],
     tokenizer_files: Mapping[str, bytes] | None = None,
     max_shard_size: int | str = "5GB",
-    stored_format: str = "pt",
+    weights_format: WeightsFormat = "safetensors",
 ) -> None:
-    """Write config.json, model.safetensors (in shards with an index above max_shard_size) and the tokenizer's files.
+    """Write config.json, the weights (safetensors in shards with an index above max_shard_size) and the tokenizer.
 
-    tensors: names as they shall stand in the file. stored_format: "pt", "tf" or "flax", whose names these are.
+    tensors: torch's names, with the prefix or in the bare model's form.
+    weights_format: "safetensors" (torch's names), "safetensors-tf", "safetensors-flax", "h5" (tf_model.h5) or "msgpack"
+    (flax_model.msgpack).
     """
     system, folder = fsspec.core.url_to_fs(str(url))
     system.makedirs(folder, exist_ok=True)
+    stored, metadata = tensors, "pt"
+    if weights_format in ("safetensors-tf", "h5"):
+        stored, metadata = foreign_tensors(tensors=tensors, stored_format="tf"), "tf"
+    elif weights_format in ("safetensors-flax", "msgpack"):
+        stored, metadata = foreign_tensors(tensors=tensors, stored_format="flax"), "flax"
+    if weights_format == "h5":
+        write_h5(system=system, path=f"{folder}/{H5_NAME}", tensors=stored, model=_object_name(config))
+    elif weights_format == "msgpack":
+        write_msgpack(system=system, path=f"{folder}/{MSGPACK_NAME}", tensors=stored)
+    else:
+        _write_safetensors(system, folder, stored, metadata, max_shard_size)
+    for file, content in (tokenizer_files or {}).items():
+        system.pipe_file(f"{folder}/{file}", content)
+    system.pipe_file(f"{folder}/{CONFIG_NAME}", config.to_json_string().encode())
+
+
+def foreign_tensors(*, tensors: Mapping[str, AnyArray], stored_format: ForeignFormat) -> dict[str, AnyArray]:
+    """Torch's names and layout -> TensorFlow's or Flax's. TF's names always have the prefix, Flax's stay as given."""
+    found = {}
+    for name, array in tensors.items():
+        dressed = PREFIX + name if stored_format == "tf" and name.startswith(BASE_STEMS) else name
+        foreign = to_foreign(name=dressed, stored_format=stored_format)
+        found[foreign.name] = np.ascontiguousarray(array.T) if foreign.transposed else array
+    return found
+
+
+def _object_name(config: RobertaPreLayerNormConfig) -> str:
+    """Keras's name of the model object, which readers skip."""
+    kind = (config.architectures or ["RobertaPreLayerNormModel"])[0].removeprefix("RobertaPreLayerNorm")
+    return "tf_roberta_pre_layer_norm" + re.sub(r"(?<!L)([A-Z])", r"_\1", kind).lower()
+
+
+def _write_safetensors(
+    system: AbstractFileSystem,
+    folder: str,
+    tensors: Mapping[str, AnyArray],
+    stored_format: str,
+    max_shard_size: int | str,
+) -> None:
     shards = plan_shards(sizes={name: array.nbytes for name, array in tensors.items()}, limit=max_shard_size)
     names = shard_names(count=len(shards))
     stale = [f"{folder}/{name}" for name in _weights_there(system, folder) if name not in names]
+    local = isinstance(system, LocalFileSystem)
     for file, shard in zip(names, shards, strict=True):
-        temporary = f"{folder}/.{file}.part" if isinstance(system, LocalFileSystem) else f"{folder}/{file}"
+        # A reader of a local folder never sees half a file; object stores promise that themselves.
+        temporary = f"{folder}/.{file}.part" if local else f"{folder}/{file}"
         write_tensors(
             system=system,
             path=temporary,
             tensors={name: tensors[name] for name in shard},
             metadata={"format": stored_format},
         )
-        if temporary != f"{folder}/{file}":
+        if local:
             system.mv(temporary, f"{folder}/{file}")
     if len(shards) > 1:
         system.pipe_file(f"{folder}/{INDEX_NAME}", _index(names, shards, tensors))
     for path in stale:
         system.rm_file(path)
-    for file, content in (tokenizer_files or {}).items():
-        system.pipe_file(f"{folder}/{file}", content)
-    system.pipe_file(f"{folder}/{CONFIG_NAME}", config.to_json_string().encode())
 
 
 def plan_shards(*, sizes: Mapping[str, int], limit: int | str) -> list[list[str]]:
@@ -83,7 +132,7 @@ def shard_names(*, count: int) -> list[str]:
     return [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
 
 
-def _weights_there(system: fsspec.AbstractFileSystem, folder: str) -> list[str]:
+def _weights_there(system: AbstractFileSystem, folder: str) -> list[str]:
     names = [str(path).rsplit("/", 1)[-1] for path in system.ls(folder, detail=False)]
     return [
         name

@@ -1,0 +1,65 @@
+"""TensorFlow's tf_model.h5 (Keras 2's layout) in, its tensors under TF names out; and written in that layout.
+
+A tensor lies at /<layer>/<the model object's name>/<path>; the object's name varies, so only what follows counts.
+For language models the embeddings stand twice, under the encoder and under the head: the same values.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import h5py
+import numpy as np
+from fsspec.spec import AbstractFileSystem
+
+from models.errors import CheckpointError
+from models.safetensors_file import AnyArray, TensorInfo
+
+H5_NAME = "tf_model.h5"
+
+
+def read_h5_header(*, system: AbstractFileSystem, path: str) -> dict[str, TensorInfo]:
+    """TF name -> shape and type; `TensorInfo.path` is the dataset's place inside the file."""
+    found: dict[str, TensorInfo] = {}
+
+    def visit(place: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset) and place.count("/") >= 2:
+            info = TensorInfo(path=place, start=0, stop=item.nbytes, shape=item.shape, dtype=item.dtype)
+            found.setdefault(place.split("/", 2)[2], info)
+
+    try:
+        with system.open(path, "rb") as stream, h5py.File(stream, "r") as file:
+            file.visititems(visit)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise CheckpointError(f"{path}: not an HDF5 file, or cut off ({error}); copy it again") from None
+    return found
+
+
+def read_h5_tensors(
+    *, system: AbstractFileSystem, path: str, tensors: Mapping[str, TensorInfo]
+) -> Iterator[tuple[str, AnyArray]]:
+    """Each tensor, in the order given."""
+    with system.open(path, "rb") as stream, h5py.File(stream, "r") as file:
+        for name, info in tensors.items():
+            yield name, np.asarray(file[info.path][()])
+
+
+def write_h5(*, system: AbstractFileSystem, path: str, tensors: Mapping[str, AnyArray], model: str) -> None:
+    """Write tensors under TF names, e.g. `lm_head/dense/kernel:0`; model: the object's name in every path."""
+    layers: dict[str, list[str]] = {}
+    for name, array in tensors.items():
+        if array.dtype.kind not in "fiu":
+            raise ValueError(
+                f"'{name}' is {array.dtype}, which HDF5 has no type for; save in float32 or as safetensors"
+            )
+        layers.setdefault(name.split("/", 1)[0], []).append(name)
+    with system.open(path, "wb") as stream, h5py.File(stream, "w") as file:
+        file.attrs["layer_names"] = [layer.encode() for layer in layers]
+        file.attrs["backend"] = b"tensorflow"
+        file.attrs["keras_version"] = b"2.21.0"
+        for layer, names in layers.items():
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = [f"{model}/{name}".encode() for name in names]
+            for name in names:
+                group.create_dataset(f"{model}/{name}", data=tensors[name])
+        file.create_group("top_level_model_weights").attrs["weight_names"] = np.empty(0)
