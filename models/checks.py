@@ -67,7 +67,8 @@ def check_inputs(*, ids_shape: Shape | None, embeds_shape: Shape | None) -> tupl
     if len(shape) != wanted:
         name, letters = ("input_ids", "[B, S]") if ids_shape is not None else ("inputs_embeds", "[B, S, H]")
         raise ValueError(f"{name} has shape {tuple(shape)}; it must be {letters}")
-    return int(shape[0]), int(shape[1])
+    # Not int(): a size may be symbolic while a framework traces.
+    return shape[0], shape[1]
 
 
 def check_range(*, name: str, low: int, high: int, size: int, limit: str) -> None:

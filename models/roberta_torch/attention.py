@@ -60,7 +60,8 @@ class RobertaPreLayerNormSelfAttention(nn.Module):
             scores_BNSK = scores_BNSK + self.relative_scores(query_BNSD, key_BNKD)
         scores_BNSK = scores_BNSK / math.sqrt(self.head_size)
         if causal:
-            bias_B1SK = causal_bias(query_BNSD.shape[2], key_BNKD.shape[2], query_BNSD)
+            queries, keys = query_BNSD.shape[2], key_BNKD.shape[2]
+            bias_B1SK = attention_bias(mask=None, queries=queries, keys=keys, causal=True, like=query_BNSD)
         if bias_B1SK is not None:
             scores_BNSK = scores_BNSK + bias_B1SK
         probs_BNSK = functional.dropout(torch.softmax(scores_BNSK, dim=-1), p=dropout)
@@ -175,10 +176,11 @@ def _cut_linear(linear: nn.Linear, kept: Tensor, *, axis: int) -> nn.Linear:
     return cut
 
 
-def causal_bias(queries: int, keys: int, like: Tensor) -> Tensor:
-    """[S, K], the type's minimum where a key lies after the query; queries are the last S of the K tokens."""
-    seen_SK = torch.ones(queries, keys, dtype=like.dtype, device=like.device).tril(keys - queries)
-    return (1.0 - seen_SK) * torch.finfo(like.dtype).min
+def causal_mask(queries: int, keys: int, like: Tensor) -> Tensor:
+    """[S, K], 1 where a key is the query or before it, else 0; queries are the last S of the K tokens."""
+    place_S = torch.arange(keys - queries, keys, device=like.device)
+    place_K = torch.arange(keys, device=like.device)
+    return (place_K[None, :] <= place_S[:, None]).to(like.dtype)
 
 
 def attention_bias(*, mask: Tensor | None, queries: int, keys: int, causal: bool, like: Tensor) -> Tensor | None:
@@ -187,14 +189,14 @@ def attention_bias(*, mask: Tensor | None, queries: int, keys: int, causal: bool
     A [B, K] mask is multiplied by the causal one before the one multiplication by the type's minimum, so that nothing
     overflows; a [B, S, K] mask is used as it is, in a decoder too.
     """
+    if mask is None and not causal:
+        return None
     if mask is None:
-        return causal_bias(queries, keys, like)[None, None] if causal else None
-    mask = mask.to(like.dtype)
-    if mask.dim() == 3:
-        seen = mask[:, None]
-    elif causal:
-        seen_SK = torch.ones(queries, keys, dtype=like.dtype, device=like.device).tril(keys - queries)
-        seen = seen_SK[None, None] * mask[:, None, None]
+        seen = causal_mask(queries, keys, like)[None, None]
+    elif mask.dim() == 3:
+        seen = mask.to(like.dtype)[:, None]
     else:
-        seen = mask[:, None, None]
+        seen = mask.to(like.dtype)[:, None, None]
+        if causal:
+            seen = seen * causal_mask(queries, keys, like)
     return (1.0 - seen) * torch.finfo(like.dtype).min

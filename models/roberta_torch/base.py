@@ -3,8 +3,6 @@
 Legend: B batch, S sequence, K past and present tokens, E encoder tokens, H hidden size, L layers, N heads.
 """
 
-# ruff: noqa: FBT001 -- the order of the arguments and their switches are the reference's
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +16,7 @@ from models.roberta_torch.attention import attention_bias
 from models.roberta_torch.cache import KeyValueCache, as_cache
 from models.roberta_torch.embeddings import RobertaPreLayerNormEmbeddings
 from models.roberta_torch.encoder import Attended, RobertaPreLayerNormEncoder
+from models.roberta_torch.exporting import traceable, tracing
 from models.roberta_torch.heads import RobertaPreLayerNormPooler
 from models.roberta_torch.pretrained import RobertaPreLayerNormPreTrainedModel
 
@@ -97,10 +96,12 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
             attentions=encoded.attentions,
             cross_attentions=encoded.cross_attentions,
         )
-        if config.use_return_dict if return_dict is None else return_dict:
+        if self.names_output(return_dict=return_dict):
             return output
         rest = output.to_tuple()[1 if pooled_BH is None else 2 :]
-        return (final_BSH, pooled_BH, *rest)
+        # torch.jit.trace knows no None among the outputs.
+        pooled = () if pooled_BH is None and tracing() else (pooled_BH,)
+        return traceable((final_BSH, *pooled, *rest))
 
     def _attended(
         self,
@@ -112,7 +113,7 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
     ) -> Attended:
         batch, queries = hidden_BSH.shape[:2]
         keys = queries + (0 if past is None else past.get_seq_length())
-        if mask is not None:
+        if mask is not None and not tracing():
             check_mask(name="attention_mask", shape=mask.shape, batch=batch, queries=queries, keys=keys)
         bias = attention_bias(mask=mask, queries=queries, keys=keys, causal=self.config.is_decoder, like=hidden_BSH)
         cross = None if past is None else past.layers[0].cross()
@@ -122,7 +123,8 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
         if encoder_mask is not None:
             width = cross[0].shape[2] if cross is not None else states_BEH.shape[1] if states_BEH is not None else 0
             shape = encoder_mask.shape
-            check_mask(name="encoder_attention_mask", shape=shape, batch=batch, queries=queries, keys=width)
+            if not tracing():
+                check_mask(name="encoder_attention_mask", shape=shape, batch=batch, queries=queries, keys=width)
             encoder_bias = attention_bias(mask=encoder_mask, queries=queries, keys=width, causal=False, like=hidden_BSH)
         return Attended(bias_B1SK=bias, encoder_states_BEH=states_BEH, encoder_bias_B1SE=encoder_bias)
 

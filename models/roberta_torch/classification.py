@@ -3,8 +3,6 @@
 Legend: B batch, C choices, S sequence, H hidden size, L labels.
 """
 
-# ruff: noqa: FBT001 -- the order of the arguments and their switches are the reference's
-
 from typing import Any
 
 from torch import Tensor, nn

@@ -71,14 +71,12 @@ class RobertaPreLayerNormEmbeddings(nn.Module):
         if past_tokens_B is not None:
             positions_BS = positions_BS + past_tokens_B[:, None]
         # Only a row with more slots than positions can run over: no need to look at the values of others.
-        if (length > self.config.max_tokens or past_tokens_B is not None) and readable(positions_BS):
+        if readable(positions_BS) and (length > self.config.max_tokens or past_tokens_B is not None):
             check_length(tokens=int((positions_BS * real_BS).max()), config=self.config)
-        elif length > self.config.max_tokens and input_ids_BS is None:
-            check_length(tokens=length, config=self.config)
         return positions_BS * real_BS + padding_index
 
     def _check_values(self, name: str, values: Tensor, size: int, limit: str) -> None:
-        if values.numel() and readable(values):
+        if readable(values) and values.numel():
             low, high = torch.aminmax(values)
             check_range(name=name, low=int(low), high=int(high), size=size, limit=limit)
 

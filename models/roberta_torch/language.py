@@ -3,9 +3,8 @@
 Legend: B batch, S sequence, V vocabulary.
 """
 
-# ruff: noqa: FBT001 -- the order of the arguments and their switches are the reference's
-
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from models.config import RobertaPreLayerNormConfig
 from models.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
 from models.roberta_torch.base import Past, RobertaPreLayerNormModel
+from models.roberta_torch.generation import greedy_search
 from models.roberta_torch.heads import RobertaPreLayerNormLMHead
 from models.roberta_torch.losses import causal_loss, class_loss
 from models.roberta_torch.pretrained import RobertaPreLayerNormPreTrainedModel
@@ -135,3 +135,33 @@ class RobertaPreLayerNormForCausalLM(RobertaPreLayerNormPreTrainedModel):
             cross_attentions=encoded.cross_attentions,
         )
         return self.answer(output, return_dict=return_dict)
+
+    def generate(
+        self,
+        input_ids: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        max_new_tokens: int | None = None,
+        max_length: int | None = None,
+        eos_token_id: int | Sequence[int] | None = None,
+        pad_token_id: int | None = None,
+        use_cache: bool = True,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """The prompt [B, S] and its greedy continuation, up to an end token or max_length (20, prompt counted).
+
+        Pads in the prompt are masked out on either side, and a row's positions count its real tokens only (B1).
+        """
+        return greedy_search(
+            self,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            max_new_tokens=max_new_tokens,
+            max_length=max_length,
+            eos_token_id=eos_token_id,
+            pad_token_id=pad_token_id,
+            use_cache=use_cache,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+        )

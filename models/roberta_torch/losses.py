@@ -59,7 +59,7 @@ def _place_loss(logits_BS: Tensor, positions: Tensor) -> Tensor:
 
 
 def _check_values(labels: Tensor, size: int) -> None:
-    if labels.numel() and readable(labels):
+    if readable(labels) and labels.numel():
         kept = torch.where(labels == IGNORED_LABEL, torch.zeros_like(labels), labels)
         low, high = torch.aminmax(kept)
         check_labels(low=int(low), high=int(high), size=size)

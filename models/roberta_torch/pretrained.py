@@ -3,21 +3,27 @@
 Legend: V vocabulary, H hidden size.
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self, cast
 
+import fsspec
 import torch
 from torch import Tensor, nn
 
 from models.boundary import Head
 from models.checkpoint import Checkpoint
-from models.checkpoint_writer import write_checkpoint
+from models.checkpoint_writer import WeightsFormat, write_checkpoint
 from models.checks import check_config
 from models.config import RobertaPreLayerNormConfig
 from models.loading import LoadingReport, compare, judge
 from models.outputs import ModelOutput
+from models.roberta_torch.encoder import RobertaPreLayerNormEncoder
+from models.roberta_torch.exporting import traceable, tracing
+from models.roberta_torch.pickle_file import read_pickles, write_pickle
+from models.roberta_torch.surgery import prune, resize_language_head, resized_embedding
 from models.roberta_torch.weights import fill, fill_missing, initialise, neutral_parameters, to_numpy, torch_dtype
 from models.tensors import ARCHITECTURES, PREFIX, expected_tensors
+from models.weight_files import PICKLE_NAME
 
 
 class RobertaPreLayerNormPreTrainedModel(nn.Module):
@@ -41,8 +47,11 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
 
     def answer(self, output: ModelOutput, *, return_dict: bool | None) -> Any:
         """The output as it is, or as a tuple where the call or the config says so."""
-        named = self.config.use_return_dict if return_dict is None else return_dict
-        return output if named else output.to_tuple()
+        return output if self.names_output(return_dict=return_dict) else traceable(output.to_tuple())
+
+    def names_output(self, *, return_dict: bool | None) -> bool:
+        """Whether an answer is an output class: as the call says, else as the config does (tracing takes tuples)."""
+        return self.config.use_return_dict and not tracing() if return_dict is None else return_dict
 
     @property
     def bare(self) -> bool:
@@ -79,6 +88,7 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         device: str | None = None,
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
+        allow_pickle: bool = False,
         add_pooling_layer: bool = True,
         **overrides: Any,
     ) -> Any:
@@ -87,9 +97,10 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         config: instead of config.json; overrides: single fields of it, e.g. num_labels=3.
         dtype: "float32" (default), "bfloat16", "float16", or "auto" for the type that the folder is stored in.
         ignore_mismatched_sizes: start tensors of another size afresh instead of raising MismatchError.
+        allow_pickle: also read pytorch_model.bin, weights only; pickle can run code, so trust the folder.
         output_loading_info: return (model, info) with missing_keys, unexpected_keys and mismatched_keys.
         """
-        checkpoint = Checkpoint.open(url)
+        checkpoint = Checkpoint.open(url, pickle=read_pickles if allow_pickle else None)
         if config is None:
             config = RobertaPreLayerNormConfig.from_dict(checkpoint.config.to_dict(), **overrides)
         wanted = torch_dtype(checkpoint.stored_dtype if dtype == "auto" else dtype or "float32")
@@ -130,18 +141,38 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         *,
         max_shard_size: int | str = "5GB",
         tokenizer_files: Mapping[str, bytes] | None = None,
+        weights_format: WeightsFormat | Literal["pickle"] = "safetensors",
     ) -> None:
-        """Write config.json and safetensors weights to a folder at a path or URL; tied tensors are written once."""
+        """Write config.json and the weights to a folder at a path or URL; tied tensors are written once.
+
+        weights_format: "safetensors", another framework's (models.checkpoint_writer) or "pickle" (pytorch_model.bin).
+        """
         config = RobertaPreLayerNormConfig.from_dict(self.config.to_dict())
         config.architectures = [ARCHITECTURES[type(self).head]]
         config.dtype = str(self.dtype).removeprefix("torch.")
+        if weights_format == "pickle":
+            self._save_pickle(url, config, tokenizer_files or {})
+            return
         named = neutral_parameters(self, bare=self.bare)
         tensors = {
             name.removeprefix(PREFIX) if self.bare else name: to_numpy(named[name]) for name in self.expected_tensors()
         }
         write_checkpoint(
-            url=url, config=config, tensors=tensors, tokenizer_files=tokenizer_files, max_shard_size=max_shard_size
+            url=url,
+            config=config,
+            tensors=tensors,
+            tokenizer_files=tokenizer_files,
+            max_shard_size=max_shard_size,
+            weights_format=weights_format,
         )
+
+    def _save_pickle(self, url: str, config: RobertaPreLayerNormConfig, files: Mapping[str, bytes]) -> None:
+        system, folder = fsspec.core.url_to_fs(str(url))
+        system.makedirs(folder, exist_ok=True)
+        write_pickle(system=system, path=f"{folder}/{PICKLE_NAME}", state=self.state_dict())
+        for name, content in files.items():
+            system.pipe_file(f"{folder}/{name}", content)
+        config.save_pretrained(url)
 
     def tie_weights(self) -> None:
         """Make one parameter of lm_head.bias and decoder.bias, and of decoder.weight and the word table if tied."""
@@ -156,6 +187,63 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
     def get_input_embeddings(self) -> nn.Embedding:
         """The word embeddings [V, H]."""
         return cast("nn.Embedding", self.base_model.get_submodule("embeddings.word_embeddings"))
+
+    def set_input_embeddings(self, embeddings: nn.Embedding) -> None:
+        """Put another word table in the place of this one."""
+        owner = self.base_model.get_submodule("embeddings")
+        owner.word_embeddings = embeddings
+        self.tie_weights()
+
+    def get_output_embeddings(self) -> nn.Linear | None:
+        """The decoder [V, H] of a language model, None for other heads."""
+        lm_head = getattr(self, "lm_head", None)
+        return None if lm_head is None else cast("nn.Linear", lm_head.decoder)
+
+    def set_output_embeddings(self, decoder: nn.Linear) -> None:
+        """Put another decoder in the place of this one; its bias becomes the head's bias."""
+        lm_head = self.get_submodule("lm_head")
+        lm_head.decoder = decoder
+        lm_head.bias = decoder.bias
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+    ) -> nn.Embedding:
+        """Grow or cut the word table (and a language model's decoder and bias); config.vocab_size follows.
+
+        Old rows stay, new ones start from N(0, initializer_range). Returns the table.
+        """
+        rows = self.config.vocab_size if new_num_tokens is None else new_num_tokens
+        if pad_to_multiple_of is not None:
+            rows = -(-rows // pad_to_multiple_of) * pad_to_multiple_of
+        if rows == self.config.vocab_size:
+            return self.get_input_embeddings()
+        if rows <= self.config.pad_token_id:
+            raise ValueError(f"a vocabulary of {rows} has no row for pad_token_id {self.config.pad_token_id}")
+        with torch.no_grad():
+            table = resized_embedding(self.get_input_embeddings(), rows=rows, config=self.config)
+            if self.get_output_embeddings() is not None:
+                resize_language_head(self.get_submodule("lm_head"), rows=rows, config=self.config)
+        self.config.vocab_size = rows
+        self.set_input_embeddings(table)
+        return table
+
+    def prune_heads(self, heads_to_prune: Mapping[int, Sequence[int]]) -> None:
+        """Cut self-attention's heads, e.g. {0: [1, 2]}, numbered as in the unpruned model; the config keeps them."""
+        encoder = cast("RobertaPreLayerNormEncoder", self.base_model.get_submodule("encoder"))
+        prune(encoder, heads_to_prune=heads_to_prune, config=self.config)
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Compute layers again in the backward pass instead of keeping them; training then returns no cache."""
+        cast("RobertaPreLayerNormEncoder", self.base_model.get_submodule("encoder")).gradient_checkpointing = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep all activations again."""
+        cast("RobertaPreLayerNormEncoder", self.base_model.get_submodule("encoder")).gradient_checkpointing = False
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether layers are computed again in the backward pass."""
+        return cast("RobertaPreLayerNormEncoder", self.base_model.get_submodule("encoder")).gradient_checkpointing
 
     def num_parameters(self) -> int:
         """Parameters, tied ones counted once."""

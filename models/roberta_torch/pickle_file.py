@@ -1,0 +1,38 @@
+"""pytorch_model.bin files in, NumPy tensors out; and written.
+
+Only for callers who allow pickle, and weights_only even then.
+"""
+
+import io
+import pickle
+from collections.abc import Mapping, Sequence
+
+import torch
+from fsspec.spec import AbstractFileSystem
+from torch import Tensor
+
+from models.errors import CheckpointError
+from models.roberta_torch.weights import to_numpy
+from models.safetensors_file import AnyArray
+
+
+def read_pickles(system: AbstractFileSystem, paths: Sequence[str]) -> dict[str, AnyArray]:
+    """Every tensor of the files by name. Raises CheckpointError for files that hold anything but tensors."""
+    found: dict[str, AnyArray] = {}
+    for path in paths:
+        try:
+            with system.open(path, "rb") as file:
+                state = torch.load(file, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise CheckpointError(f"{path}: refused by torch.load(weights_only=True): {error}") from None
+        if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise CheckpointError(f"{path}: not a state_dict of tensors; convert it with `preln convert`")
+        found |= {name: to_numpy(tensor) for name, tensor in state.items()}
+    return found
+
+
+def write_pickle(*, system: AbstractFileSystem, path: str, state: Mapping[str, Tensor]) -> None:
+    """One pytorch_model.bin with every name, tied ones twice, as the reference writes it."""
+    stream = io.BytesIO()
+    torch.save({name: tensor.detach().cpu() for name, tensor in state.items()}, stream)
+    system.pipe_file(path, stream.getvalue())
