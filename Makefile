@@ -1,6 +1,6 @@
 # `make` alone prints the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check slow chaos clean
+.PHONY: help demo test check slow chaos schema clean
 SHELL := /bin/bash
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -30,6 +30,10 @@ slow: $(VENV)/.installed-dev ## run the tests marked slow: minutes and gigabytes
 
 chaos: $(VENV)/.installed-dev ## run the tests marked chaos: processes killed, connections broken
 	$(PYTEST) -m chaos --timeout 3600 $(ARGS)
+
+schema: $(VENV)/.installed-dev ## write docs/jobspec.schema.json again from pipeline/spec.py
+	$(PY) -c 'import json; from pipeline.spec import json_schema; print(json.dumps(json_schema(), indent=2, ensure_ascii=False))' \
+	  > docs/jobspec.schema.json.new && mv docs/jobspec.schema.json.new docs/jobspec.schema.json
 
 clean: ## remove caches and demo output; the virtual environment stays
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo-output *.egg-info build

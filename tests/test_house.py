@@ -1,6 +1,7 @@
 """The repository's own files in; proof that the house stands as its documents say out."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 
 from pipeline import __version__
 
@@ -212,3 +215,45 @@ def test_the_jobs_in_the_readme_are_valid_specs(repository: Path) -> None:
     for block in blocks:
         spec = JobSpec.from_yaml(block)
         assert JobSpec.from_yaml(spec.to_yaml()) == spec
+
+
+def test_the_json_schema_for_editors_is_that_of_the_spec(repository: Path) -> None:
+    from pipeline.spec import json_schema
+
+    committed = (repository / "docs/jobspec.schema.json").read_text("utf-8")
+    assert json.loads(committed) == json_schema(), "run `make schema` and commit docs/jobspec.schema.json"
+
+
+def test_the_json_schema_takes_the_jobs_of_the_readme_and_refuses_an_unknown_key(repository: Path) -> None:
+    schema = json.loads((repository / "docs/jobspec.schema.json").read_text("utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    for block in re.findall(r"```yaml\n(.+?)```", (repository / "README.md").read_text("utf-8"), re.DOTALL):
+        job = yaml.safe_load(block)
+        validator.validate(job)
+        assert not validator.is_valid({**job, "inputs": "x"})
+
+
+def test_documents_name_only_files_that_exist(repository: Path) -> None:
+    documents = [repository / name for name in ("README.md", "CONTRIBUTING.md", "docs/architecture.md")]
+    missing = [
+        f"{document.name}: {name}"
+        for document in documents
+        for name in re.findall(r"`((?:docs|jobs|models|pipeline|tests)/[\w./-]+)`", document.read_text("utf-8"))
+        if "roberta_X" not in name and not (repository / name).exists()
+    ]
+    assert not missing
+
+
+def test_verbs_that_the_readme_names_are_verbs_of_the_command(repository: Path) -> None:
+    from typer.main import get_command
+
+    from jobs.cli import app
+
+    shown = set(
+        re.findall(r"^preln (\w+)|`preln ([a-z]+)\b", (repository / "README.md").read_text("utf-8"), re.MULTILINE)
+    )
+    verbs = set(getattr(get_command(app), "commands", {}))
+    named = {verb for pair in shown for verb in pair if verb}
+    assert named
+    assert named <= verbs
