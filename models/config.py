@@ -212,8 +212,10 @@ class RobertaPreLayerNormConfig:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], **overrides: Any) -> "RobertaPreLayerNormConfig":
-        """A config from config.json's object; overrides win. A `num_labels` override replaces the labels."""
+        """A config from config.json's object; overrides win. `num_labels` and `id2label` replace the labels."""
         merged = {**fields, **overrides}
+        if "id2label" in overrides and "label2id" not in overrides:
+            merged.pop("label2id", None)
         if "num_labels" in overrides and "id2label" not in overrides:
             if len(fields.get("id2label") or {}) != overrides["num_labels"]:
                 merged.pop("id2label", None)

@@ -49,6 +49,15 @@ class LoadingReport:
         ]
 
 
+def override_config(config: RobertaPreLayerNormConfig, overrides: Mapping[str, Any]) -> RobertaPreLayerNormConfig:
+    """A copy of a config with from_pretrained's further keywords in it; raises TypeError for one it does not have."""
+    known = {*config.to_dict(), "num_labels"}
+    unknown = [name for name in overrides if name not in known]
+    if unknown:
+        raise TypeError(f"from_pretrained() knows no argument and the config no field '{unknown[0]}'")
+    return RobertaPreLayerNormConfig.from_dict(config.to_dict(), **overrides)
+
+
 def compare(
     *, expected: Mapping[str, Shape], found: Mapping[str, Shape], config: RobertaPreLayerNormConfig, bare: bool
 ) -> LoadingReport:

@@ -50,6 +50,9 @@ class RobertaPreLayerNormSelfAttention(nn.Module):
         """
         dropout = self.dropout_rate if self.training else 0.0
         absolute = self.position_embedding_type == "absolute"
+        if bias_B1SK is not None and bias_B1SK.dtype != query_BNSD.dtype:
+            # Under autocast the minimum of the wider type would become -inf, and a row that sees nothing nan.
+            bias_B1SK = bias_B1SK.clamp(min=torch.finfo(query_BNSD.dtype).min).to(query_BNSD.dtype)
         if absolute and head_mask_N11 is None and not output_attentions:
             context_BNSD = functional.scaled_dot_product_attention(
                 query_BNSD, key_BNKD, value_BNKD, attn_mask=bias_B1SK, dropout_p=dropout, is_causal=causal

@@ -3,6 +3,7 @@
 Legend: B batch, S sequence, K past and present tokens, E encoder tokens, H hidden size, L layers, N heads.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,11 +15,13 @@ from models.config import RobertaPreLayerNormConfig
 from models.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from models.roberta_torch.attention import attention_bias
 from models.roberta_torch.cache import KeyValueCache, as_cache
-from models.roberta_torch.embeddings import RobertaPreLayerNormEmbeddings
+from models.roberta_torch.embeddings import RobertaPreLayerNormEmbeddings, readable
 from models.roberta_torch.encoder import Attended, RobertaPreLayerNormEncoder
 from models.roberta_torch.exporting import traceable, tracing
 from models.roberta_torch.heads import RobertaPreLayerNormPooler
 from models.roberta_torch.pretrained import RobertaPreLayerNormPreTrainedModel
+
+logger = logging.getLogger(__name__)
 
 Past = KeyValueCache | Sequence[Sequence[Tensor | None]]
 
@@ -35,6 +38,7 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
         self.encoder = RobertaPreLayerNormEncoder(config)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = RobertaPreLayerNormPooler(config) if add_pooling_layer else None
+        self.warned = False
         self.post_init()
 
     def forward(
@@ -65,6 +69,7 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
         ids_shape = None if input_ids is None else input_ids.shape
         embeds_shape = None if inputs_embeds is None else inputs_embeds.shape
         batch, length = check_inputs(ids_shape=ids_shape, embeds_shape=embeds_shape)
+        self._warn_about_pads(input_ids, attention_mask)
         use_cache = config.is_decoder and (config.use_cache if use_cache is None else use_cache)
         if self.encoder.gradient_checkpointing and self.training:
             use_cache = False
@@ -102,6 +107,13 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
         # torch.jit.trace knows no None among the outputs.
         pooled = () if pooled_BH is None and tracing() else (pooled_BH,)
         return traceable((final_BSH, *pooled, *rest))
+
+    def _warn_about_pads(self, input_ids: Tensor | None, mask: Tensor | None) -> None:
+        if mask is not None or input_ids is None or self.warned or not readable(input_ids):
+            return
+        if input_ids.shape[1] > 1 and bool((input_ids[:, [0, -1]] == self.config.pad_token_id).any()):
+            logger.warning("input_ids hold pads and no attention_mask is given: pads are attended to; pass the mask")
+            self.warned = True
 
     def _attended(
         self,

@@ -29,7 +29,7 @@ from models.roberta_torch.encoder import RobertaPreLayerNormLayer
 from models.roberta_torch.flat_heads import answer_head
 from models.roberta_torch.language import RobertaPreLayerNormForCausalLM, RobertaPreLayerNormForMaskedLM
 from models.roberta_torch.pretrained import RobertaPreLayerNormPreTrainedModel
-from models.roberta_torch.weights import fill, neutral_parameters, torch_dtype
+from models.roberta_torch.weights import dtype_of, fill, neutral_parameters
 
 CLASSES: Mapping[Head, type[RobertaPreLayerNormPreTrainedModel]] = {
     "masked-lm": RobertaPreLayerNormForMaskedLM,
@@ -50,7 +50,7 @@ def load_flat(*, checkpoint: Checkpoint, heads: Sequence[Head], dtype: Dtype, de
     for head in sorted(heads, key=lambda head: head == "encoder"):
         model = built[head] = _build_head(checkpoint.config, head, base)
         absent = [name for name, parameter in neutral_parameters(model, bare=model.bare).items() if parameter.is_meta]
-        fill(model, tensors=checkpoint.stream(absent), bare=model.bare, dtype=torch_dtype(dtype), device=place)
+        fill(model, tensors=checkpoint.stream(absent), bare=model.bare, dtype=dtype_of(dtype), device=place)
         model.tie_weights()
         model.eval().requires_grad_(requires_grad=False)
         base = cast("RobertaPreLayerNormModel", model.base_model)

@@ -15,13 +15,13 @@ from models.checkpoint import Checkpoint
 from models.checkpoint_writer import WeightsFormat, write_checkpoint
 from models.checks import check_config
 from models.config import RobertaPreLayerNormConfig
-from models.loading import LoadingReport, compare, judge
+from models.loading import LoadingReport, compare, judge, override_config
 from models.outputs import ModelOutput
 from models.roberta_torch.encoder import RobertaPreLayerNormEncoder
 from models.roberta_torch.exporting import traceable, tracing
 from models.roberta_torch.pickle_file import read_pickles, write_pickle
 from models.roberta_torch.surgery import prune, resize_language_head, resized_embedding
-from models.roberta_torch.weights import fill, fill_missing, initialise, neutral_parameters, to_numpy, torch_dtype
+from models.roberta_torch.weights import dtype_of, fill, fill_missing, initialise, neutral_parameters, to_numpy
 from models.tensors import ARCHITECTURES, PREFIX, expected_tensors
 from models.weight_files import PICKLE_NAME
 
@@ -90,20 +90,22 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         output_loading_info: bool = False,
         allow_pickle: bool = False,
         add_pooling_layer: bool = True,
+        torch_dtype: str | torch.dtype | None = None,
         **overrides: Any,
     ) -> Any:
         """The model of a checkpoint folder at a path or URL, in evaluation mode.
 
         config: instead of config.json; overrides: single fields of it, e.g. num_labels=3.
-        dtype: "float32" (default), "bfloat16", "float16", or "auto" for the type that the folder is stored in.
+        dtype: "float32" (default), "bfloat16", "float16", or "auto" for the type that the folder is stored in;
+        torch_dtype is its older name.
         ignore_mismatched_sizes: start tensors of another size afresh instead of raising MismatchError.
         allow_pickle: also read pytorch_model.bin, weights only; pickle can run code, so trust the folder.
         output_loading_info: return (model, info) with missing_keys, unexpected_keys and mismatched_keys.
         """
         checkpoint = Checkpoint.open(url, pickle=read_pickles if allow_pickle else None)
-        if config is None:
-            config = RobertaPreLayerNormConfig.from_dict(checkpoint.config.to_dict(), **overrides)
-        wanted = torch_dtype(checkpoint.stored_dtype if dtype == "auto" else dtype or "float32")
+        config = override_config(config or checkpoint.config, overrides)
+        asked = dtype or torch_dtype or "float32"
+        wanted = dtype_of(checkpoint.stored_dtype if asked == "auto" else asked)
         extra = {} if cls.head != "encoder" else {"add_pooling_layer": add_pooling_layer}
         with torch.device("meta"):
             model = cls(config, **extra)
@@ -142,15 +144,17 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         max_shard_size: int | str = "5GB",
         tokenizer_files: Mapping[str, bytes] | None = None,
         weights_format: WeightsFormat | Literal["pickle"] = "safetensors",
+        safe_serialization: bool = True,
     ) -> None:
         """Write config.json and the weights to a folder at a path or URL; tied tensors are written once.
 
-        weights_format: "safetensors", another framework's (models.checkpoint_writer) or "pickle" (pytorch_model.bin).
+        weights_format: "safetensors", another framework's (models.checkpoint_writer) or "pickle" (pytorch_model.bin);
+        safe_serialization=False, the reference's word, means "pickle".
         """
         config = RobertaPreLayerNormConfig.from_dict(self.config.to_dict())
         config.architectures = [ARCHITECTURES[type(self).head]]
         config.dtype = str(self.dtype).removeprefix("torch.")
-        if weights_format == "pickle":
+        if weights_format == "pickle" or not safe_serialization:
             self._save_pickle(url, config, tokenizer_files or {})
             return
         named = neutral_parameters(self, bare=self.bare)
@@ -232,8 +236,16 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         encoder = cast("RobertaPreLayerNormEncoder", self.base_model.get_submodule("encoder"))
         prune(encoder, heads_to_prune=heads_to_prune, config=self.config)
 
-    def gradient_checkpointing_enable(self) -> None:
-        """Compute layers again in the backward pass instead of keeping them; training then returns no cache."""
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
+        """Compute layers again in the backward pass instead of keeping them; training then returns no cache.
+
+        gradient_checkpointing_kwargs: only {"use_reentrant": False}, which is how it is done.
+        """
+        if gradient_checkpointing_kwargs and dict(gradient_checkpointing_kwargs) != {"use_reentrant": False}:
+            raise ValueError(
+                f"gradient_checkpointing_kwargs is {dict(gradient_checkpointing_kwargs)}; "
+                "only {'use_reentrant': False} is supported"
+            )
         cast("RobertaPreLayerNormEncoder", self.base_model.get_submodule("encoder")).gradient_checkpointing = True
 
     def gradient_checkpointing_disable(self) -> None:

@@ -18,7 +18,7 @@ from models.tensors import PREFIX
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
-def torch_dtype(dtype: str | torch.dtype) -> torch.dtype:
+def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
     """A torch type from its name."""
     if isinstance(dtype, torch.dtype):
         return dtype

@@ -403,6 +403,67 @@ def test_a_question_answerer_needs_two_labels() -> None:
         build("ForQuestionAnswering", num_labels=3)
 
 
+@pytest.mark.parametrize("maps", [True, False])
+def test_autocast_keeps_masked_rows_finite(maps: bool) -> None:
+    model = build("ForCausalLM", is_decoder=True)
+    mask = torch.tensor([[0, 0, 1, 1]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(ids(1, 4), attention_mask=mask, output_attentions=maps)
+    assert torch.isfinite(output.logits).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_reach_hidden_states_and_attention_maps(kind: str) -> None:
+    output = build(kind)(**inputs(kind), output_hidden_states=True, output_attentions=True)
+    for tensor in (output.hidden_states[0], output.attentions[0]):
+        tensor.retain_grad()
+    output[0].flatten()[0].backward()
+    assert output.hidden_states[0].grad is not None
+    assert output.attentions[0].grad is not None
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "Model"])
+def test_every_parameter_learns(kind: str) -> None:
+    decoder = kind == "ForCausalLM"
+    model = build(kind, is_decoder=decoder, add_cross_attention=decoder).train()
+    states = {"encoder_hidden_states": torch.randn(3, 5, 16)} if decoder else {}
+    model(**inputs(kind), **labels(kind), **states).loss.backward()
+    assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
+
+
+def test_the_rows_of_the_pad_get_no_gradient() -> None:
+    model = build("ForTokenClassification").train()
+    model(**inputs(""), labels=torch.zeros(3, 9, dtype=torch.long)).loss.backward()
+    embeddings = model.roberta_prelayernorm.embeddings
+    assert (embeddings.word_embeddings.weight.grad[1] == 0).all()
+    assert (embeddings.position_embeddings.weight.grad[1] == 0).all()
+
+
+def test_pads_without_a_mask_are_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
+    model, padded = build(), torch.from_numpy(padded_ids()[0])
+    model(padded)
+    model(padded)
+    assert caplog.text.count("pass the mask") == 1
+
+
+def test_a_compiled_graph_is_whole() -> None:
+    model, batch = build("ForSequenceClassification"), inputs("")
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    near(compiled(**batch).logits, model(**batch).logits)
+
+
+def test_gradients_of_a_function_of_the_parameters_can_be_taken() -> None:
+    model, batch = build("ForSequenceClassification"), inputs("")
+    parameters = dict(model.named_parameters())
+
+    def loss(values: dict[str, Any]) -> Any:
+        return torch.func.functional_call(model, values, (), batch).logits.sum()
+
+    found = torch.func.grad(loss)(parameters)
+    loss(parameters).backward()
+    near(found["classifier.out_proj.weight"], parameters["classifier.out_proj.weight"].grad)
+
+
 # Surgery
 
 

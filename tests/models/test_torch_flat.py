@@ -12,11 +12,17 @@ if importlib.util.find_spec("torch") is None:
     pytest.skip("torch is not installed", allow_module_level=True)
 
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import models.roberta_torch as roberta
 from models.boundary import Ask, Head, Tokens
+from models.checkpoint import Checkpoint
+from models.checkpoint_writer import write_checkpoint
+from models.checks import ACTIVATIONS
 from models.config import RobertaPreLayerNormConfig
 from models.load import load
+from models.tensors import PREFIX
 
 pytestmark = pytest.mark.torch
 
@@ -97,6 +103,41 @@ def test_hidden_states_are_those_of_each_sequence_alone(positions: str, is_decod
     found = flat(tokens, {"encoder": Ask(asked)})["encoder"]["hidden"]
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, whole[asked], rtol=0, atol=FLAT_TOLERANCE)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lengths=st.lists(st.integers(1, 20), min_size=1, max_size=6),
+    heads=st.sampled_from([1, 2, 4]),
+    layers=st.integers(0, 3),
+    act=st.sampled_from(ACTIVATIONS),
+    pad=st.integers(0, 3),
+)
+def test_any_config_and_any_pack_answers_as_each_sequence_alone(
+    lengths: list[int], heads: int, layers: int, act: str, pad: int, tmp_path: Path
+) -> None:
+    model = saved(
+        "encoder", tmp_path, num_attention_heads=heads, num_hidden_layers=layers, hidden_act=act, pad_token_id=pad
+    )
+    tokens = pack([21, *lengths])
+    flat = load(checkpoint=str(tmp_path), heads=["encoder"], device="cpu")
+    found = flat(tokens, {"encoder": Ask(np.arange(len(tokens.input_ids_T), dtype=np.int32))})["encoder"]["hidden"]
+    whole = np.concatenate([output.last_hidden_state[0].numpy() for output in alone(model, tokens)])
+    np.testing.assert_allclose(found, whole, rtol=0, atol=FLAT_TOLERANCE)
+
+
+def test_a_head_s_folder_beside_its_encoder_s_loads(tmp_path: Path) -> None:
+    model = saved("token-classification", tmp_path / "whole", num_labels=4)
+    whole = Checkpoint.open(str(tmp_path / "whole"))
+    tensors = dict(whole.stream())
+    for name, wanted in (("base", True), ("ner", False)):
+        settings_ = config(num_labels=4, **({} if wanted else {"base_model_name_or_path": "base"}))
+        part = {key: array for key, array in tensors.items() if key.startswith(PREFIX) == wanted}
+        write_checkpoint(url=str(tmp_path / name), config=settings_, tensors=part)
+    tokens, asked = pack(), np.array([3, 1], np.int32)
+    flat = load(checkpoint=str(tmp_path / "ner"), heads=["token-classification"], device="cpu")
+    found = flat(tokens, {"token-classification": Ask(asked)})["token-classification"]["logits"]
+    np.testing.assert_allclose(found, alone(model, tokens)[0].logits[0, asked].numpy(), rtol=0, atol=FLAT_TOLERANCE)
 
 
 @pytest.mark.parametrize("head", ["sequence-classification", "multiple-choice"])

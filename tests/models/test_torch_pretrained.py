@@ -212,6 +212,18 @@ def test_the_tensor_table_names_every_parameter_of_its_class(head: Head) -> None
     assert ours == model.expected_tensors()
 
 
+def test_an_argument_that_is_no_field_of_the_config_is_refused(tmp_path: Path) -> None:
+    model = build()
+    model.save_pretrained(str(tmp_path), safe_serialization=False)
+    assert (tmp_path / "pytorch_model.bin").exists()
+    load = type(model).from_pretrained
+    with pytest.raises(TypeError, match="no field 'num_lables'"):
+        load(str(tmp_path), allow_pickle=True, num_lables=3)
+    assert load(str(tmp_path), allow_pickle=True, torch_dtype="bfloat16").dtype == torch.bfloat16
+    relabelled = load(str(tmp_path), allow_pickle=True, id2label={0: "a", 1: "b"}).config
+    assert relabelled.label2id == {"a": 0, "b": 1}
+
+
 def test_an_unknown_name_is_refused_with_those_there_are() -> None:
     with pytest.raises(AttributeError, match="models has no 'RobertaModel'; it has RobertaPreLayerNormModel"):
         _ = models.RobertaModel
