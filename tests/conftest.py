@@ -20,6 +20,9 @@ RUN_ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray's C++ side reads these two when it is imported, which the first test module does.
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
 }
 for _name, _value in RUN_ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
@@ -107,12 +110,10 @@ def s3_bucket(s3_server: S3Server) -> str:
 
 @pytest.fixture(scope="session")
 def ray_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A private home and a token for Ray, also for the commands a test starts; yields that home."""
+    """A private home for Ray, also for the commands a test starts; yields it."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         patch.delenv("RAY_ADDRESS", raising=False)
         yield home
 
