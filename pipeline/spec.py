@@ -12,7 +12,17 @@ from typing import Annotated, Any, Literal, get_args
 
 import pyarrow as pa
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
 from models.boundary import Framework
 from pipeline.errors import SpecError
@@ -30,7 +40,7 @@ def _seconds(value: object) -> object:
 Seconds = Annotated[
     float,
     BeforeValidator(_seconds),
-    Field(gt=0),
+    Field(gt=0, allow_inf_nan=False),
     WithJsonSchema(
         {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": r"^\d+(\.\d+)?\s*[smhd]$"}]}
     ),
@@ -42,7 +52,8 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-Urls = Annotated[list[str], BeforeValidator(_listed), Field(min_length=1), PlainSerializer(list)]
+Url = Annotated[str, Field(min_length=1)]
+Urls = Annotated[list[Url], BeforeValidator(_listed), Field(min_length=1), PlainSerializer(list)]
 
 
 class _Section(BaseModel):
@@ -69,7 +80,7 @@ class InputSpec(_Section):
 class ModelSpec(_Section):
     """Which checkpoint answers, and in what arithmetic."""
 
-    checkpoint: str
+    checkpoint: Url
     """Folder of config.json, model.safetensors and the tokenizer's files, at any URL."""
     framework: Framework = "torch"
     """torch, tensorflow or flax: the same answers from each."""
@@ -83,7 +94,7 @@ class ModelSpec(_Section):
 class OutputSpec(_Section):
     """Where the annotated rows go."""
 
-    url: str
+    url: Url
     """Folder for this job's rows, at any URL; the same command on the same folder goes on where the last one stopped."""
     prefix: str = ""
     """Put before the name of every column that is added, for inputs that have such a column already."""
@@ -97,11 +108,17 @@ class ReplicaRange(_Section):
     max: int = Field(ge=1)
     """Replicas at most."""
 
+    @model_validator(mode="after")
+    def _ordered(self) -> "ReplicaRange":
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min}) is above max ({self.max})")
+        return self
+
 
 class ResourceSpec(_Section):
     """What the replicas run on."""
 
-    replicas: int | ReplicaRange = 1
+    replicas: Annotated[int, Field(ge=1)] | ReplicaRange = 1
     """Copies of the model: a number, or {min, max} to follow the cluster."""
     gpus: float | None = Field(default=None, ge=0)
     """GPUs a replica takes, fractions allowed; 1 where the cluster has GPUs and 0 elsewhere, when absent."""
@@ -175,7 +192,10 @@ class JobSpec(_Section):
 
     def to_yaml(self) -> str:
         """The whole spec, defaults included, as the YAML that `from_yaml` reads."""
-        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+        values = self.model_dump(mode="json", by_alias=True)
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        # PyYAML writes a few characters (such as U+0085) plain that it then reads as line breaks.
+        return text if yaml.safe_load(text) == values else yaml.safe_dump(values, sort_keys=False)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "JobSpec":
@@ -239,20 +259,35 @@ def _place(values: dict[str, Any], keys: list[str], value: object) -> None:
 
 
 def _readable(error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"] if part not in TASK_NAMES) or "job"
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"{where}: no such key")
-        elif problem["type"] == "missing":
-            lines.append(f"{where}: is missing")
-        elif problem["type"] == "union_tag_invalid":
-            lines.append(
-                f"{where}: no task {problem['input'].get('name')!r}; there are {', '.join(sorted(TASK_NAMES))}"
-            )
-        else:
-            lines.append(f"{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {problem['input']!r}")
-    return "; ".join(dict.fromkeys(lines))
+    return "; ".join(dict.fromkeys(_line(problem) for problem in error.errors()))
+
+
+def _line(problem: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in problem["loc"] if not _is_branch(part)) or "job"
+    match problem["type"]:
+        case "extra_forbidden":
+            return f"{where}: no such key"
+        case "missing":
+            return f"{where}: is missing"
+        case "union_tag_not_found":
+            return f"{where}.name: is missing; there are {', '.join(sorted(TASK_NAMES))}"
+        case "union_tag_invalid":
+            return f"{where}: no task {problem['input'].get('name')!r}; there are {', '.join(sorted(TASK_NAMES))}"
+        case "model_type" | "model_attributes_type":
+            return f"{where}: write keys below it, not {problem['input']!r}"
+    text = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {text[:1].lower()}{text[1:]}, not {problem['input']!r}"
+
+
+def _is_branch(part: int | str) -> bool:
+    """Whether a part of an error's place is no key of the user's, but pydantic's name of one form that the value could have."""
+    name = str(part)
+    return (
+        name in TASK_NAMES
+        or name in {"int", "constrained-int"}
+        or name.startswith("literal[")
+        or ReplicaRange.__name__ in name
+    )
 
 
 def arrow_type(name: str) -> pa.DataType:
@@ -279,7 +314,7 @@ def json_schema() -> dict[str, Any]:
         "anyOf": [{"type": "string"}, urls],
         "description": urls.pop("description"),
     }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "preln job", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "preln job"}
 
 
 TASK_NAMES = frozenset(str(member.model_fields["name"].default) for member in get_args(AnyTask))
