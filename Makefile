@@ -35,6 +35,9 @@ schema: $(VENV)/.installed-dev ## write docs/jobspec.schema.json again from pipe
 	$(PY) -c 'import json; from pipeline.spec import json_schema; print(json.dumps(json_schema(), indent=2, ensure_ascii=False))' \
 	  > docs/jobspec.schema.json.new && mv docs/jobspec.schema.json.new docs/jobspec.schema.json
 
+schema: $(VENV)/.installed-dev ## write docs/jobspec.schema.json again, which editors complete job files by
+	$(PY) -m pipeline.spec > docs/jobspec.schema.json
+
 clean: ## remove caches and demo output; the virtual environment stays
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo-output *.egg-info build
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

@@ -1,0 +1,90 @@
+"""Flat tokens in, made-up answers out, unless a window's first token tells the process to misbehave: LoadOrder.loader's
+`tests.pipeline.hostile:load`. NumPy only, so that a child process starts in a moment.
+
+`checkpoint` is a folder of this test's own, where what must happen once is remembered; its name may also tell the loading
+to fail. Answers are a function of a window's own tokens, so that a test can tell which window an answer belongs to.
+"""
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from models.boundary import Answers, Ask, Framework, Head, Tokens
+
+LOADER = "tests.pipeline.hostile:load"
+LABELS = 3
+LARGEST_PASS = 4
+"""Windows in one pass with FULL among them beyond which memory is said to be out."""
+
+SEGFAULT, EXIT, HANG, RAISE, MEMORY, NAN, FULL, KILLED_ONCE, KILLED_ALWAYS = range(9001, 9010)
+"""First tokens of windows that misbehave; every other token is harmless."""
+
+
+def load(*, checkpoint: str, framework: Framework, heads: tuple[Head, ...], dtype: str) -> "HostileModel":
+    """The model; or, where the folder is named so, a way to fail."""
+    match Path(checkpoint).name:
+        case "raises":
+            raise ValueError(f"{checkpoint}: no such tensor")
+        case "exits":
+            print("the driver said: no device", flush=True)
+            os._exit(7)
+        case "hangs":
+            time.sleep(60)
+    return HostileModel(Path(checkpoint))
+
+
+class HostileModel:
+    """Behaves as the first token of each window says."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, tokens: Tokens, asks: Mapping[Head, Ask]) -> Mapping[Head, Answers]:
+        """Answers for the one head that is asked."""
+        first_B = tokens.input_ids_T[tokens.cu_seqlens[:-1]].tolist()
+        for token in first_B:
+            self._misbehave(token, windows=len(first_B))
+        ((head, ask),) = asks.items()
+        if ask.reduce == "mean":
+            return {head: {"hidden": window_answers(tokens)}}
+        answers_BL = window_answers(tokens)
+        owner_G = np.searchsorted(tokens.cu_seqlens, ask.positions_G, side="right") - 1
+        answers_GL = answers_BL[owner_G]
+        answers_GL[:, 0] = tokens.input_ids_T[ask.positions_G]
+        answers_GL[np.asarray(first_B)[owner_G] == NAN, 1] = np.nan
+        return {head: {"logits": answers_GL}}
+
+    def _misbehave(self, token: int, *, windows: int) -> None:
+        if token == SEGFAULT:
+            ctypes.string_at(0)
+        if token == EXIT:
+            os._exit(3)
+        if token == HANG:
+            time.sleep(60)
+        if token == RAISE:
+            raise RuntimeError("no kernel for this text")
+        if token == MEMORY or (token == FULL and windows > LARGEST_PASS):
+            raise MemoryError("out of device memory")
+        if token == KILLED_ALWAYS or (token == KILLED_ONCE and self._first_time()):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _first_time(self) -> bool:
+        flag = self._folder / "killed"
+        if flag.exists():
+            return False
+        flag.touch()
+        return True
+
+
+def window_answers(tokens: Tokens) -> npt.NDArray[np.float32]:
+    """Each window's first token, sum and number of tokens, [B, LABELS]."""
+    lengths_B = np.diff(tokens.cu_seqlens)
+    sums_B = np.add.reduceat(tokens.input_ids_T, tokens.cu_seqlens[:-1])
+    first_B = tokens.input_ids_T[tokens.cu_seqlens[:-1]]
+    return np.stack([first_B, sums_B, lengths_B], axis=1).astype(np.float32)
