@@ -205,12 +205,16 @@ def _find_folder(url: str) -> set[str]:
 
 
 def _names(url: str) -> set[str]:
-    system, folder = fsspec.core.url_to_fs(str(url))
-    system.invalidate_cache()
     try:
+        system, folder = fsspec.core.url_to_fs(str(url))
+        system.invalidate_cache()
         return {str(path).rsplit("/", 1)[-1] for path in system.ls(folder, detail=False)}
     except (FileNotFoundError, NotADirectoryError):
         return set()
+    except Exception as error:  # every store's client has exceptions of its own: no credentials, no such protocol, …
+        raise CheckpointError(
+            f"{url}: can't be listed ({type(error).__name__}: {error}); check the URL and the credentials"
+        ) from error
 
 
 def _listing(names: set[str]) -> str:

@@ -133,7 +133,10 @@ def shard_names(*, count: int) -> list[str]:
 
 
 def _weights_there(system: AbstractFileSystem, folder: str) -> list[str]:
-    names = [str(path).rsplit("/", 1)[-1] for path in system.ls(folder, detail=False)]
+    try:
+        names = [str(path).rsplit("/", 1)[-1] for path in system.ls(folder, detail=False)]
+    except FileNotFoundError:  # an object store has no empty folders
+        return []
     return [
         name
         for name in names

@@ -4,6 +4,7 @@ A tensor lies at /<layer>/<the model object's name>/<path>; the object's name va
 For language models the embeddings stand twice, under the encoder and under the head: the same values.
 """
 
+import io
 from collections.abc import Iterator, Mapping
 
 import h5py
@@ -53,7 +54,8 @@ def write_h5(*, system: AbstractFileSystem, path: str, tensors: Mapping[str, Any
                 f"'{name}' is {array.dtype}, which HDF5 has no type for; save in float32 or as safetensors"
             )
         layers.setdefault(name.split("/", 1)[0], []).append(name)
-    with system.open(path, "wb") as stream, h5py.File(stream, "w") as file:
+    stream = io.BytesIO()  # HDF5 goes back to what it wrote, which no object store allows
+    with h5py.File(stream, "w") as file:
         file.attrs["layer_names"] = [layer.encode() for layer in layers]
         file.attrs["backend"] = b"tensorflow"
         file.attrs["keras_version"] = b"2.21.0"
@@ -63,3 +65,4 @@ def write_h5(*, system: AbstractFileSystem, path: str, tensors: Mapping[str, Any
             for name in names:
                 group.create_dataset(f"{model}/{name}", data=tensors[name])
         file.create_group("top_level_model_weights").attrs["weight_names"] = np.empty(0)
+    system.pipe_file(path, stream.getvalue())

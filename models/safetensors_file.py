@@ -70,6 +70,8 @@ def read_header(*, system: AbstractFileSystem, path: str) -> SafetensorsHeader:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: its safetensors header can't be read ({error!r}); copy it again") from None
     for name, info in tensors.items():
+        if min(info.shape, default=0) < 0 or not 0 <= info.start <= info.stop:
+            raise CheckpointError(f"{path}: '{name}' has shape {info.shape} at {info.start}…{info.stop}; damaged")
         if info.stop > size:
             raise CheckpointError(f"{path}: cut off at {size} bytes, '{name}' ends at {info.stop}; copy it again")
         if info.stop - info.start != math.prod(info.shape) * info.dtype.itemsize:

@@ -190,6 +190,48 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
             Checkpoint.open(str(tmp_path))
 
 
+def test_a_damaged_header_is_refused(tmp_path: Path) -> None:
+    write(tmp_path)
+    file = tmp_path / "model.safetensors"
+    for entry in (
+        '{"dtype":"F32","shape":[-2,-2],"data_offsets":[0,16]}',
+        '{"dtype":"F32","shape":[9],"data_offsets":[0,4]}',
+    ):
+        header = f'{{"lm_head.bias":{entry}}}'.encode()
+        file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+        with pytest.raises(CheckpointError, match="damaged"):
+            Checkpoint.open(str(tmp_path))
+    file.write_bytes((4).to_bytes(8, "little") + b"nope" + bytes(16))
+    with pytest.raises(CheckpointError, match="header can't be read"):
+        Checkpoint.open(str(tmp_path))
+
+
+def test_a_place_that_can_t_be_listed_is_refused_with_the_reason() -> None:
+    with pytest.raises(CheckpointError, match="nosuchprotocol://x: can't be listed"):
+        Checkpoint.open("nosuchprotocol://x")
+
+
+def test_a_file_with_the_decoder_s_bias_only_keeps_it(tmp_path: Path) -> None:
+    given = tensors()
+    renamed = {name.replace("lm_head.bias", "lm_head.decoder.bias"): array for name, array in given.items()}
+    write_checkpoint(url=str(tmp_path), config=config(), tensors=renamed)
+    same(dict(Checkpoint.open(str(tmp_path)).stream()), given)
+
+
+@pytest.mark.storage
+def test_a_folder_on_s3_is_written_checked_digested_and_read(s3_bucket: str, tmp_path: Path) -> None:
+    given = write(f"{s3_bucket}/models/mlm", max_shard_size="1KB")
+    write(tmp_path)
+    opened = check(checkpoint=f"{s3_bucket}/models/mlm", heads=["masked-lm"])
+    same(dict(opened.stream()), given)
+    assert opened.digest() == Checkpoint.open(str(tmp_path)).digest()
+    assert opened.stamp() == Checkpoint.open(f"{s3_bucket}/models/mlm").stamp()
+    with pytest.raises(CheckpointError, match="no such checkpoint folder"):
+        Checkpoint.open(f"{s3_bucket}/models/other")
+    write_checkpoint(url=f"{s3_bucket}/models/tf", config=config(), tensors=given, weights_format="h5")
+    same(dict(Checkpoint.open(f"{s3_bucket}/models/tf").stream()), given)
+
+
 def test_sizes_of_shards_are_read_as_people_write_them() -> None:
     assert [parse_size(text) for text in (7, "2KB", "1.5 MiB", "5gb")] == [7, 2000, 1572864, 5 * 10**9]
     with pytest.raises(ValueError, match="give bytes as a number"):
