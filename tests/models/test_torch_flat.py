@@ -254,3 +254,58 @@ def test_no_positions_asked_gives_empty_answers(tmp_path: Path) -> None:
     answers = flat(pack(), {"masked-lm": Ask(np.empty(0, np.int32), top_k=3)})["masked-lm"]
     assert answers["ids"].shape == (0, 3)
     assert answers["probs"].shape == (0, 3)
+
+
+def varlen_reference(
+    query_TND: Any,
+    key_TND: Any,
+    value_TND: Any,
+    cu_seq_q: Any,
+    cu_seq_k: Any,
+    max_q: int,
+    max_k: int,
+    *,
+    window_size: tuple[int, int],
+    num_splits: int,
+) -> Any:
+    """What torch's varlen_attn answers, written with one call a sequence; it has no CPU form of its own."""
+    assert torch.equal(cu_seq_q, cu_seq_k)
+    assert cu_seq_q.dtype == torch.int32
+    assert max_q == max_k == int(cu_seq_q.diff().max())
+    pieces = []
+    for start, stop in zip(cu_seq_q[:-1].tolist(), cu_seq_q[1:].tolist(), strict=True):
+        parts = (part[start:stop].transpose(0, 1)[None] for part in (query_TND, key_TND, value_TND))
+        query, key, value = parts
+        is_causal = window_size == (-1, 0)
+        attended = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=is_causal)
+        pieces.append(attended[0].transpose(0, 1))
+    return torch.cat(pieces)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_all_sequences_in_one_kernel_answer_as_the_groups(
+    causal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved("encoder", tmp_path, is_decoder=causal)
+    flat: Any = load(checkpoint=str(tmp_path), heads=["encoder"], device="cpu")
+    tokens = pack(causal=causal)
+    ask: dict[Head, Ask] = {"encoder": Ask(everywhere(tokens))}
+    assert not flat.varlen
+    groups = flat(tokens, ask)["encoder"]["hidden"]
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_reference)
+    flat.varlen = True
+    np.testing.assert_allclose(flat(tokens, ask)["encoder"]["hidden"], groups, rtol=0, atol=FLAT_TOLERANCE)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_a_gpu_answers_as_the_cpu(causal: bool, dtype: Any, tmp_path: Path) -> None:
+    saved("encoder", tmp_path, is_decoder=causal, initializer_range=0.1)
+    tokens = pack(causal=causal)
+    ask: dict[Head, Ask] = {"encoder": Ask(everywhere(tokens))}
+    expected = load(checkpoint=str(tmp_path), heads=["encoder"], device="cpu")(tokens, ask)["encoder"]["hidden"]
+    flat: Any = load(checkpoint=str(tmp_path), heads=["encoder"], device="cuda", dtype=dtype)
+    assert flat.varlen == (dtype != "float32")
+    tolerance = 1e-3 if dtype == "float32" else HALF_TOLERANCE
+    np.testing.assert_allclose(flat(tokens, ask)["encoder"]["hidden"], expected, rtol=0, atol=tolerance)

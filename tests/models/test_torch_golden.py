@@ -1,5 +1,6 @@
 """The torch classes answer as the reference does, to the stated tolerances."""
 
+import functools
 import importlib.util
 from typing import Any
 
@@ -20,6 +21,7 @@ pytestmark = [
 ]
 
 
+@functools.cache
 def load(model: str) -> Any:
     case_class = "RobertaPreLayerNorm" + model.split("-")[0]
     return getattr(models.roberta_torch, case_class).from_pretrained(str(golden.MODELS / model))
@@ -55,6 +57,7 @@ def test_without_attention_maps_the_fused_attention_answers_the_same(model: str,
 def test_the_gradients_of_every_loss_are_the_reference_s(model: str) -> None:
     case = golden.cases_of(model)["loss"]
     built = load(model)
+    built.zero_grad()
     built(**tensors(case)).loss.backward()
     found = {name: parameter.grad.numpy() for name, parameter in built.named_parameters() if parameter.grad is not None}
     golden.compare_gradients(found, case.gradients())
