@@ -1,6 +1,8 @@
 """A table as a file has it in, the job's frozen columns out: cast, filled, checked; what does not fit is an error of its row."""
 
+import math
 from collections.abc import Sequence
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -86,6 +88,8 @@ def _cast_each(values: Sequence[object], field: pa.Field) -> tuple[pa.Array, pa.
 def misfit(value: object, field: pa.Field) -> RowError | None:
     """Why a Python value does not fit a field; None when it does."""
     try:
+        if not _alike(value, field.type):
+            raise TypeError  # as Arrow does for what it does not convert
         pa.scalar(value, field.type)
     except UnicodeEncodeError:
         return ("invalid-utf8", f"column {field.name!r}: the text holds a lone surrogate, which is no character")
@@ -97,9 +101,26 @@ def misfit(value: object, field: pa.Field) -> RowError | None:
 def fit_column(values: Sequence[object], field: pa.Field) -> tuple[pa.Array, pa.StructArray | None]:
     """Python values as one Arrow column, in one go where all fit and one by one where not."""
     try:
-        return pa.array(values, field.type), None
+        if all(_alike(value, field.type) for value in values):
+            return pa.array(values, field.type), None
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        return _cast_each(values, field)
+        pass
+    return _cast_each(values, field)
+
+
+def _alike(value: object, kind: pa.DataType) -> bool:
+    """Whether a value is of the kind that a type holds. Arrow would cut fractions off, and take a text for a list of letters."""
+    if value is None:
+        return True
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return isinstance(value, list) and all(_alike(item, kind.value_type) for item in value)
+    if pa.types.is_struct(kind):
+        return isinstance(value, dict) and all(_alike(value.get(field.name), field.type) for field in kind)
+    if pa.types.is_floating(kind):
+        return not isinstance(value, bool)
+    if pa.types.is_integer(kind) or pa.types.is_temporal(kind):
+        return not isinstance(value, float | Decimal) or (math.isfinite(value) and value == int(value))
+    return True
 
 
 def _shown(value: object) -> str:

@@ -6,6 +6,7 @@ nulls and an error. Blank lines are rows of a text file (with the error `empty`)
 
 import io
 import json
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -149,7 +150,11 @@ def text_rows(block: LineBlock, *, schema: pa.Schema) -> pa.Table:
 
 
 def json_rows(block: LineBlock, *, schema: pa.Schema) -> pa.Table:
-    """Every line that is not blank as a row; one that is no JSON object, or a value of another type, is an error of its row."""
+    """Every line that is not blank as a row; one that is no JSON object, or a value of another type, is an error of its row.
+
+    Arrow's parser reads them all at once, or, where it refuses one of them, Python's reads each: a row is the same either
+    way, so that it depends on no other line of its shard.
+    """
     content, starts, stops = _line_borders(block)
     parsed = _parse_whole(content, starts, stops, schema)
     if parsed is not None:
@@ -189,14 +194,19 @@ def _parse_whole(
     if not len(rows) or (raw[begins] != ord("{")).any() or (raw[ends - 1] != ord("}")).any():
         return None
     try:
-        table = paj.read_json(
-            io.BytesIO(content),
-            read_options=paj.ReadOptions(use_threads=False, block_size=len(content) + 1),
-            parse_options=paj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
-        )
+        content.decode("utf-8")  # Arrow does not look
+        table = _read_json(content, schema)
     except (pa.ArrowException, UnicodeDecodeError):
         return None
     return (table, rows) if table.num_rows == len(rows) else None
+
+
+def _read_json(content: bytes, schema: pa.Schema) -> pa.Table:
+    return paj.read_json(
+        io.BytesIO(content),
+        read_options=paj.ReadOptions(use_threads=False, block_size=len(content) + 1),
+        parse_options=paj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+    )
 
 
 def _parse_each(content: bytes, starts: np.ndarray, stops: np.ndarray, schema: pa.Schema) -> pa.Table:
@@ -214,12 +224,34 @@ def _parse_each(content: bytes, starts: np.ndarray, stops: np.ndarray, schema: p
         errors.append(error)
     columns, found = {}, [error_array(errors)]
     for field in schema:
-        values, column_errors = fit_column([record.get(field.name) for record in records], field)
+        given = [_as_arrow_reads(record.get(field.name), field.type) for record in records]
+        values, column_errors = fit_column(given, field)
         columns[field.name] = values
         if column_errors is not None:
             found.append(column_errors)
     table = pa.table(columns, schema=schema) if columns else pa.table({})
     return conform(table, schema=schema, row=pa.array(rows, pa.int64()), errors=first_error(found))
+
+
+def _as_arrow_reads(value: Any, kind: pa.DataType) -> object:
+    """A JSON value as Arrow's JSON parser reads it for a type, where its conversion from Python is narrower."""
+    if pa.types.is_floating(kind) and type(value) is int:
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
+    if isinstance(value, str | int | float) and (
+        pa.types.is_decimal(kind) or (pa.types.is_timestamp(kind) and isinstance(value, str))
+    ):
+        try:
+            return _read_json(json.dumps({"value": value}).encode(), pa.schema([("value", kind)]))["value"][0].as_py()
+        except pa.ArrowException:
+            return value
+    if pa.types.is_list(kind) and isinstance(value, list):
+        return [_as_arrow_reads(item, kind.value_type) for item in value]
+    if pa.types.is_struct(kind) and isinstance(value, dict):
+        return {field.name: _as_arrow_reads(value.get(field.name), field.type) for field in kind}
+    return value
 
 
 def parse_line(line: bytes) -> tuple[Mapping[str, Any], RowError | None]:
