@@ -1,0 +1,164 @@
+"""Flat tokens and asks in, NumPy answers out: the encoder run without padding, behind models.boundary.
+
+One graph for every number of tokens, sequences and lengths: linears run over [T, H], attention over groups, through the
+seed classes' own layers. The last layer's feed-forward is run for the asked tokens only.
+Legend: B sequences, T packed tokens, R groups, U tokens asked by any head, G positions asked by one, H hidden size,
+A = heads x width of one head.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from tensorflow import Tensor
+
+from models.boundary import Answers, Ask, Dtype, Head, IntArray, Tokens
+from models.checkpoint import Checkpoint
+from models.config import RobertaPreLayerNormConfig
+from models.flat_tokens import check_asks, flat_positions, length_order, sequence_of_positions, token_order
+from models.roberta_tf.base import TFRobertaPreLayerNormModel
+from models.roberta_tf.device import claim_device
+from models.roberta_tf.encoder import TFRobertaPreLayerNormLayer
+from models.roberta_tf.flat_attention import GroupAttention, Groups, equal_groups, padded_groups
+from models.roberta_tf.flat_heads import answer_head
+from models.roberta_tf.heads import TFRobertaPreLayerNormClassificationHead, TFRobertaPreLayerNormLMHead
+from models.roberta_tf.layers import Dense, building
+from models.roberta_tf.weights import fill
+from models.tensors import expected_tensors
+
+
+def load_flat(*, checkpoint: Checkpoint, heads: Sequence[Head], dtype: Dtype, device: str | None) -> "FlatRoberta":
+    """The encoder once, with every head asked for, in this type on this device (None: a GPU if there is one)."""
+    place = claim_device(device)
+    config = checkpoint.config
+    with building(dtype=dtype, started=False), tf.device(place):
+        base = TFRobertaPreLayerNormModel(config, add_pooling_layer="multiple-choice" in heads)
+        filled: set[str] = set()
+        built: dict[Head, Any] = {}
+        for head in heads:
+            model = built[head] = build_head(base, head, config)
+            names = [name for name in expected_tensors(config=config, head=head) if name not in filled]
+            # An encoder's tensors are read once; a head's own may have the same names as another's.
+            filled.update(name for name in names if name.startswith(base.base_model_prefix))
+            fill(model, tensors=checkpoint.stream(names))
+    return FlatRoberta(config=config, base=base, heads=built, device=place)
+
+
+def build_head(base: TFRobertaPreLayerNormModel, head: Head, config: RobertaPreLayerNormConfig) -> Any:
+    """The head's network under the name that its class and files give it, beside the shared encoder."""
+    model = SimpleNamespace(base_model=base, config=config)
+    if head in ("masked-lm", "causal-lm"):
+        model.lm_head = TFRobertaPreLayerNormLMHead(config)
+        if config.tie_word_embeddings:
+            model.lm_head.decoder.tie(base.get_input_embeddings().weight)
+    elif head == "sequence-classification":
+        model.classifier = TFRobertaPreLayerNormClassificationHead(config)
+    elif head == "multiple-choice":
+        model.classifier = Dense(config.hidden_size, 1)
+    elif head == "token-classification":
+        model.classifier = Dense(config.hidden_size, config.num_labels)
+    elif head == "question-answering":
+        model.qa_outputs = Dense(config.hidden_size, 2)
+    return model
+
+
+class FlatRoberta:
+    """One encoder and its heads; answers depend on a sequence alone, not on those packed beside it."""
+
+    def __init__(
+        self,
+        *,
+        config: RobertaPreLayerNormConfig,
+        base: TFRobertaPreLayerNormModel,
+        heads: Mapping[Head, Any],
+        device: str,
+    ) -> None:
+        self.config = config
+        self.base = base
+        self.heads = heads
+        self.device = device
+        # A GPU is kept busy by few large groups, a CPU wastes nothing on padding.
+        self.padded = "GPU" in device
+        flat_T = tf.TensorSpec((None,), tf.int32)
+        groups = Groups(counts_R=flat_T, lengths_R=flat_T, slots_X=flat_T, real_X=tf.TensorSpec((None,), tf.bool))
+        self.graphs = {
+            causal: tf.function(
+                lambda *arguments, causal=causal: self.encode(*arguments, causal=causal),
+                input_signature=(flat_T, flat_T, flat_T, flat_T, groups),
+                autograph=False,
+            )
+            for causal in (False, True)
+        }
+
+    def __call__(self, tokens: Tokens, asks: Mapping[Head, Ask]) -> Mapping[Head, Answers]:
+        """One encoder pass for all heads asked; answers in the order of each `Ask.positions_G`.
+
+        Raises ValueError for heads not loaded, positions or ids out of range, and sequences longer than the model.
+        """
+        check_asks(tokens=tokens, asks=asks, loaded=tuple(self.heads), vocab_size=self.config.vocab_size)
+        positions_T = flat_positions(tokens=tokens, config=self.config)
+        types_T = np.zeros_like(positions_T) if tokens.token_type_ids_T is None else tokens.token_type_ids_T
+        order_B, runs = length_order(lengths_B=tokens.lengths_B)
+        order_T = token_order(tokens=tokens, order_B=order_B)
+        place_T = np.empty_like(order_T)
+        place_T[order_T] = np.arange(len(order_T), dtype=order_T.dtype)
+        asked_U = np.unique(np.concatenate([ask.positions_G for ask in asks.values()] or [order_T[:0]]))
+        groups = padded_groups(runs) if self.padded else equal_groups(runs)
+        with tf.device(self.device):
+            hidden_UH = self.graphs[tokens.causal](
+                indices(tokens.input_ids_T[order_T]),
+                indices(types_T[order_T]),
+                indices(positions_T[order_T]),
+                indices(place_T[asked_U]),
+                groups,
+            )
+            return {head: self.answer(tokens, head, ask, hidden_UH, asked_U) for head, ask in asks.items()}
+
+    def answer(self, tokens: Tokens, head: Head, ask: Ask, hidden_UH: Tensor, asked_U: IntArray) -> Answers:
+        """One head's answers from the hidden states of all that was asked."""
+        asked_GH = tf.gather(hidden_UH, indices(np.searchsorted(asked_U, ask.positions_G)))
+        sequence_G = None
+        if ask.reduce == "mean":
+            sequence_G = indices(sequence_of_positions(tokens=tokens, ask=ask, head=head))
+        return answer_head(model=self.heads[head], head=head, ask=ask, hidden_GH=asked_GH, sequence_G=sequence_G)
+
+    def encode(
+        self,
+        input_ids_T: Tensor,
+        types_T: Tensor,
+        positions_T: Tensor,
+        asked_U: Tensor,
+        groups: Groups,
+        *,
+        causal: bool,
+    ) -> Tensor:
+        """Final hidden states [U, H] of the asked tokens; tokens lie in the order of the groups."""
+        embeddings = self.base.embeddings
+        hidden_TH = embeddings.embed(embeddings.word_embeddings(input_ids_T), types_T, positions_T)
+        attend = GroupAttention(groups, causal=causal, padded=self.padded)
+        layers = self.base.encoder.layer
+        for layer in layers[:-1]:
+            hidden_TH = _run_layer(layer, hidden_TH, attend, None)
+        hidden_UH = _run_layer(layers[-1], hidden_TH, attend, asked_U) if layers else tf.gather(hidden_TH, asked_U)
+        return self.base.LayerNorm(hidden_UH)
+
+
+def _run_layer(
+    layer: TFRobertaPreLayerNormLayer, hidden_TH: Tensor, attend: GroupAttention, asked_U: Tensor | None
+) -> Tensor:
+    """[T, H] -> [T, H], or [U, H] of the asked tokens only."""
+    normed_TH = layer.attention.LayerNorm(hidden_TH)
+    attention = layer.attention.inner
+    context_TA = attend(attention, attention.query(normed_TH), attention.key(normed_TH), attention.value(normed_TH))
+    if asked_U is not None:
+        hidden_TH, context_TA = tf.gather(hidden_TH, asked_U), tf.gather(context_TA, asked_U)
+    hidden_TH = hidden_TH + layer.attention.projection(context_TA)
+    return layer.narrow(layer.intermediate(hidden_TH), hidden_TH)
+
+
+def indices(values: npt.NDArray[Any]) -> Tensor:
+    """Indices as TensorFlow takes them."""
+    return tf.constant(np.ascontiguousarray(values, dtype=np.int32))
