@@ -5,6 +5,7 @@ The sentence: read + encode | infer | decode + write, as one Ray Data chain over
 
 import logging
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -74,17 +75,17 @@ def finish_shard(shard: ShardTables, *, stages: Stages) -> Receipt:
 
 def replica_order(*, job: FrozenJob, placement: Placement, loader: str = MODEL_LOADER) -> ReplicaOrder:
     """What the job's replicas are to be."""
-    spec = job.spec
+    spec, facts = job.spec, model_facts(job.spec)
     default = GPU_BATCH_TOKENS if placement.gpus > 0 else CPU_BATCH_TOKENS
     return ReplicaOrder(
         load=LoadOrder(
             loader=loader,
             checkpoint=spec.model.checkpoint,
             framework=spec.model.framework,
-            heads=spec.task.heads(),
+            heads=spec.task.heads(facts),
             dtype=job.dtype,
         ),
-        ask=spec.task.asks(model_facts(spec)),
+        ask=spec.task.asks(facts),
         batch_tokens=spec.resources.batch_tokens or default,
         threads=placement.threads,
         stall=spec.limits.stall,
@@ -130,7 +131,9 @@ def the_flow(*, job: FrozenJob, work: Sequence[Work], placement: Placement, orde
 
 def data_context() -> DataContext:
     """Ray Data as this flow needs it: every row a block of its own, no order, our own progress line, patience at the start."""
-    context = DataContext.get_current().copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # copying touches a field that Ray itself deprecates
+        context = DataContext.get_current().copy()
     context.target_max_block_size = 1
     context.execution_options.preserve_order = False
     context.enable_progress_bars = False

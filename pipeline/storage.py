@@ -109,7 +109,7 @@ def attempt(action: Callable[[], Result], *, what: str) -> Result:
     """
     retrying = Retrying(
         retry=retry_if_exception(_passing),
-        wait=wait_exponential_jitter(initial=0.2, max=10.0),
+        wait=wait_exponential_jitter(multiplier=0.2, max=10.0),
         stop=stop_after_delay(RETRY_SECONDS),
         reraise=True,
     )
