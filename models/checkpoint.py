@@ -18,7 +18,7 @@ from models.boundary import Head
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig, read_config
 from models.errors import CheckpointError
 from models.safetensors_file import AnyArray, TensorInfo
-from models.tensors import HEADS, PREFIX, expected_tensors
+from models.tensors import HEADS, PREFIX, expected_tensors, second_names
 from models.weight_files import PickleOpener, WeightFiles, open_weights
 
 TOKENIZER_NAMES = (
@@ -73,8 +73,17 @@ class Checkpoint:
 
     @property
     def tensors(self) -> dict[str, TensorInfo]:
-        """Neutral name -> shape and type of every tensor; a folder's own win over those of the encoder it names."""
-        return {name: info for source in reversed(self.sources) for name, info in source.tensors.items()}
+        """Neutral name -> shape and type of every tensor; a folder's own win over those of the encoder it names.
+
+        Second names of tied tensors are left out.
+        """
+        seconds = second_names(self.config)
+        return {
+            name: info
+            for source in reversed(self.sources)
+            for name, info in source.tensors.items()
+            if name not in seconds
+        }
 
     @property
     def stored_dtype(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from models.config import RobertaPreLayerNormConfig
 from models.errors import MismatchError
-from models.tensors import PREFIX, TIED
+from models.tensors import PREFIX, second_names
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def compare(
     def shown(name: str) -> str:
         return name.removeprefix(PREFIX) if bare else name
 
-    seconds = set(TIED) if config.tie_word_embeddings else {"lm_head.decoder.bias"}
+    seconds = second_names(config)
     both = [name for name in expected if name in found]
     return LoadingReport(
         mapped=[shown(name) for name in both if found[name] == expected[name]],

@@ -148,6 +148,11 @@ def tensor_shape(*, letters: str, config: RobertaPreLayerNormConfig, layer: int 
     return tuple(int(letter) if letter.isdigit() else sizes[letter] for letter in letters.split())
 
 
+def second_names(config: RobertaPreLayerNormConfig) -> frozenset[str]:
+    """Names that are another tensor's second one with this config, so that no file needs them."""
+    return frozenset(TIED if config.tie_word_embeddings else {"lm_head.decoder.bias"})
+
+
 def neutral_names(names: list[str]) -> dict[str, str]:
     """A torch-named file's names -> neutral names; names that nobody needs are left out.
 

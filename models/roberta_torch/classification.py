@@ -174,6 +174,7 @@ class RobertaPreLayerNormForQuestionAnswering(RobertaPreLayerNormPreTrainedModel
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__(config)
         check_choices(labels=config.num_labels, head="question answering", needed=2)
+        self.num_labels = config.num_labels
         self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
         self.post_init()

@@ -49,7 +49,8 @@ def load_flat(*, checkpoint: Checkpoint, heads: Sequence[Head], dtype: Dtype, de
     built: dict[Head, RobertaPreLayerNormPreTrainedModel] = {}
     for head in sorted(heads, key=lambda head: head == "encoder"):
         model = built[head] = _build_head(checkpoint.config, head, base)
-        absent = [name for name, parameter in neutral_parameters(model, bare=model.bare).items() if parameter.is_meta]
+        parameters = neutral_parameters(model, bare=model.bare)
+        absent = [name for name in model.expected_tensors() if parameters[name].is_meta]
         fill(model, tensors=checkpoint.stream(absent), bare=model.bare, dtype=dtype_of(dtype), device=place)
         model.tie_weights()
         model.eval().requires_grad_(requires_grad=False)

@@ -126,6 +126,16 @@ def test_the_digest_follows_the_content_and_not_its_layout(tmp_path: Path) -> No
     assert one.config_digest() != Checkpoint.open(str(tmp_path / "two")).config_digest()
 
 
+def test_second_names_of_tied_tensors_change_nothing(tmp_path: Path) -> None:
+    given = write(tmp_path / "once")
+    words = given[PREFIX + "embeddings.word_embeddings.weight"]
+    twice = {**given, "lm_head.decoder.weight": words, "lm_head.decoder.bias": given["lm_head.bias"]}
+    write_checkpoint(url=str(tmp_path / "twice"), config=config(), tensors=twice, tokenizer_files=TOKENIZER)
+    once, both = (Checkpoint.open(str(tmp_path / name)) for name in ("once", "twice"))
+    same(dict(both.stream()), given)
+    assert once.digest() == both.digest()
+
+
 def test_the_stamp_changes_when_a_file_does(tmp_path: Path) -> None:
     write(tmp_path)
     before = Checkpoint.open(str(tmp_path)).stamp()

@@ -19,6 +19,9 @@ from hypothesis import strategies as st
 import models.roberta_torch as roberta
 from tests.models.tiny import KINDS, SEQUENCE_KINDS, padded_ids, tiny_config, token_ids
 
+# Tiny tensors: a second thread only waits, for long where other processes share the cores.
+torch.set_num_threads(1)
+
 pytestmark = pytest.mark.torch
 
 TOLERANCE = 2e-5  # float32, the same sums in another order

@@ -15,6 +15,9 @@ import torch
 import models.roberta_torch
 from tests.models import golden
 
+# Tiny tensors: a second thread only waits, for long where other processes share the cores.
+torch.set_num_threads(1)
+
 pytestmark = [
     pytest.mark.torch,
     pytest.mark.skipif(not golden.MODELS.is_dir(), reason="the reference data ../shared/golden is absent"),

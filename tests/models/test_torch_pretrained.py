@@ -25,6 +25,9 @@ from models.tensors import ARCHITECTURES
 from tests.models import golden
 from tests.models.tiny import KINDS, tiny_config, token_ids
 
+# Tiny tensors: a second thread only waits, for long where other processes share the cores.
+torch.set_num_threads(1)
+
 pytestmark = pytest.mark.torch
 
 FORMATS = ("safetensors", "safetensors-tf", "safetensors-flax", "h5", "msgpack", "pickle")
