@@ -29,6 +29,19 @@ RETRY_SECONDS = 120.0
 REFUSALS = (PermissionError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, ValueError)
 """What a store says once and means: never tried again."""
 
+REFUSALS_BY_NAME = {
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "ProfileNotFound",
+    "ParamValidationError",
+    "DefaultCredentialsError",
+    "ClientAuthenticationError",
+}
+"""The same of the cloud SDKs, which share no classes."""
+
+REFUSED_NUMBERS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG, errno.EINVAL}
+"""The same among the system's own error numbers; EINVAL is how S3 clients tell of a range beyond the end of a file."""
+
 TEMPORARY_PREFIX = ".preln-"
 """Names of half-written local files; swept at the start of a run, ignored by every Parquet reader."""
 
@@ -72,6 +85,8 @@ def join(url: str, *parts: str) -> str:
 
 
 def _uri(fs: fsspec.AbstractFileSystem, path: str) -> str:
+    if isinstance(fs, LocalFileSystem):
+        path = os.path.normpath(path)
     return str(fs.unstrip_protocol(path))
 
 
@@ -90,11 +105,11 @@ def _file_info(fs: fsspec.AbstractFileSystem, info: dict[str, Any]) -> FileInfo:
     return FileInfo(uri=_uri(fs, info["name"]), size=int(info["size"] or 0), version=_version(info))
 
 
-def _passing(error: BaseException) -> bool:
-    """Whether a later try may succeed."""
-    if isinstance(error, REFUSALS):
+def passing(error: BaseException) -> bool:
+    """Whether a later try may succeed: the store stumbles, rather than refuses."""
+    if isinstance(error, REFUSALS) or type(error).__name__ in REFUSALS_BY_NAME:
         return False
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG}:
+    if isinstance(error, OSError) and error.errno in REFUSED_NUMBERS:
         return False
     return isinstance(error, OSError | TimeoutError | ConnectionError) or type(error).__module__.startswith(
         ("botocore", "aiobotocore", "aiohttp", "gcsfs", "azure", "google")
@@ -108,7 +123,7 @@ def attempt(action: Callable[[], Result], *, what: str) -> Result:
     passes as it is, because what is absent means something else to every caller.
     """
     retrying = Retrying(
-        retry=retry_if_exception(_passing),
+        retry=retry_if_exception(passing),
         wait=wait_exponential_jitter(multiplier=0.2, max=10.0),
         stop=stop_after_delay(RETRY_SECONDS),
         reraise=True,
@@ -120,7 +135,7 @@ def attempt(action: Callable[[], Result], *, what: str) -> Result:
     except Exception as error:
         if isinstance(error, StorageError):
             raise
-        raise StorageError(f"{what}: {type(error).__name__}: {error}") from error
+        raise StorageError(f"{what}: {type(error).__name__}: {error}", refused=not passing(error)) from error
 
 
 def info(url: str) -> FileInfo:
@@ -135,7 +150,7 @@ def find(url: str) -> list[FileInfo]:
     fs, path = filesystem(url)
 
     def listing() -> list[FileInfo]:
-        if fs.isfile(path) and not has_magic(path):
+        if fs.isfile(path):
             return [_file_info(fs, fs.info(path))]
         found = fs.glob(path, detail=True) if has_magic(path) else fs.find(path, detail=True)
         root = PurePosixPath(path.split("*", 1)[0].rpartition("/")[0]) if has_magic(path) else PurePosixPath(path)
@@ -239,7 +254,8 @@ def names(url: str) -> list[str]:
         entries = attempt(lambda: fs.ls(path, detail=False), what=f"listing {url}")
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(str(entry).rstrip("/").rpartition("/")[2] for entry in entries)
+    found = (str(entry).rstrip("/").rpartition("/")[2] for entry in entries)
+    return sorted(name for name in found if not name.startswith(TEMPORARY_PREFIX))
 
 
 def sweep(url: str) -> None:
