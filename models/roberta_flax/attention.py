@@ -63,7 +63,9 @@ class FlaxRobertaPreLayerNormSelfAttention(nn.Module):
         """
         dropout = 0.0 if deterministic else self.config.attention_probs_dropout_prob
         absolute = self.position_embedding_type == "absolute"
-        if absolute and head_mask_N11 is None and not output_attentions and dropout == 0.0:
+        # jax.nn asks for a float16 product that XLA does not have on a CPU.
+        fused = absolute and self.dtype != jnp.float16
+        if fused and head_mask_N11 is None and not output_attentions and dropout == 0.0:
             # jax.nn wants heads behind tokens.
             query, key, value = (part.transpose(0, 2, 1, 3) for part in (query_BNSD, key_BNKD, value_BNKD))
             context_BSND = jax.nn.dot_product_attention(query, key, value, bias=bias_B1SK)
@@ -84,9 +86,11 @@ class FlaxRobertaPreLayerNormSelfAttention(nn.Module):
     def relative_scores(self, query_BNSD: Array, key_BNKD: Array, past_tokens: Array) -> Array:
         """q·E, and k·E for relative_key_query, E by distance; the first query is at past_tokens (B2)."""
         queries, keys = query_BNSD.shape[2], key_BNKD.shape[2]
+        furthest = self.config.max_position_embeddings - 1
         place_S = past_tokens + jnp.arange(queries)
         place_K = jnp.arange(keys)
-        distance_SK = place_S[:, None] - place_K[None, :] + self.config.max_position_embeddings - 1
+        # Packed rows and caches may be wider than the table reaches; what lies that far apart is masked there.
+        distance_SK = jnp.clip(place_S[:, None] - place_K[None, :] + furthest, 0, 2 * furthest)
         distance_SKD = self.distance_embedding(distance_SK)
         scores_BNSK = jnp.einsum("bnsd,skd->bnsk", query_BNSD, distance_SKD)
         if self.position_embedding_type == "relative_key_query":

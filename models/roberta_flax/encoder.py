@@ -183,10 +183,14 @@ class FlaxRobertaPreLayerNormEncoder(nn.Module):
                 deterministic,
                 output_attentions,
             )
-            hidden_states.append(hidden_BSH)
-            attentions.append(probs)
-            cross_attentions.append(cross_probs)
-            caches.append(cache)
+            # Only what is asked for is kept: the rest would stay in memory until the last layer.
+            if output_hidden_states:
+                hidden_states.append(hidden_BSH)
+            if output_attentions:
+                attentions.append(probs)
+                cross_attentions.append(cross_probs)
+            if new_tokens_B is not None:
+                caches.append(cache)
         new_cache = None
         if new_tokens_B is not None:
             real_tokens_B = new_tokens_B if past is None else past.real_tokens_B + new_tokens_B

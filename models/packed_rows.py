@@ -1,0 +1,74 @@
+"""Lengths of sequences in, rows of one width that hold them end to end out; in NumPy.
+
+For frameworks that compile per shape. First-fit-decreasing fills rows of 512 to 0.9996 (spec/speed).
+Legend: B sequences, T packed tokens, R rows, X = R x width slots of all rows.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from models.boundary import IntArray, Tokens
+
+
+@dataclass(frozen=True, eq=False)
+class PackedRows:
+    """Where every token lies.
+
+    rows, width: the shape. slot_T: each token's slot, row x width + place. sequence_X: whose token a slot holds, -1
+    for nobody's.
+    """
+
+    rows: int
+    width: int
+    slot_T: IntArray
+    sequence_X: IntArray
+
+    def spread(self, values_T: IntArray, *, fill: int) -> IntArray:
+        """[R, width], each token's value in its slot and `fill` in the empty ones."""
+        spread_X = np.full(self.rows * self.width, fill, np.int32)
+        spread_X[self.slot_T] = values_T
+        return spread_X.reshape(self.rows, self.width)
+
+
+def pack_rows(*, tokens: Tokens, width: int) -> PackedRows:
+    """Put sequences into as few rows as first-fit-decreasing needs; none is longer than the width."""
+    lengths_B = tokens.lengths_B
+    row_B, place_B, rows = first_fit(lengths_B=lengths_B, width=width)
+    sequence_T = np.repeat(np.arange(len(lengths_B), dtype=np.int32), lengths_B)
+    within_T = np.arange(len(sequence_T)) - np.repeat(tokens.cu_seqlens[:-1], lengths_B)
+    slot_T = (row_B[sequence_T] * width + place_B[sequence_T] + within_T).astype(np.int32)
+    sequence_X = np.full(rows * width, -1, np.int32)
+    sequence_X[slot_T] = sequence_T
+    return PackedRows(rows=rows, width=width, slot_T=slot_T, sequence_X=sequence_X)
+
+
+def first_fit(*, lengths_B: IntArray, width: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
+    """(row of each sequence, its first place there, number of rows): longest first, each into the first row with room."""
+    row_B, place_B = np.zeros(len(lengths_B), np.int64), np.zeros(len(lengths_B), np.int64)
+    free_R = np.full(len(lengths_B), width, np.int64)
+    rows = 0
+    for sequence in np.argsort(-lengths_B, kind="stable"):
+        length = int(lengths_B[sequence])
+        # A new row always has room, so the search never fails.
+        row = int(np.argmax(free_R[: rows + 1] >= length)) if rows < len(lengths_B) else rows - 1
+        row_B[sequence], place_B[sequence] = row, width - free_R[row]
+        free_R[row] -= length
+        rows = max(rows, row + 1)
+    return row_B, place_B, rows
+
+
+def power_of_two(size: int, *, least: int = 1) -> int:
+    """The smallest power of two that is at least `size` and `least`."""
+    return max(1 << max(size - 1, 0).bit_length(), least)
+
+
+def row_pieces(*, rows: int, largest: int) -> list[tuple[int, int]]:
+    """(first row, number) of pieces whose sizes are powers of two up to `largest`: few shapes, nothing padded."""
+    pieces, first = [], 0
+    while first < rows:
+        size = min(largest, 1 << ((rows - first).bit_length() - 1))
+        pieces.append((first, size))
+        first += size
+    return pieces

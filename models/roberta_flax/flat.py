@@ -1,0 +1,238 @@
+"""Flat tokens and asks in, NumPy answers out: the encoder run on packed rows of few static shapes, behind models.boundary.
+
+XLA compiles per shape. So sequences lie end to end in rows of one width under a segment mask, rows go in pieces of 1, 2,
+4, … at a time, and asked positions are padded to powers of two. The last layer's feed-forward runs for the asked only.
+Legend: B sequences, T packed tokens, R rows of a piece, S width of a row, X = R x S slots, U slots asked by any head,
+G positions asked by one, H hidden size.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from models.boundary import Answers, Ask, Dtype, Head, IntArray, Tokens
+from models.checkpoint import Checkpoint
+from models.config import RobertaPreLayerNormConfig
+from models.flat_tokens import check_asks, flat_positions, sequence_of_positions
+from models.packed_rows import PackedRows, pack_rows, power_of_two, row_pieces
+from models.roberta_flax.base import FlaxRobertaPreLayerNormModule
+from models.roberta_flax.callable_model import exact_matmul
+from models.roberta_flax.classification import (
+    FlaxRobertaPreLayerNormForMultipleChoiceModule,
+    FlaxRobertaPreLayerNormForQuestionAnsweringModule,
+    FlaxRobertaPreLayerNormForSequenceClassificationModule,
+    FlaxRobertaPreLayerNormForTokenClassificationModule,
+)
+from models.roberta_flax.device import claim_device
+from models.roberta_flax.flat_heads import HeadAnswers, Slices
+from models.roberta_flax.language import (
+    FlaxRobertaPreLayerNormForCausalLMModule,
+    FlaxRobertaPreLayerNormForMaskedLMModule,
+)
+from models.roberta_flax.layers import Array
+from models.roberta_flax.weights import Params, flax_dtype, nested, to_params
+from models.tensors import expected_tensors
+
+MODULES: Mapping[Head, Any] = {
+    "masked-lm": FlaxRobertaPreLayerNormForMaskedLMModule,
+    "causal-lm": FlaxRobertaPreLayerNormForCausalLMModule,
+    "sequence-classification": FlaxRobertaPreLayerNormForSequenceClassificationModule,
+    "multiple-choice": FlaxRobertaPreLayerNormForMultipleChoiceModule,
+    "token-classification": FlaxRobertaPreLayerNormForTokenClassificationModule,
+    "question-answering": FlaxRobertaPreLayerNormForQuestionAnsweringModule,
+}
+WIDTH = 512  # tokens of a row, or fewer where the model takes fewer
+LEAST_WIDTH = 16
+LARGEST_PIECE = {"cpu": 8}  # rows at a time; a CPU is busy with 4,096 tokens
+LARGEST_PIECE_ELSEWHERE = 64
+FEW_ASKED = 16  # one asked slot in so many counts as few: a sequence's first token, a mask
+
+
+def load_flat(*, checkpoint: Checkpoint, heads: Sequence[Head], dtype: Dtype, device: str | None) -> "FlatRoberta":
+    """The encoder once, with every head asked for, in this type on this device (None: a GPU if there is one)."""
+    place = claim_device(device)
+    config, wanted = checkpoint.config, flax_dtype(dtype)
+    names = dict.fromkeys(name for head in heads for name in expected_tensors(config=config, head=head))
+    flat = to_params(tensors=checkpoint.stream(names), bare=False, dtype=wanted, device=place)
+    return FlatRoberta(config=config, params=nested(flat), heads=tuple(heads), dtype=wanted, device=place)
+
+
+class FlatRoberta:
+    """One encoder and its heads; answers depend on a sequence alone, not on those packed beside it.
+
+    params: the tree of all heads at once: each module takes from it what it names.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: RobertaPreLayerNormConfig,
+        params: Params,
+        heads: tuple[Head, ...],
+        dtype: Any,
+        device: Any,
+    ) -> None:
+        self.config = config
+        self.params = params
+        self.dtype = dtype
+        self.device = device
+        self.largest_piece = LARGEST_PIECE.get(device.platform, LARGEST_PIECE_ELSEWHERE)
+        self.base = FlaxRobertaPreLayerNormModule(config, dtype=dtype, add_pooling_layer=False)
+        self.heads = {head: HeadAnswers(head=head, module=self._head_module(head), params=params) for head in heads}
+        self.encode = jax.jit(self._encode, static_argnames="causal")
+
+    def _head_module(self, head: Head) -> nn.Module | None:
+        return None if head == "encoder" else MODULES[head](self.config, dtype=self.dtype)
+
+    def __call__(self, tokens: Tokens, asks: Mapping[Head, Ask]) -> Mapping[Head, Answers]:
+        """One encoder pass for all heads asked; answers in the order of each `Ask.positions_G`.
+
+        Raises ValueError for heads not loaded, positions or ids out of range, and sequences longer than the model.
+        """
+        check_asks(tokens=tokens, asks=asks, loaded=tuple(self.heads), vocab_size=self.config.vocab_size)
+        with jax.default_device(self.device), exact_matmul(self.dtype):
+            rows = self._rows(tokens)
+            asked = {head: _AskedSlots.of(tokens, head, ask, rows) for head, ask in asks.items()}
+            waiting: dict[Head, list[Slices]] = {head: [] for head in asks}
+            # Nothing is fetched before everything is on its way: the device works while the host goes on.
+            for piece in self._pieces(tokens, rows, asked):
+                for head, ask in asks.items():
+                    index_G, slot_G, sequence_G = asked[head].within(piece.first, piece.stop)
+                    if len(index_G) or (not len(ask.positions_G) and piece.first == 0):
+                        slot_G = np.searchsorted(piece.asked_U, slot_G).astype(np.int32)
+                        waiting[head].append(
+                            self.heads[head].ask(
+                                ask=ask,
+                                hidden_UH=piece.hidden_UH,
+                                slot_G=slot_G,
+                                index_G=index_G,
+                                sequence_G=sequence_G,
+                            )
+                        )
+            sequences = len(tokens.lengths_B)
+            return {
+                head: self.heads[head].collect(ask=ask, slices=waiting[head], sequences=sequences)
+                for head, ask in asks.items()
+            }
+
+    def _rows(self, tokens: Tokens) -> PackedRows:
+        """One width for all packs but small ones, which take the power of two that holds them."""
+        longest, total = int(tokens.lengths_B.max()), len(tokens.input_ids_T)
+        width = min(WIDTH, power_of_two(self.config.max_tokens))
+        # `<pad>`s typed in a text take slots but no positions, so a text may be longer than the model's positions.
+        width = max(width, power_of_two(longest))
+        return pack_rows(tokens=tokens, width=min(width, power_of_two(total, least=LEAST_WIDTH)))
+
+    def _pieces(self, tokens: Tokens, rows: PackedRows, asked: Mapping[Head, "_AskedSlots"]) -> list["_Piece"]:
+        config = self.config
+        types_T = np.zeros_like(rows.slot_T) if tokens.token_type_ids_T is None else tokens.token_type_ids_T
+        inputs = (
+            rows.spread(tokens.input_ids_T, fill=config.pad_token_id),
+            rows.spread(types_T, fill=0),
+            rows.spread(flat_positions(tokens=tokens, config=config), fill=config.pad_token_id),
+            rows.sequence_X.reshape(rows.rows, rows.width),
+        )
+        wanted = np.unique(np.concatenate([slots.slot_G for slots in asked.values()] or [rows.slot_T[:0]]))
+        pieces = []
+        for row, count in row_pieces(rows=rows.rows, largest=self.largest_piece):
+            first, stop = row * rows.width, (row + count) * rows.width
+            asked_U = wanted[(wanted >= first) & (wanted < stop)]
+            few = (stop - first) // FEW_ASKED
+            slots_U = np.zeros(few if len(asked_U) <= few else stop - first, np.int32)
+            slots_U[: len(asked_U)] = asked_U - first
+            hidden_UH = self.encode(
+                self.params, *(values[row : row + count] for values in inputs), slots_U, causal=tokens.causal
+            )
+            pieces.append(_Piece(first=first, stop=stop, asked_U=asked_U, hidden_UH=hidden_UH))
+        return pieces
+
+    def _encode(
+        self,
+        params: Params,
+        input_ids_RS: Array,
+        types_RS: Array,
+        positions_RS: Array,
+        sequence_RS: Array,
+        slots_U: Array,
+        *,
+        causal: bool,
+    ) -> Array:
+        """Final hidden states [U, H] of the asked slots of some rows."""
+        return self.base.apply(
+            {"params": params["roberta_prelayernorm"]},
+            input_ids_RS,
+            types_RS,
+            positions_RS,
+            segment_bias(sequence_RS, causal=causal, dtype=self.dtype),
+            slots_U,
+            method=encode_rows,
+        )
+
+
+def encode_rows(
+    base: FlaxRobertaPreLayerNormModule,
+    input_ids_RS: Array,
+    types_RS: Array,
+    positions_RS: Array,
+    bias_R1SS: Array,
+    slots_U: Array,
+) -> Array:
+    """Final hidden states [U, H] of the slots, through the seed classes' own layers."""
+    embeddings = base.embeddings
+    hidden_RSH = embeddings.embed(embeddings.word_embeddings(input_ids_RS), types_RS, positions_RS)
+    layers = base.encoder.layer.layers
+    for layer in layers:
+        hidden_RSH, _, _ = layer.attention(hidden_RSH, bias_B1SK=bias_R1SS)
+        if layer is layers[-1]:
+            hidden_RSH = _picked(hidden_RSH, slots_U)
+        hidden_RSH = layer.output(layer.intermediate(hidden_RSH), hidden_RSH)
+    return base.LayerNorm(hidden_RSH if layers else _picked(hidden_RSH, slots_U))
+
+
+def segment_bias(sequence_RS: Array, *, causal: bool, dtype: Any) -> Array:
+    """[R, 1, S, S], 0 where query and key are of one sequence (and the key not later), else the type's minimum."""
+    seen_RSS = sequence_RS[:, :, None] == sequence_RS[:, None, :]
+    if causal:
+        place_S = jnp.arange(sequence_RS.shape[1])
+        seen_RSS = seen_RSS & (place_S[None, :] <= place_S[:, None])
+    return jnp.where(seen_RSS, 0.0, jnp.finfo(dtype).min).astype(dtype)[:, None]
+
+
+def _picked(hidden_RSH: Array, slots_U: Array) -> Array:
+    return hidden_RSH.reshape(-1, hidden_RSH.shape[-1])[slots_U]
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """Rows first … stop (in slots) computed at once: hidden_UH of the slots asked_U, padded at the end."""
+
+    first: int
+    stop: int
+    asked_U: IntArray
+    hidden_UH: Array
+
+
+@dataclass(frozen=True, eq=False)
+class _AskedSlots:
+    """One head's asked positions as slots, and for a mean the sequence of each."""
+
+    slot_G: IntArray
+    sequence_G: IntArray | None
+
+    @classmethod
+    def of(cls, tokens: Tokens, head: Head, ask: Ask, rows: PackedRows) -> "_AskedSlots":
+        sequence_G = None
+        if ask.reduce == "mean":
+            sequence_G = sequence_of_positions(tokens=tokens, ask=ask, head=head)
+        return cls(slot_G=rows.slot_T[ask.positions_G], sequence_G=sequence_G)
+
+    def within(self, first: int, stop: int) -> tuple[IntArray, IntArray, IntArray | None]:
+        """(index among the asked, slot, sequence) of those between two slots."""
+        index_G = np.flatnonzero((self.slot_G >= first) & (self.slot_G < stop)).astype(np.int32)
+        sequence_G = None if self.sequence_G is None else self.sequence_G[index_G]
+        return index_G, self.slot_G[index_G], sequence_G
