@@ -92,7 +92,7 @@ def _to_ipc(tables: Sequence[pa.Table | None]) -> pa.LargeBinaryArray:
             with pa.ipc.new_stream(sink, table.schema) as writer:
                 writer.write_table(table)
         offsets.append(sink.tell())
-    valid = pa.array([table is not None for table in tables])
+    valid = pa.array([table is not None for table in tables], pa.bool_())
     return pa.Array.from_buffers(
         pa.large_binary(),
         len(tables),
