@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.bundle import ShardTables
+from pipeline.encode import item_parts
 from pipeline.replica import answer_arrays
 from pipeline.rows import ERROR, ROW, SOURCE, first_error, no_errors
 from pipeline.spec import JobSpec
@@ -50,13 +51,21 @@ def decode_items(shard: ShardTables, *, items: int, spec: JobSpec, facts: ModelF
     """The task's columns for every item, and why an item has none."""
     windows, answers = shard.tables["windows"], answer_arrays(shard.tables["answers"])
     failures = shard.tables["failures"]["error"].combine_chunks()
+    if failures.null_count < len(failures):
+        answers = {name: _zeros_for_failed(values) for name, values in answers.items()}
     window_item = windows["item"].to_numpy()
     item_errors = _of_items(failures, window_item, items)
     if answers and items:
-        decoded = spec.task.decode(items=items, windows=windows, answers=answers, facts=facts)
+        parts = item_parts(shard.tables["rows"], marks=shard.tables["marks"], spec=spec)
+        decoded = spec.task.decode(parts=parts, windows=windows, answers=answers, facts=facts)
         return decoded, first_error([item_errors, decoded.errors])
     nothing = [pa.nulls(items, field.type) for field in spec.task.fields(facts)]
     return Decoded(columns=nothing, errors=no_errors(items)), item_errors
+
+
+def _zeros_for_failed(values: np.ndarray) -> np.ndarray:
+    """What the replica left unanswered (NaN scores, ids of -1) as zeros: tasks compute on it, nobody reads the result."""
+    return np.nan_to_num(values) if np.issubdtype(values.dtype, np.floating) else np.maximum(values, 0)
 
 
 def _of_items(failures: pa.StructArray, window_item: np.ndarray, items: int) -> pa.StructArray:

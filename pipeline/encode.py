@@ -51,6 +51,19 @@ def encode_rows(rows: pa.Table, *, spec: JobSpec, facts: ModelFacts) -> tuple[pa
     return pa.table({"item": item, "truncated": truncated, "error": errors}), encoding.windows
 
 
+def item_parts(rows: pa.Table, *, marks: pa.Table, spec: JobSpec) -> dict[str, pa.Array]:
+    """The parts of each item again, from the first row that has it; what `Task.encode` was given."""
+    item_R = pc.fill_null(marks["item"], -1).to_numpy()
+    items, first = np.unique(item_R, return_index=True)
+    first_I = pa.array(first[items >= 0])
+    columns = {part.name: spec.input.columns.get(part.name, part.name) for part in spec.task.parts()}
+    return {
+        name: _plain(rows[column].combine_chunks().take(first_I), column)[0]
+        for name, column in columns.items()
+        if column in rows.column_names
+    }
+
+
 def checked_parts(rows: pa.Table, *, spec: JobSpec) -> tuple[dict[str, pa.Array], pa.StructArray]:
     """The columns that the task reads, as plain strings (or lists of them), and each row's first reason not to be answered."""
     found = [rows["__error__"].combine_chunks()]

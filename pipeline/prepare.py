@@ -33,8 +33,8 @@ def open_job(*, spec: JobSpec, cluster: Cluster) -> tuple[FrozenJob, list[Descri
     Raises SpecError, CheckpointError, OutputError, ResourceError.
     """
     spec = absolute(spec)
-    check(checkpoint=spec.model.checkpoint, heads=spec.task.heads(), tokenizer=True)
     facts = model_facts(spec)
+    check(checkpoint=spec.model.checkpoint, heads=spec.task.heads(facts), tokenizer=True)
     spec.task.fields(facts)
     known = read_job(spec.output.url)
     if known is not None:
@@ -51,7 +51,7 @@ def open_job(*, spec: JobSpec, cluster: Cluster) -> tuple[FrozenJob, list[Descri
         fingerprint=fingerprint_of(identity),
         dtype=dtype,
         checkpoint=state,
-        cut=cut_rule(spec=spec, cluster=cluster),
+        cut=cut_rule(spec=spec, facts=facts, cluster=cluster),
         schema=schema,
     )
     return job, described
@@ -86,10 +86,10 @@ def _known_job(known: FrozenJob, *, spec: JobSpec, facts: ModelFacts) -> FrozenJ
     return replace(known, spec=spec)
 
 
-def cut_rule(*, spec: JobSpec, cluster: Cluster) -> CutRule:
+def cut_rule(*, spec: JobSpec, facts: ModelFacts, cluster: Cluster) -> CutRule:
     """The cut that this job's folder is frozen to; smaller for tasks that answer a row with much."""
     default = GPU_CUT if cluster.gpus_each(spec) > 0 else CPU_CUT
-    weight = spec.task.rows_weight
+    weight = spec.task.rows_weight(facts)
     return CutRule(
         rows=spec.shards.rows or max(1, default.rows // weight),
         bytes=spec.shards.bytes or max(1, default.bytes // weight),

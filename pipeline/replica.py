@@ -152,7 +152,7 @@ class Windows:
             input_ids_T=self.input_ids_T[members],
             cu_seqlens=cu_seqlens,
             token_type_ids_T=None if self.token_type_ids_T is None else self.token_type_ids_T[members],
-            causal=ask.head == "causal-lm",
+            causal=ask.causal,
         )
         positions = self.positions_G[asked] + np.repeat(cu_seqlens[:-1], counts).astype(np.int32)
         candidates = None if ask.candidates is None else np.asarray(ask.candidates, np.int32)

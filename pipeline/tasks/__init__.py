@@ -3,8 +3,30 @@
 from typing import TypeAlias
 
 from pipeline.tasks.feature_extraction import FeatureExtraction
+from pipeline.tasks.fill_mask import FillMask
+from pipeline.tasks.multiple_choice import MultipleChoice
+from pipeline.tasks.question_answering import QuestionAnswering
 from pipeline.tasks.text_classification import TextClassification
+from pipeline.tasks.text_scoring import TextScoring
+from pipeline.tasks.token_classification import TokenClassification
 
-AnyTask: TypeAlias = FeatureExtraction | TextClassification
+AnyTask: TypeAlias = (
+    FeatureExtraction
+    | FillMask
+    | MultipleChoice
+    | QuestionAnswering
+    | TextClassification
+    | TextScoring
+    | TokenClassification
+)
 
-__all__ = ["AnyTask", "FeatureExtraction", "TextClassification"]
+__all__ = [
+    "AnyTask",
+    "FeatureExtraction",
+    "FillMask",
+    "MultipleChoice",
+    "QuestionAnswering",
+    "TextClassification",
+    "TextScoring",
+    "TokenClassification",
+]

@@ -3,16 +3,16 @@
 A task is a frozen set of options with four methods, each from arrays to arrays, none of which knows of Ray, shards or
 frameworks. It works on *items*: the distinct inputs of a shard, all of them answerable as far as their rows can tell.
 
-encode   parts (N items each)                     -> Encoding: windows of tokens, and items that turned out not to fit
-asks                                              -> which head reads the windows' positions, and what comes back
-decode   windows, answers                         -> Decoded: one column a field of `fields()`, N items each
+encode   parts (N items each)        -> Encoding: windows of tokens, and items that turned out not to fit
+asks                                 -> which head reads the windows' positions, and what comes back
+decode   parts, windows, answers     -> Decoded: one column a field of `fields()`, N items each
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from models.boundary import Answers, Head
 from models.config import RobertaPreLayerNormConfig
 from models.tokenizer import CheckpointTokenizer
 from pipeline.rows import no_errors
+from pipeline.tasks.vocabulary import Vocabulary
 
 PartKind: TypeAlias = Literal["text", "texts"]
 """text: one string a row. texts: a list of strings a row."""
@@ -59,16 +60,27 @@ class ModelFacts:
         backend.enable_truncation(self.max_length)
         return backend
 
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer's ids and the text each stands for."""
+        return Vocabulary(tokenizer=self.tokenizer, size=self.config.vocab_size)
+
+    def told(self, *, task: str, key: str) -> Any:
+        """What the checkpoint's config says under `task_specific_params`; None where it says nothing."""
+        params = getattr(self.config, "task_specific_params", None) or {}
+        return (params.get(task) or {}).get(key)
+
 
 @dataclass(frozen=True)
 class HeadAsk:
-    """What is asked of one head at every window's positions; `models.boundary.Ask` less the positions."""
+    """What is asked of one head at every window's positions; `models.boundary.Ask` less the positions and gold ids, which
+    are columns of the windows. causal: a token sees only those before it."""
 
     head: Head
     top_k: int | None = None
     candidates: tuple[int, ...] | None = None
-    gold: bool = False
     reduce: Literal["none", "mean"] = "none"
+    causal: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,16 +114,19 @@ class Task(BaseModel, ABC):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     answer_version: ClassVar[int] = 1
-    rows_weight: ClassVar[int] = 1
-    """By how much a row of this task outweighs a plain one, in windows or in bytes of answer; default shards shrink by it."""
 
     @abstractmethod
     def parts(self) -> tuple[Part, ...]:
         """The columns it reads; the first one is the text whose absence is `empty`."""
 
     @abstractmethod
-    def heads(self) -> tuple[Head, ...]:
+    def heads(self, facts: ModelFacts) -> tuple[Head, ...]:
         """The heads that a checkpoint must have."""
+
+    def rows_weight(self, facts: ModelFacts) -> int:
+        """By how much a row of this task outweighs a plain one, in windows or in bytes of answer; default shards shrink
+        by it."""
+        return 1
 
     @abstractmethod
     def asks(self, facts: ModelFacts) -> HeadAsk:
@@ -126,5 +141,10 @@ class Task(BaseModel, ABC):
         """Items, one array a part, as windows of tokens."""
 
     @abstractmethod
-    def decode(self, *, items: int, windows: pa.Table, answers: Answers, facts: ModelFacts) -> Decoded:
-        """Answers of all windows, in their order, as columns of N items; items with errors may hold anything."""
+    def decode(
+        self, *, parts: Mapping[str, pa.Array], windows: pa.Table, answers: Answers, facts: ModelFacts
+    ) -> Decoded:
+        """Answers of all windows, in their order, as columns of N items; items with errors may hold anything.
+
+        parts: what `encode` was given. answers: zeros where a window failed.
+        """

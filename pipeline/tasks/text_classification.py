@@ -1,4 +1,7 @@
-"""A text in, its label and score out, by the sequence classification head."""
+"""A text, or a pair of texts, in, its label and score out, by the sequence classification head.
+
+Legend: N items, W windows, L labels.
+"""
 
 from collections.abc import Mapping
 from typing import ClassVar, Literal
@@ -8,17 +11,20 @@ import pyarrow as pa
 from pydantic import Field
 
 from models.boundary import Answers, Head
+from pipeline.errors import SpecError
 from pipeline.rows import no_errors
+from pipeline.tasks.scores import LABEL_SCORE, Floats, Function, ranked, scored
 from pipeline.tasks.task import Decoded, Encoding, HeadAsk, ModelFacts, Part, Task
 from pipeline.tasks.tokens import OnLong, encode_from_start, first_positions
 
-SCORE_TYPE = pa.list_(pa.struct([pa.field("label", pa.string()), pa.field("score", pa.float32())]))
+THRESHOLD = 0.5
+"""What a label of a multi-label checkpoint must reach where nobody says otherwise."""
 
 
 class TextClassification(Task):
-    """text-classification: `label`, `score`, and `scores` where top_k is asked for."""
+    """text-classification: `label`, `score`; `labels` of those over a threshold; `scores` where top_k is asked for."""
 
-    answer_version: ClassVar[int] = 1
+    answer_version: ClassVar[int] = 2
 
     name: Literal["text-classification"] = "text-classification"
     top_k: int | Literal["all"] | None = Field(default=None)
@@ -26,71 +32,79 @@ class TextClassification(Task):
     function: Literal["auto", "softmax", "sigmoid", "none"] = "auto"
     """From logits to scores; auto goes by the checkpoint: none for regression, sigmoid for several labels at once or a
     single one, else softmax."""
+    threshold: float | None = None
+    """The score by which a label is listed in `labels`; when absent the checkpoint's, else 0.5 where it is multi-label, and
+    elsewhere no `labels` column."""
+    thresholds: dict[str, float] = Field(default={})
+    """Thresholds of single labels, over `threshold`."""
     on_long: OnLong = "truncate"
     """A text longer than the model: truncate (said in `truncated`) or error."""
 
     def parts(self) -> tuple[Part, ...]:
-        return (Part("text"),)
+        return (Part("text"), Part("text_pair", required=False))
 
-    def heads(self) -> tuple[Head, ...]:
+    def heads(self, facts: ModelFacts) -> tuple[Head, ...]:
         return ("sequence-classification",)
 
     def asks(self, facts: ModelFacts) -> HeadAsk:
-        return HeadAsk(head="sequence-classification")
+        return HeadAsk(head="sequence-classification", causal=facts.config.is_decoder)
 
     def fields(self, facts: ModelFacts) -> list[pa.Field]:
+        if isinstance(self.top_k, int) and self.top_k < 1:
+            raise SpecError(f"task.top_k: {self.top_k} labels are none; give 1 or more, or all")
         fields = [pa.field("label", pa.string()), pa.field("score", pa.float32())]
-        return [*fields, pa.field("scores", SCORE_TYPE)] if self.top_k is not None else fields
+        if self.least_scores(facts) is not None:
+            fields.append(pa.field("labels", pa.list_(LABEL_SCORE)))
+        return [*fields, pa.field("scores", pa.list_(LABEL_SCORE))] if self.top_k is not None else fields
 
     def encode(self, parts: Mapping[str, pa.Array], facts: ModelFacts) -> Encoding:
-        encoding = encode_from_start(parts["text"], facts=facts, on_long=self.on_long)
+        encoding = encode_from_start(parts["text"], facts=facts, on_long=self.on_long, pairs=parts.get("text_pair"))
         windows = encoding.windows.append_column("positions", first_positions(encoding.windows.num_rows))
         return Encoding(windows=windows, truncated=encoding.truncated, errors=encoding.errors)
 
-    def decode(self, *, items: int, windows: pa.Table, answers: Answers, facts: ModelFacts) -> Decoded:
+    def decode(
+        self, *, parts: Mapping[str, pa.Array], windows: pa.Table, answers: Answers, facts: ModelFacts
+    ) -> Decoded:
+        items = len(parts["text"])
         scores_WL = scored(answers["logits"], function=self.resolved_function(facts))
         scores_NL = np.zeros((items, scores_WL.shape[1]), np.float32)
         scores_NL[windows["item"].to_numpy()] = scores_WL
         labels = pa.array(facts.labels)
         best_N = scores_NL.argmax(axis=1)
         columns = [labels.take(pa.array(best_N)), pa.array(scores_NL[np.arange(items), best_N])]
+        least_L = self.least_scores(facts)
+        if least_L is not None:
+            columns.append(ranked(scores_NL, labels=labels, top_k=len(labels), least_L=least_L))
         if self.top_k is not None:
-            columns.append(self._ranked(scores_NL, labels))
+            top_k = len(labels) if self.top_k == "all" else self.top_k
+            columns.append(ranked(scores_NL, labels=labels, top_k=top_k))
         return Decoded(columns=columns, errors=no_errors(items))
 
-    def resolved_function(self, facts: ModelFacts) -> str:
+    def resolved_function(self, facts: ModelFacts) -> Function:
         """The function that turns this checkpoint's logits into scores."""
         if self.function != "auto":
             return self.function
+        told = facts.told(task=self.name, key="function_to_apply")
+        if told in ("softmax", "sigmoid", "none"):
+            return told
         if facts.config.problem_type == "regression":
             return "none"
-        return (
-            "sigmoid"
-            if facts.config.problem_type == "multi_label_classification" or len(facts.labels) == 1
-            else "softmax"
+        several = facts.config.problem_type == "multi_label_classification"
+        return "sigmoid" if several or len(facts.labels) == 1 else "softmax"
+
+    def least_scores(self, facts: ModelFacts) -> Floats | None:
+        """[L], the score by which each label is listed; None where nothing asks for that. Raises SpecError for thresholds of
+        labels that the checkpoint does not have."""
+        single = {**(facts.told(task=self.name, key="thresholds") or {}), **self.thresholds}
+        unknown = [label for label in single if label not in facts.labels]
+        if unknown:
+            raise SpecError(
+                f"task.thresholds: the checkpoint has no label {unknown[0]!r}; it has {', '.join(facts.labels[:20])}"
+            )
+        common = facts.told(task=self.name, key="threshold") if self.threshold is None else self.threshold
+        several = facts.config.problem_type == "multi_label_classification"
+        if not (single or several or common is not None):
+            return None
+        return np.array(
+            [single.get(label, THRESHOLD if common is None else common) for label in facts.labels], np.float32
         )
-
-    def _ranked(self, scores_NL: np.ndarray, labels: pa.Array) -> pa.Array:
-        items, count = scores_NL.shape
-        k = count if self.top_k in (None, "all") else min(int(self.top_k), count)
-        order_Nk = np.argsort(-scores_NL, axis=1, kind="stable")[:, :k]
-        flat = pa.StructArray.from_arrays(
-            [
-                labels.take(pa.array(order_Nk.ravel())),
-                pa.array(np.take_along_axis(scores_NL, order_Nk, axis=1).ravel()),
-            ],
-            fields=list(SCORE_TYPE.value_type),
-        )
-        return pa.ListArray.from_arrays(pa.array(np.arange(items + 1, dtype=np.int32) * k), flat)
-
-
-def scored(logits_GL: np.ndarray, *, function: str) -> np.ndarray:
-    """Scores [G, L] float32 of logits: softmax over the labels (shifted by the maximum), sigmoid, or as they are."""
-    logits_GL = logits_GL.astype(np.float32)
-    if function == "softmax":
-        powers_GL = np.exp(logits_GL - logits_GL.max(axis=1, keepdims=True))
-        return np.asarray(powers_GL / powers_GL.sum(axis=1, keepdims=True))
-    if function == "sigmoid":
-        powers_GL = np.exp(-np.abs(logits_GL))  # never overflows
-        return np.where(logits_GL >= 0, 1 / (1 + powers_GL), powers_GL / (1 + powers_GL))
-    return logits_GL

@@ -1,0 +1,40 @@
+"""Words that a user wants ranked in, the vocabulary's tokens for them out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from pipeline.errors import SpecError
+from pipeline.tasks.vocabulary import Vocabulary
+
+TargetRule: TypeAlias = Literal["word", "hf"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A word and the token that was taken for it."""
+
+    word: str
+    token: int
+
+
+def find_targets(*, words: Sequence[str], rule: TargetRule, vocabulary: Vocabulary) -> tuple[Target, ...]:
+    """The token of each word; a word that is no single token stands for its first piece, as in the reference. Raises
+    SpecError for words without any token."""
+    return tuple(Target(word=word, token=_token(word, rule=rule, vocabulary=vocabulary)) for word in words)
+
+
+def _token(word: str, *, rule: TargetRule, vocabulary: Vocabulary) -> int:
+    if rule == "hf":
+        exact = vocabulary.tokenizer.backend.token_to_id(word)
+        if exact is not None:
+            return exact
+        spellings = [word]
+    else:
+        spellings = [f" {word.strip()}", word.strip()]
+    pieces = [vocabulary.tokenizer.backend.encode(text, add_special_tokens=False).ids for text in spellings]
+    whole = [ids[0] for ids in pieces if len(ids) == 1]
+    first = [ids[0] for ids in pieces if ids and (rule == "hf" or not vocabulary.blank_V[ids[0]])]
+    if not word.strip() or not (whole or first):
+        raise SpecError(f"task.targets: {word!r} has no token in the checkpoint's vocabulary; leave it out")
+    return (whole or first)[0]

@@ -1,0 +1,278 @@
+"""A text, or a list of words, in, its entities (and a label a word) out, by the token classification head.
+
+Long texts are read in windows that overlap; each token's label is that of the window which sees most around it, and
+entities are put together afterwards, over the whole text, so that no window's border cuts one.
+
+Legend: N items, W windows, T tokens, G asked tokens, L labels.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, model_validator
+
+from models.boundary import Answers, Head
+from pipeline.errors import SpecError
+from pipeline.rows import RowError, error_array, no_errors
+from pipeline.tasks.entities import ENTITY, TOKEN_ENTITY, Aggregation, entities, labelled, token_entities
+from pipeline.tasks.reference_entities import ReferenceRule, ScoredWindow
+from pipeline.tasks.scores import LABEL_SCORE, Floats, scored
+from pipeline.tasks.spans import Characters, grouped
+from pipeline.tasks.tags import Tags
+from pipeline.tasks.task import Decoded, Encoding, HeadAsk, ModelFacts, Part, Task
+from pipeline.tasks.tokens import (
+    Ints,
+    Piece,
+    Tokenized,
+    flat_list,
+    laid_out,
+    list_array,
+    list_lengths,
+    ranges,
+    tokenize,
+    too_long,
+)
+from pipeline.tasks.windows import Cuts, cut_first, cut_windows
+from pipeline.tasks.words import continues_by_spaces, fault_of, in_joined_text, joined, wholly_blank, word_ends
+
+LONGEST_OVERLAP = 128
+
+Asked: TypeAlias = tuple[npt.NDArray[np.bool_], Ints, Ints]
+
+
+class TokenClassification(Task):
+    """token-classification: `entities`; for lists of words also `labels`, one a word."""
+
+    answer_version: ClassVar[int] = 1
+
+    name: Literal["token-classification"] = "token-classification"
+    words: bool = False
+    """Read a list of words from the column `words` instead of a text from `text`; offsets are those of the words joined by
+    one space."""
+    add_prefix_space: bool | None = None
+    """Lists of words: put a space before each word, as the checkpoint was trained; the tokenizer's setting when absent."""
+    aggregation: Aggregation | None = None
+    """none: every token; simple: neighbouring tokens; first, average, max: neighbouring words, a word's label being that
+    of its first piece, of the mean of its pieces, of its surest piece. When absent the checkpoint's, else first."""
+    word_rule: Literal["pretokenizer", "hf"] = "pretokenizer"
+    """What a word is: the tokenizer's own words, so that punctuation is apart; or hf, the reference's rule by spaces, with its
+    spelling of words and labels and its way of settling windows."""
+    ignore_labels: list[str] = Field(default=["O"])
+    """Labels, or names of groups, that are no entities."""
+    min_score: float = Field(default=0.0)
+    """Entities below this score are left out."""
+    stride: int | None = Field(default=None, ge=0)
+    """Tokens that neighbouring windows of a long text share; a quarter of a window, at most 128, when absent."""
+    on_long: Literal["windows", "truncate", "error"] = "windows"
+    """A text longer than the model: read in windows, truncate (said in `truncated`) or error."""
+
+    @model_validator(mode="after")
+    def _windows_are_merged(self) -> "TokenClassification":
+        if self.word_rule == "hf" and self.aggregation == "none" and self.stride is not None:
+            raise ValueError(
+                "the reference settles windows for aggregated entities only: leave out stride or aggregation"
+            )
+        return self
+
+    def parts(self) -> tuple[Part, ...]:
+        return (Part("words", kind="texts"),) if self.words else (Part("text"),)
+
+    def heads(self, facts: ModelFacts) -> tuple[Head, ...]:
+        return ("token-classification",)
+
+    def asks(self, facts: ModelFacts) -> HeadAsk:
+        return HeadAsk(head="token-classification", causal=facts.config.is_decoder)
+
+    def fields(self, facts: ModelFacts) -> list[pa.Field]:
+        room = facts.max_length - 2
+        if self._overlap(facts) >= room:
+            raise SpecError(f"task.stride: {self.stride} tokens shared leave nothing new in a window of {room}")
+        if self.words and not (facts.tokenizer.add_prefix_space or self.add_prefix_space is not None):
+            raise SpecError(
+                "task.words: the checkpoint's tokenizer puts no space before words (add_prefix_space in "
+                "tokenizer_config.json is not true), so that most would be read as parts of words; if it was trained with "
+                "one, set task.add_prefix_space: true"
+            )
+        kind = TOKEN_ENTITY if self.resolved_aggregation(facts) == "none" else ENTITY
+        fields = [pa.field("entities", pa.list_(kind))]
+        return [*fields, pa.field("labels", pa.list_(LABEL_SCORE))] if self.words else fields
+
+    def resolved_aggregation(self, facts: ModelFacts) -> Aggregation:
+        """The aggregation that this checkpoint's answers get."""
+        if self.aggregation is not None:
+            return self.aggregation
+        told = facts.told(task=self.name, key="aggregation_strategy")
+        if told in ("none", "simple", "first", "average", "max"):
+            return told
+        return "none" if self.word_rule == "hf" else "first"
+
+    def _overlap(self, facts: ModelFacts) -> int:
+        return min(LONGEST_OVERLAP, facts.max_length // 4) if self.stride is None else self.stride
+
+    def encode(self, parts: Mapping[str, pa.Array], facts: ModelFacts) -> Encoding:
+        source = parts["words" if self.words else "text"]
+        items = len(source)
+        faults: list[RowError | None] = [None] * items
+        if self.words:
+            faults = [fault_of(words) for words in source.to_pylist()]
+        good = np.flatnonzero([fault is None for fault in faults])
+        tokens, texts = self._tokens(source.take(pa.array(good)), facts)
+        room = facts.max_length - 2
+        long_G = tokens.lengths_N > room
+        if self.on_long == "windows":
+            overlap_N = np.full(len(good), self._overlap(facts))
+            cuts = cut_windows(lengths_N=tokens.lengths_N, room_N=np.full(len(good), room), overlap_N=overlap_N)
+        else:
+            cuts = cut_first(lengths_N=tokens.lengths_N, room=room)
+        windows = self._windows(tokens, cuts, texts, facts)
+        windows = windows.set_column(0, "item", pa.array(good[cuts.item_W].astype(np.int32)))
+        truncated_N = np.zeros(items, bool)
+        if self.on_long == "error":
+            for item, length in zip(good[long_G].tolist(), tokens.lengths_N[long_G].tolist(), strict=True):
+                faults[item] = too_long(limit=facts.max_length, tokens=length + 2)
+            windows = windows.filter(pa.array(~long_G))
+        elif self.on_long == "truncate":
+            truncated_N[good[long_G]] = True
+        return Encoding(windows=windows, truncated=truncated_N, errors=error_array(faults))
+
+    def _tokens(self, source: pa.Array, facts: ModelFacts) -> tuple[Tokenized, pa.Array]:
+        """Tokens with offsets in the texts, and the texts."""
+        if not self.words:
+            return tokenize(source, backend=facts.tokenizer.backend), source
+        prefixed = facts.tokenizer.add_prefix_space if self.add_prefix_space is None else self.add_prefix_space
+        backend = facts.vocabulary.prefixed if prefixed else facts.tokenizer.backend
+        return in_joined_text(tokenize(source, backend=backend), words=source), joined(source)
+
+    def _windows(self, tokens: Tokenized, cuts: Cuts, texts: pa.Array, facts: ModelFacts) -> pa.Table:
+        first, last = facts.vocabulary.marks
+        begin_W = tokens.offsets[cuts.item_W]
+        asked_T, end_T, number_T = self._asked(tokens, texts, facts)
+        kept_first_W, kept_stop_W = cuts.kept_first_W, cuts.kept_stop_W
+        if self.word_rule == "hf":
+            kept_first_W, kept_stop_W = cuts.first_W, cuts.stop_W
+        token_G = ranges(begin_W + kept_first_W, kept_stop_W - kept_first_W)
+        window_G = np.repeat(np.arange(len(begin_W)), kept_stop_W - kept_first_W)
+        chosen = asked_T[token_G]
+        token_G, window_G = token_G[chosen], window_G[chosen]
+        counts_W = np.bincount(window_G, minlength=len(begin_W))
+        columns = {
+            "item": pa.array(cuts.item_W.astype(np.int32)),
+            "input_ids": laid_out(
+                [
+                    Piece.mark(first, len(begin_W)),
+                    Piece(tokens.ids_T, begin_W + cuts.first_W, cuts.stop_W - cuts.first_W),
+                    Piece.mark(last, len(begin_W)),
+                ]
+            ),
+            "positions": list_array(token_G - (begin_W + cuts.first_W)[window_G] + 1, counts_W),
+            "start": list_array(tokens.start_T[token_G], counts_W),
+            "end": list_array(end_T[token_G], counts_W),
+            "number": list_array(number_T[token_G], counts_W),
+        }
+        if self.words:
+            columns["word"] = list_array(tokens.word_T[token_G], counts_W)
+        return pa.table(columns)
+
+    def _asked(self, tokens: Tokenized, texts: pa.Array, facts: ModelFacts) -> Asked:
+        """Which tokens the model labels, where what they stand for ends, and its number: of the word or of the token, from 1;
+        by the reference's rule, whether the token continues a word."""
+        aggregation = self.resolved_aggregation(facts)
+        if self.word_rule == "hf":
+            continues_T = continues_by_spaces(tokens, characters=Characters(texts), unknown=facts.tokenizer.unk_id)
+            return np.ones(len(continues_T), bool), tokens.end_T, continues_T.astype(np.int64)
+        if aggregation in ("none", "simple"):
+            number_T = np.arange(len(tokens.ids_T)) - tokens.offsets[tokens.item_T] + 1
+            return ~facts.vocabulary.blank_V[tokens.ids_T], tokens.end_T, number_T
+        real_T = np.ones(len(tokens.ids_T), bool)
+        if not self.words:
+            real_T = ~wholly_blank(tokens, blank_V=facts.vocabulary.blank_V)
+        if aggregation == "first":
+            return real_T & tokens.word_starts_T, word_ends(tokens), tokens.word_T
+        return real_T, tokens.end_T, tokens.word_T
+
+    def decode(
+        self, *, parts: Mapping[str, pa.Array], windows: pa.Table, answers: Answers, facts: ModelFacts
+    ) -> Decoded:
+        texts = pc.fill_null(joined(parts["words"]), "") if self.words else parts["text"]
+        scores_GL = scored(answers["logits"], function="softmax")
+        if self.word_rule == "hf":
+            found = self._reference_entities(len(texts), windows, scores_GL, facts)
+        else:
+            found = self._entities(texts, windows, scores_GL, facts)
+        columns = [found, self._word_labels(parts["words"], windows, scores_GL, facts)] if self.words else [found]
+        return Decoded(columns=columns, errors=no_errors(len(texts)))
+
+    def _entities(self, texts: pa.Array, windows: pa.Table, scores_GL: Floats, facts: ModelFacts) -> pa.ListArray:
+        aggregation = self.resolved_aggregation(facts)
+        units = labelled(
+            scores_GL=scores_GL,
+            item_G=np.repeat(windows["item"].to_numpy(), list_lengths(windows, "positions")),
+            number_G=flat_list(windows, "number"),
+            start_G=flat_list(windows, "start"),
+            end_G=flat_list(windows, "end"),
+            aggregation=aggregation,
+        )
+        characters = Characters(texts)
+        if aggregation == "none":
+            return token_entities(
+                units,
+                labels=facts.labels,
+                ignored=self.ignore_labels,
+                min_score=self.min_score,
+                characters=characters,
+            )
+        return entities(
+            units,
+            tags=Tags.of(facts.labels),
+            ignored=self.ignore_labels,
+            min_score=self.min_score,
+            characters=characters,
+        )
+
+    def _reference_entities(self, items: int, windows: pa.Table, scores_GL: Floats, facts: ModelFacts) -> pa.ListArray:
+        aggregation = self.resolved_aggregation(facts)
+        rule = ReferenceRule(
+            aggregation=aggregation, labels=facts.labels, ignored=self.ignore_labels, vocabulary=facts.vocabulary
+        )
+        bounds = np.concatenate([[0], np.cumsum(list_lengths(windows, "positions"))])
+        start_G, end_G = flat_list(windows, "start"), flat_list(windows, "end")
+        continues_G = flat_list(windows, "number").astype(bool)
+        of_item: list[list[ScoredWindow]] = [[] for _ in range(items)]
+        for number, (item, ids) in enumerate(
+            zip(windows["item"].to_pylist(), windows["input_ids"].to_pylist(), strict=True)
+        ):
+            asked = slice(bounds[number], bounds[number + 1])
+            pieces = facts.vocabulary.pieces(ids[1:-1])
+            of_item[item].append(
+                ScoredWindow(scores_GL[asked], pieces, start_G[asked], end_G[asked], continues_G[asked])
+            )
+        found = [[entity for entity in rule.entities(own) if entity["score"] >= self.min_score] for own in of_item]
+        return pa.array(found, pa.list_(TOKEN_ENTITY if aggregation == "none" else ENTITY))
+
+    def _word_labels(self, words: pa.Array, windows: pa.Table, scores_GL: Floats, facts: ModelFacts) -> pa.ListArray:
+        """A label for each word; null for words that were cut off."""
+        aggregation = self.resolved_aggregation(facts)
+        start_G = flat_list(windows, "start")
+        units = labelled(
+            scores_GL=scores_GL,
+            item_G=np.repeat(windows["item"].to_numpy(), list_lengths(windows, "positions")),
+            number_G=flat_list(windows, "word"),
+            start_G=start_G,
+            end_G=start_G,
+            aggregation=aggregation,
+        )
+        counts_N = pc.fill_null(words.value_lengths(), 0).to_numpy().astype(np.int64)
+        place_U = (np.cumsum(counts_N) - counts_N)[units.item_U] + units.number_U
+        label, score = np.full(int(counts_N.sum()), -1), np.zeros(int(counts_N.sum()), np.float32)
+        label[place_U], score[place_U] = units.label_U, units.score_U
+        absent = label < 0
+        flat = pa.StructArray.from_arrays(
+            [pa.array(facts.labels).take(pa.array(label, mask=absent)), pa.array(score, mask=absent)],
+            fields=list(LABEL_SCORE),
+            mask=pa.array(absent),
+        )
+        return grouped(flat, counts_N=counts_N)

@@ -1,0 +1,73 @@
+"""Lists of words, and words of texts, in; texts, places and pieces of words out.
+
+Legend: N items, T tokens of all items end to end.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.rows import EMPTY, RowError
+from pipeline.tasks.spans import Characters
+from pipeline.tasks.tokens import Tokenized
+
+
+def joined(words: pa.Array) -> pa.LargeStringArray:
+    """Each list of words as one text, with a space between words; null where a word is."""
+    return pc.binary_join(words, pa.scalar(" ", pa.large_string()))
+
+
+def fault_of(words: list[str | None]) -> RowError | None:
+    """Why a list of words can't be labelled, word by word."""
+    if not words:
+        return (EMPTY, "the list of words is empty")
+    for number, word in enumerate(words):
+        if word is None:
+            return ("null-word", f"word {number} of {len(words)} is null")
+        if not word.strip():
+            return ("empty-word", f"word {number} of {len(words)} is empty or blank")
+    return None
+
+
+def in_joined_text(tokens: Tokenized, *, words: pa.Array) -> Tokenized:
+    """Tokens of lists of words, their offsets counted in the joined texts instead of in their words."""
+    lengths = pc.utf8_length(words.flatten()).to_numpy(zero_copy_only=False).astype(np.int64)
+    counts_N = words.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+    first_word_N = np.cumsum(counts_N) - counts_N
+    starts = np.cumsum(lengths + 1) - (lengths + 1)
+    starts -= np.repeat(starts[first_word_N] if len(starts) else starts, counts_N)
+    shift_T = starts[first_word_N[tokens.item_T] + tokens.word_T].astype(np.int32)
+    return replace(tokens, start_T=tokens.start_T + shift_T, end_T=tokens.end_T + shift_T)
+
+
+def wholly_blank(tokens: Tokenized, *, blank_V: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """[T], whether all pieces of a token's word are white space."""
+    blank_T = blank_V[tokens.ids_T]
+    first = np.flatnonzero(tokens.word_starts_T) if len(blank_T) else np.empty(0, np.int64)
+    if not len(first):
+        return blank_T
+    counts = np.diff(np.append(first, len(blank_T)))
+    return np.repeat(np.logical_and.reduceat(blank_T, first), counts)
+
+
+def word_ends(tokens: Tokenized) -> npt.NDArray[np.int32]:
+    """[T], the character behind each token's word."""
+    if not len(tokens.ids_T):
+        return tokens.end_T
+    first = np.flatnonzero(tokens.word_starts_T)
+    counts = np.diff(np.append(first, len(tokens.ids_T)))
+    return np.repeat(tokens.end_T[first + counts - 1], counts)
+
+
+def continues_by_spaces(tokens: Tokenized, *, characters: Characters, unknown: int) -> npt.NDArray[np.bool_]:
+    """[T], whether the reference takes a token for a piece of the word before it: no space at its first character or before.
+
+    So punctuation belongs to the word it follows, and tabs and line ends part nothing.
+    """
+    item_T, start_T = tokens.item_T, tokens.start_T
+    here_T = characters.is_space(text_E=item_T, place_E=start_T)
+    before_T = characters.is_space(text_E=item_T, place_E=np.maximum(start_T - 1, 0))
+    return (start_T > 0) & ~here_T & ~before_T & (tokens.ids_T != unknown)

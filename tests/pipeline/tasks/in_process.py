@@ -1,0 +1,98 @@
+"""A task's options and rows in, annotated rows out, in this process: the stages of the flow without Ray and without a child."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+
+from models.boundary import Answers, Ask, FlatModel, Framework, Head, Tokens
+from models.load import load
+from pipeline.bundle import ShardTables
+from pipeline.child import LoadOrder
+from pipeline.decode import annotated
+from pipeline.encode import encode_rows, model_facts
+from pipeline.replica import CPU_BATCH_TOKENS, ReplicaOrder, answer_shards
+from pipeline.rows import RowError
+from pipeline.spec import JobSpec
+from pipeline.supervisor import Question, Supervisor
+from tests.pipeline.small import rows_table, shard
+
+Row = dict[str, Any]
+Model = Callable[[Tokens, Mapping[Head, Ask]], Mapping[Head, Answers]]
+
+
+def job_spec(*, task: object, checkpoint: Path | str, **sections: Any) -> JobSpec:
+    """A job of this task on this checkpoint. Raises SpecError."""
+    values = {"input": "in.parquet", "model": str(checkpoint), "task": task, "output": "out"}
+    return JobSpec.parse({**values, **sections})
+
+
+@lru_cache(maxsize=32)
+def loaded(checkpoint: str, framework: Framework, heads: tuple[Head, ...]) -> FlatModel:
+    """A model, once a test process."""
+    return load(checkpoint=checkpoint, framework=framework, heads=heads, device="cpu")
+
+
+@dataclass(frozen=True)
+class Direct:
+    """What a supervisor does, without a process of its own."""
+
+    model: Model
+
+    def solve(
+        self, pack: Sequence[int], ask: Callable[[Sequence[int]], Question]
+    ) -> Iterator[tuple[Sequence[int], Mapping[Head, Answers] | RowError]]:
+        """The answers of a pack at once."""
+        yield pack, self.model(*ask(pack))
+
+
+def annotate(
+    *,
+    spec: JobSpec,
+    columns: Mapping[str, pa.Array | Sequence[object]],
+    framework: Framework = "torch",
+    model: Model | None = None,
+) -> list[Row]:
+    """The output rows of input columns; a fake model may stand for the checkpoint's."""
+    facts = model_facts(spec)
+    spec.task.fields(facts)
+    rows = rows_table(columns)
+    schema = pa.schema([field for field in rows.schema if not field.name.startswith("__")])
+    marks, windows = encode_rows(rows, spec=spec, facts=facts)
+    order = ReplicaOrder(
+        load=cast("LoadOrder", None), ask=spec.task.asks(facts), batch_tokens=CPU_BATCH_TOKENS, threads=1, stall=60
+    )
+    answering = model or loaded(spec.model.checkpoint, framework, spec.task.heads(facts))
+    encoded = ShardTables(shard=shard(0, rows.num_rows), tables={"rows": rows, "marks": marks, "windows": windows})
+    supervisor = cast("Supervisor", Direct(answering))
+    (answered,) = answer_shards(shards=[encoded], order=order, supervisor=supervisor)
+    result = annotated(answered, schema=schema, spec=spec, facts=facts)
+    assert result.num_rows == rows.num_rows
+    found: list[Row] = result.to_pylist()
+    return found
+
+
+def zeros(*, labels: int = 2, hidden: int = 8, k: int = 1) -> Model:
+    """A model that knows nothing: answers of the right shapes, all zero."""
+
+    def answer(tokens: Tokens, asks: Mapping[Head, Ask]) -> Mapping[Head, Answers]:
+        return {head: _zeros(head, ask, tokens, labels, hidden, k) for head, ask in asks.items()}
+
+    return answer
+
+
+def _zeros(head: Head, ask: Ask, tokens: Tokens, labels: int, hidden: int, k: int) -> Answers:
+    asked = len(ask.positions_G)
+    if head == "encoder":
+        return {"hidden": np.zeros((len(tokens.cu_seqlens) - 1 if ask.reduce == "mean" else asked, hidden), np.float32)}
+    if head == "question-answering":
+        return {"start_logits": np.zeros(asked, np.float32), "end_logits": np.zeros(asked, np.float32)}
+    if ask.gold_G is not None:
+        return {"log_probs": np.zeros(asked, np.float32)}
+    if head == "masked-lm":
+        return {"ids": np.full((asked, k), 5, np.int32), "probs": np.zeros((asked, k), np.float32)}
+    return {"logits": np.zeros((asked, 1 if head == "multiple-choice" else labels), np.float32)}
