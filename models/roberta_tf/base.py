@@ -3,6 +3,7 @@
 Legend: B batch, S sequence, K past and present tokens, E encoder tokens, H hidden size, L layers, N heads.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +18,10 @@ from models.roberta_tf.cache import KeyValueCache, as_cache
 from models.roberta_tf.embeddings import TFRobertaPreLayerNormEmbeddings
 from models.roberta_tf.encoder import Attended, TFRobertaPreLayerNormEncoder
 from models.roberta_tf.heads import TFRobertaPreLayerNormPooler
-from models.roberta_tf.layers import LayerNorm, sizes, static_shape
+from models.roberta_tf.layers import LayerNorm, readable, sizes, static_shape
 from models.roberta_tf.pretrained import TFRobertaPreLayerNormPreTrainedModel
+
+logger = logging.getLogger(__name__)
 
 Past = KeyValueCache | Sequence[Sequence[Tensor | None]]
 
@@ -37,6 +40,7 @@ class TFRobertaPreLayerNormModel(TFRobertaPreLayerNormPreTrainedModel):
         self.encoder = TFRobertaPreLayerNormEncoder(config)
         self.LayerNorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = TFRobertaPreLayerNormPooler(config) if add_pooling_layer else None
+        self.warned = False
         self.post_init()
 
     def call(
@@ -66,6 +70,7 @@ class TFRobertaPreLayerNormModel(TFRobertaPreLayerNormPreTrainedModel):
         """
         config = self.config
         check_inputs(ids_shape=static_shape(input_ids), embeds_shape=static_shape(inputs_embeds))
+        self._warn_about_pads(input_ids, attention_mask)
         use_cache = config.is_decoder and (config.use_cache if use_cache is None else use_cache)
         if self.encoder.gradient_checkpointing and training:
             use_cache = False
@@ -104,6 +109,13 @@ class TFRobertaPreLayerNormModel(TFRobertaPreLayerNormPreTrainedModel):
             return output
         rest = output.to_tuple()[1 if pooled_BH is None else 2 :]
         return (final_BSH, pooled_BH, *rest)
+
+    def _warn_about_pads(self, input_ids: Tensor | None, mask: Tensor | None) -> None:
+        if mask is not None or input_ids is None or self.warned or not readable(input_ids):
+            return
+        if input_ids.shape[1] > 1 and self.config.pad_token_id in (*input_ids[:, 0].numpy(), *input_ids[:, -1].numpy()):
+            logger.warning("input_ids hold pads and no attention_mask is given: pads are attended to; pass the mask")
+            self.warned = True
 
     def _attended(
         self,

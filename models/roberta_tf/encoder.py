@@ -149,19 +149,26 @@ class TFRobertaPreLayerNormEncoder(Block):
         for i, layer in enumerate(self.layer):
             head_mask_N11 = None if head_mask_LN11 is None else head_mask_LN11[i]
             layer_past = None if past is None else past.layers[i]
-            if self.gradient_checkpointing and seeds is not None:
+            # Each layer draws from a seed of its own, so that it drops the same when it is computed again.
+            seed = None if seeds is None else seeds.draw()
+            if self.gradient_checkpointing and seed is not None:
                 hidden_BSH, probs, cross_probs = _recomputed(
                     layer,
                     hidden_BSH,
                     attended,
                     head_mask_N11,
                     layer_past,
-                    seeds.draw(),
+                    seed,
                     output_attentions=output_attentions,
                 )
             else:
                 hidden_BSH, probs, cross_probs, cache = layer(
-                    hidden_BSH, attended, head_mask_N11, layer_past, seeds, output_attentions=output_attentions
+                    hidden_BSH,
+                    attended,
+                    head_mask_N11,
+                    layer_past,
+                    None if seed is None else Seeds(seed),
+                    output_attentions=output_attentions,
                 )
                 caches.append(cache)
             hidden_states.append(hidden_BSH)

@@ -42,7 +42,7 @@ class TFRobertaPreLayerNormDecoder(Block):
     def tie(self, weight_VH: Any) -> None:
         """Take another layer's table as the decoder's."""
         if self.weight is not None:
-            del self.weight
+            self.forget(self.weight)
         self.weight = weight_VH
 
     def save_own_variables(self, store: dict[str, object]) -> None:

@@ -51,8 +51,10 @@ class KerasModel(keras.Model):
         self.config = config
         self.seed_generator = keras.random.SeedGenerator()
         self.built = True
-        # compile(jit_compile="auto") would take XLA, which compiles again for every length; jit_compile=True still does.
-        self.supports_jit = False
+
+    def __dir__(self) -> list[str]:
+        """All names but `base_model`: Keras's load_weights walks them, and would go round where that is the model."""
+        return [name for name in super().__dir__() if name != "base_model"]
 
     def __call__(self, inputs: Any = None, *more: Any, **named: Any) -> Any:
         """call() with inputs by keyword, place, mapping, list or tuple; None counts as not given."""
@@ -68,6 +70,31 @@ class KerasModel(keras.Model):
         """The head's loss of an output and labels given as `y`."""
         raise ValueError(
             f"{type(self).__name__} has no loss of its own; give compile() one, or take a class with a head"
+        )
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool | str = False,
+        auto_scale_loss: bool = True,
+    ) -> None:
+        """Keras's compile(), but without XLA unless it is asked for: it compiles again for every length."""
+        super().compile(
+            optimizer=optimizer,
+            loss=loss,
+            loss_weights=loss_weights,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=jit_compile,
+            auto_scale_loss=auto_scale_loss,
         )
 
     def compute_loss(

@@ -14,7 +14,7 @@ from models.checkpoint import Checkpoint
 from models.checkpoint_writer import WeightsFormat, write_checkpoint
 from models.checks import check_config
 from models.config import RobertaPreLayerNormConfig
-from models.loading import LoadingReport, compare, judge
+from models.loading import LoadingReport, compare, judge, override_config
 from models.outputs import ModelOutput
 from models.roberta_tf.heads import TFRobertaPreLayerNormDecoder
 from models.roberta_tf.keras_model import KerasModel
@@ -79,6 +79,7 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
         output_loading_info: bool = False,
         allow_pickle: bool = False,
         add_pooling_layer: bool = True,
+        torch_dtype: Any = None,
         from_pt: bool = False,
         **overrides: Any,
     ) -> Any:
@@ -86,7 +87,7 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
 
         config: instead of config.json; overrides: single fields of it, e.g. num_labels=3.
         dtype: "float32", "bfloat16", "float16", or "auto" for the type that the folder is stored in; by default what
-        Keras's global policy says. device: TensorFlow's name, e.g. "/CPU:0".
+        Keras's global policy says; torch_dtype is its older name. device: TensorFlow's name, e.g. "/CPU:0".
         ignore_mismatched_sizes: start tensors of another size afresh instead of raising MismatchError.
         output_loading_info: return (model, info) with missing_keys, unexpected_keys and mismatched_keys.
         allow_pickle: refused: only PyTorch reads its pickles. from_pt: not needed, every format is found by itself.
@@ -95,9 +96,9 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
         if allow_pickle:
             raise ValueError(f"{url}: only PyTorch reads its pickles; run `preln convert --allow-pickle` on it first")
         checkpoint = Checkpoint.open(url)
-        if config is None:
-            config = RobertaPreLayerNormConfig.from_dict(checkpoint.config.to_dict(), **overrides)
-        wanted = None if dtype is None else dtype_name(checkpoint.stored_dtype if dtype == "auto" else dtype)
+        config = override_config(config or checkpoint.config, overrides)
+        asked = dtype or torch_dtype
+        wanted = None if asked is None else dtype_name(checkpoint.stored_dtype if asked == "auto" else asked)
         extra: dict[str, Any] = {} if cls.head != "encoder" else {"add_pooling_layer": add_pooling_layer}
         with building(dtype=wanted, started=False), tf.device(device):
             model = cls(config, **extra)
@@ -133,10 +134,12 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
         max_shard_size: int | str = "5GB",
         tokenizer_files: Mapping[str, bytes] | None = None,
         weights_format: WeightsFormat = "safetensors",
+        safe_serialization: bool = True,
     ) -> None:
         """Write config.json and the weights to a folder at a path or URL; tied tensors are written once.
 
-        weights_format: "safetensors" (torch's names), "h5" (tf_model.h5), or others of models.checkpoint_writer.
+        weights_format: "safetensors" (torch's names), "h5" (tf_model.h5), or others of models.checkpoint_writer;
+        safe_serialization=False, the reference's word, means "h5".
         """
         config = RobertaPreLayerNormConfig.from_dict(self.config.to_dict())
         config.architectures = [ARCHITECTURES[type(self).head]]
@@ -150,7 +153,7 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
             tensors=tensors,
             tokenizer_files=tokenizer_files,
             max_shard_size=max_shard_size,
-            weights_format=weights_format,
+            weights_format=weights_format if safe_serialization else "h5",
         )
 
     def tie_weights(self) -> None:
