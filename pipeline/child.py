@@ -24,6 +24,9 @@ from models.boundary import Answers, Ask, FlatModel, Framework, Head, Tokens
 
 _PR_SET_PDEATHSIG = 1
 
+POISONED_EXIT = 70
+"""Exit status of a child whose device can't be used any more."""
+
 
 @dataclass(frozen=True)
 class LoadOrder:
@@ -92,7 +95,12 @@ def answer(
     except MemoryError as error:
         return ("failed", "oom", _readable(error))
     except Exception as error:
-        return ("failed", "oom" if out_of_memory(error) else "exception", _readable(error))
+        if out_of_memory(error):
+            return ("failed", "oom", _readable(error))
+        if poisoned(error):
+            print(_readable(error), file=sys.stderr, flush=True)
+            os._exit(POISONED_EXIT)
+        return ("failed", "exception", _readable(error))
     return ("answers", answers, time.perf_counter() - began)
 
 
@@ -104,6 +112,11 @@ def out_of_memory(error: BaseException) -> bool:
         or "RESOURCE_EXHAUSTED" in text
         or "out of memory" in text.lower()
     )
+
+
+def poisoned(error: BaseException) -> bool:
+    """Whether an exception tells of a device that will answer nothing more in this process, whoever asks."""
+    return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
 
 
 def _readable(error: BaseException) -> str:

@@ -34,7 +34,18 @@ class OutputError(PrelnError):
 
 
 class StorageError(PrelnError):
-    """A store that refused an operation, or stayed out of reach longer than the retries."""
+    """A store that refused an operation, or (refused is False) stayed out of reach longer than the retries."""
+
+    def __init__(self, message: str, *, refused: bool = True) -> None:
+        super().__init__(message)
+        self.refused = refused
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_storage_error, (str(self), self.refused))
+
+
+def _storage_error(message: str, refused: bool) -> StorageError:
+    return StorageError(message, refused=refused)
 
 
 class ResourceError(PrelnError):

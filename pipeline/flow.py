@@ -111,7 +111,11 @@ def annotate_shards(
 def the_flow(*, job: FrozenJob, work: Sequence[Work], placement: Placement, order: ReplicaOrder) -> Dataset:
     """read + encode | infer | decode + write."""
     reading = Reading(
-        schema=job.schema, rule=job.cut, fingerprint=job.fingerprint, line_bytes=job.spec.limits.line_bytes
+        schema=job.schema,
+        required=required_columns(job.spec),
+        rule=job.cut,
+        fingerprint=job.fingerprint,
+        line_bytes=job.spec.limits.line_bytes,
     )
     stages = Stages(spec=job.spec, schema=job.schema, provenance=provenance(job))
     pool = ActorPoolStrategy(min_size=placement.smallest, max_size=placement.largest)
@@ -127,6 +131,11 @@ def the_flow(*, job: FrozenJob, work: Sequence[Work], placement: Placement, orde
         num_gpus=placement.gpus or None,
     )
     return answered.map_batches(stages.finish, batch_size=1, batch_format="pyarrow", num_cpus=WRITE_CPUS)
+
+
+def required_columns(spec: JobSpec) -> tuple[str, ...]:
+    """The input columns without which the task can answer no row."""
+    return tuple(spec.input.columns.get(part.name, part.name) for part in spec.task.parts() if part.required)
 
 
 def data_context() -> DataContext:

@@ -169,6 +169,14 @@ def read_manifest(output: str) -> tuple[str | None, dict[str, Entry]]:
     return manifests[-1], {row["key"]: Entry(**{**row, "errors": dict(row["errors"])}) for row in table.to_pylist()}
 
 
+def known_entries(output: str, *, written: frozenset[str]) -> dict[str, Entry]:
+    """Entries of all objects that exist: from the newest manifest, and from the footers of what an interrupted run left."""
+    _, entries = read_manifest(output)
+    known = {key: entry for key, entry in entries.items() if key in written}
+    rest = entries_from_footers(output, [key for key in written if key not in known])
+    return known | {entry.key: entry for entry in rest}
+
+
 def entry_of(receipt: Receipt) -> Entry:
     """The manifest's entry for a shard that was just written."""
     shard = receipt.shard
@@ -185,15 +193,20 @@ def entry_of(receipt: Receipt) -> Entry:
 
 
 def entries_from_footers(output: str, keys: Sequence[str]) -> list[Entry]:
-    """Entries of objects that an interrupted run left without a manifest, read from their own footers."""
+    """Entries of objects that no manifest names, read from their own footers; objects of others are passed over."""
     with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(lambda key: _entry_from_footer(output, key), keys))
+        found = pool.map(lambda key: _entry_from_footer(output, key), keys)
+        return [entry for entry in found if entry is not None]
 
 
-def _entry_from_footer(output: str, key: str) -> Entry:
+def _entry_from_footer(output: str, key: str) -> Entry | None:
+    """None for an object that is gone, or that preln did not write."""
     fs, path = filesystem(join(output, DATA, key))
-    with fs.open(path, "rb") as handle:
-        facts = json.loads(pq.read_metadata(handle).metadata[FOOTER_KEY])
+    try:
+        with fs.open(path, "rb") as handle:
+            facts = json.loads((pq.read_metadata(handle).metadata or {})[FOOTER_KEY])
+    except (FileNotFoundError, KeyError, pa.ArrowException):
+        return None
     return Entry(
         key=key,
         uri=facts["source"],

@@ -27,7 +27,6 @@ class Plan:
 
     changes: Sequence[PlannedFile]
     current: Mapping[str, PlannedFile]
-    history: Sequence[PlannedFile]
     written: frozenset[str]
     entries: Mapping[str, Entry]
     work: Sequence[Work]
@@ -58,19 +57,18 @@ def make_plan(*, job: FrozenJob, spec: JobSpec, described: Sequence[Described] |
     described: the files if they were looked at already.
     """
     name, plans = ledger.read_plans(job.output)
-    history = [planned for plan in plans for planned in plan]
-    known = {planned.file.uri: planned for planned in history}
-    listing = list_files(spec.input)
+    known = newest(plans)
+    listing = list_files(spec.input, output=job.output)
     fresh = [file for file in listing.files if _is_new(file, known.get(file.uri))]
     looked_at = {item.file.uri: item for item in described or ()}
-    changes = [cut(item, job=job) for item in _described(fresh, looked_at)]
+    cuts = [cut(item, job=job) for item in _described(fresh, looked_at)]
+    changes = [planned for planned in cuts if known.get(planned.file.uri) != planned]
     current = {**known, **{planned.file.uri: planned for planned in changes}}
     written = ledger.written_keys(job.output)
-    _, entries = ledger.read_manifest(job.output)
+    entries = ledger.known_entries(job.output, written=written)
     return Plan(
         changes=changes,
         current=current,
-        history=history,
         written=written,
         entries=entries,
         work=list(missing_work(current=current.values(), written=written, entries=entries)),
@@ -97,7 +95,8 @@ def cut(described: Described, *, job: FrozenJob) -> PlannedFile:
     if file.sequential:
         return PlannedFile(file=file, rows=None, shards=None)
     if described.rows is not None:
-        shards = cut_rows(file=file, rows=described.rows, rule=job.cut, fingerprint=job.fingerprint)
+        size = described.bytes or file.size
+        shards = cut_rows(file=file, rows=described.rows, size=size, rule=job.cut, fingerprint=job.fingerprint)
     else:
         shards = cut_bytes(file=file, rule=job.cut, fingerprint=job.fingerprint)
     return PlannedFile(
@@ -122,9 +121,30 @@ def missing_work(
             yield from (shard for shard in known_shards(planned) if shard.key not in written)
             continue
         known = of_stream.get((planned.file.uri, planned.file.version), [])
-        if not (any(entry.last for entry in known) and all(entry.key in written for entry in known)):
+        if not is_whole(planned, [entry for entry in known if entry.key in written]):
             done = by_stem.get(key_stem(planned.file.uri), ())
             yield Stream(file=planned.file, done=frozenset(done))
+
+
+def newest(plans: Sequence[Sequence[PlannedFile]]) -> dict[str, PlannedFile]:
+    """The newest version of every file that was ever planned, by URL."""
+    return {planned.file.uri: planned for plan in plans for planned in plan}
+
+
+def is_whole(planned: PlannedFile, entries: Sequence[Entry]) -> bool:
+    """Whether a file's objects cover it: all its planned shards, or an unbroken chain from its beginning to its last record."""
+    if planned.failure is not None:
+        return False
+    if planned.shards is not None:
+        return {key for _, _, key in planned.shards} <= {entry.key for entry in entries}
+    reached = 0
+    for entry in sorted(entries, key=lambda entry: entry.first):
+        if entry.first != reached:
+            return False
+        reached = entry.stop
+        if entry.last:
+            return True
+    return False
 
 
 def known_shards(planned: PlannedFile) -> list[Shard]:

@@ -10,7 +10,7 @@ from pipeline.cluster import Cluster
 from pipeline.decode import added_fields, carried_columns
 from pipeline.encode import is_text, is_texts, model_facts
 from pipeline.errors import OutputError, SpecError
-from pipeline.inputs import Described, describe, list_files, resolve_schema
+from pipeline.inputs import RESERVED, Described, describe, list_files
 from pipeline.job import (
     CPU_CUT,
     GPU_CUT,
@@ -21,8 +21,9 @@ from pipeline.job import (
     read_job,
     refuse_another,
 )
+from pipeline.schema import resolve_schema
 from pipeline.shards import CutRule
-from pipeline.spec import JobSpec
+from pipeline.spec import InputSpec, JobSpec
 from pipeline.storage import canonical
 from pipeline.tasks.task import ModelFacts, Part
 
@@ -39,8 +40,8 @@ def open_job(*, spec: JobSpec, cluster: Cluster) -> tuple[FrozenJob, list[Descri
     known = read_job(spec.output.url)
     if known is not None:
         return _known_job(known, spec=spec, facts=facts), []
-    described = describe(list_files(spec.input).files)
-    schema = resolve_schema(spec=spec.input, described=described)
+    described = describe(list_files(spec.input, output=spec.output.url).files)
+    schema = schema_of(described, spec=spec.input)
     check_columns(schema=schema, spec=spec, facts=facts)
     dtype = cluster.resolve_dtype(spec)
     state = checkpoint_state(spec.model.checkpoint, known=None)
@@ -55,6 +56,16 @@ def open_job(*, spec: JobSpec, cluster: Cluster) -> tuple[FrozenJob, list[Descri
         schema=schema,
     )
     return job, described
+
+
+def schema_of(described: Sequence[Described], *, spec: InputSpec) -> pa.Schema:
+    """The schema of all files that can be read. Raises SpecError where none can, or where they disagree."""
+    fit = [item for item in described if item.failure is None]
+    if not fit:
+        failures = "; ".join(str(item.failure) for item in described[:3])
+        raise SpecError(f"none of the {len(described)} input files can be read: {failures}")
+    own = {item.file.uri: item.schema for item in fit if item.schema is not None}
+    return resolve_schema(spec=spec, files=[item.file for item in fit], parquet_schemas=own)
 
 
 def absolute(spec: JobSpec) -> JobSpec:
@@ -106,7 +117,13 @@ def check_columns(*, schema: pa.Schema, spec: JobSpec, facts: ModelFacts) -> Non
             )
     for part in parts:
         _check_part(part, schema=schema, spec=spec)
-    for name in spec.input.keep or ():
+    kept = spec.input.keep or []
+    if len(set(kept)) < len(kept):
+        raise SpecError(f"input.keep: names a column twice: {_listed(kept)}")
+    for name in schema.names:
+        if name in RESERVED:
+            raise SpecError(f"the input has a column {name!r}, a name that preln keeps for itself; rename it")
+    for name in kept:
         if name not in schema.names:
             raise SpecError(f"input.keep: the input has no column {name!r}; it has {_listed(schema.names)}")
     carried = carried_columns(schema=schema, keep=spec.input.keep)

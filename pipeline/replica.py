@@ -195,7 +195,7 @@ class _Answered:
         """A window with a NaN or an infinity among its scores has failed, rather than been answered with it."""
         owners = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
         for values in self.arrays.values():
-            if not np.issubdtype(values.dtype, np.floating):
+            if not np.issubdtype(values.dtype, np.floating) or not len(values):
                 continue
             bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
             for window in np.unique(owners[bad]).tolist():

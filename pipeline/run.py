@@ -14,14 +14,14 @@ from pipeline.cluster import Cluster
 from pipeline.flow import MODEL_LOADER, annotate_shards
 from pipeline.job import FrozenJob, freeze
 from pipeline.ledger import Entry, PlannedFile, Success
-from pipeline.plan import Plan, make_plan
+from pipeline.plan import Plan, is_whole, make_plan, newest
 from pipeline.prepare import open_job
 from pipeline.rows import EMPTY
 from pipeline.sink import DATA, Receipt
 from pipeline.spec import JobSpec
 from pipeline.storage import delete, join, sweep
 
-State = Literal["done", "failed-shards", "too-many-errors", "interrupted"]
+State = Literal["done", "failed-shards", "too-many-errors", "interrupted", "crashed"]
 
 PACKAGES = ("ray", "torch", "tensorflow", "jax", "flax", "tokenizers", "pyarrow", "numpy", "fsspec")
 
@@ -101,7 +101,8 @@ def annotate(
     if frozen != job:  # another driver was first, with the same answers and another cut
         job, plan = frozen, make_plan(job=frozen, spec=frozen.spec, described=described)
     run = ledger.new_run_id()
-    sweep(join(job.output, DATA))
+    for folder in (DATA, ledger.PLANS, ledger.MANIFESTS, ledger.RUNS):
+        sweep(join(job.output, folder))
     if plan.changes:
         ledger.withdraw_success(job.output)
         plan = replace(plan, name=ledger.write_plan(job.output, run=run, files=plan.changes))
@@ -112,7 +113,7 @@ def annotate(
             annotate_shards(job=job, work=plan.work, placement=placement, loader=loader) if placement else iter(())
         )
         within_limits = consume(receipts, tally=tally, plan=plan, job=job, watcher=watcher)
-        settled = settle(job=job, plan=plan, tally=tally, run=run)
+        settled = settle(job=job, tally=tally, run=run)
         state = (
             close(job=job, plan=plan, settled=settled, accept_failed=accept_failed)
             if within_limits
@@ -120,6 +121,13 @@ def annotate(
         )
     except KeyboardInterrupt:
         settled, state = Settled(entries=plan.entries), "interrupted"
+    except Exception as error:
+        settled = Settled(entries=plan.entries, failures=[f"the run ended by {type(error).__name__}: {error}"])
+        crashed = report_of(
+            state="crashed", job=job, plan=plan, tally=tally, settled=settled, seconds=time.monotonic() - began
+        )
+        ledger.write_run(job.output, run=run, record=record_of(crashed))
+        raise
     report = report_of(state=state, job=job, plan=plan, tally=tally, settled=settled, seconds=time.monotonic() - began)
     if plan.work or plan.changes:
         ledger.write_run(job.output, run=run, record=record_of(report))
@@ -152,26 +160,30 @@ class Settled:
     complete: bool = False
 
 
-def settle(*, job: FrozenJob, plan: Plan, tally: Tally, run: str) -> Settled:
-    """Write the manifest of what exists now, and delete what a changed file's new shards have superseded."""
-    made = {receipt.shard.key: ledger.entry_of(receipt) for receipt in tally.receipts if receipt.state == "done"}
-    known = {key: entry for key, entry in plan.entries.items() if key in plan.written} | made
-    unknown = [key for key in plan.written if key not in known]
-    known |= {entry.key: entry for entry in ledger.entries_from_footers(job.output, unknown)}
+def settle(*, job: FrozenJob, tally: Tally, run: str) -> Settled:
+    """Write the manifest of what exists now, and delete what a changed file's new shards have superseded.
+
+    Plans and objects are looked up afresh: another driver may have planned and written meanwhile.
+    """
+    plans = ledger.read_plans(job.output)[1]
+    versions: dict[str, list[str]] = {}
+    for planned in (planned for plan in plans for planned in plan):
+        versions.setdefault(planned.file.uri, []).append(planned.file.version)
     by_file: dict[str, list[Entry]] = {}
-    for entry in known.values():
+    written = ledger.written_keys(job.output)
+    for entry in ledger.known_entries(job.output, written=written).values():
         by_file.setdefault(entry.uri, []).append(entry)
     kept: dict[str, Entry] = {}
     superseded: list[str] = []
-    incomplete: list[str] = []
-    for planned in plan.current.values():
-        entries = by_file.get(planned.file.uri, [])
+    incomplete: list[PlannedFile] = []
+    for uri, planned in newest(plans).items():
+        entries = by_file.get(uri, [])
         current = [entry for entry in entries if entry.version == planned.file.version]
-        old = [entry for entry in entries if entry.version != planned.file.version]
+        old = [entry for entry in entries if entry.version != planned.file.version and entry.version in versions[uri]]
         if is_whole(planned, current):
             superseded += [entry.key for entry in old]
         else:
-            incomplete.append(planned.file.uri)
+            incomplete.append(planned)
             current += old
         kept |= {entry.key: entry for entry in sorted(current, key=lambda entry: entry.first)}
     delete([join(job.output, DATA, key) for key in superseded])
@@ -179,25 +191,11 @@ def settle(*, job: FrozenJob, plan: Plan, tally: Tally, run: str) -> Settled:
     if stored != kept:
         manifest = ledger.write_manifest(job.output, run=run, entries=kept.values())
     reasons = {receipt.shard.file.uri: receipt.message for receipt in tally.failed}
-    reasons |= {planned.file.uri: planned.failure or "" for planned in plan.unreadable}
-    failures = [reasons.get(uri) or f"{uri}: not finished" for uri in incomplete]
+    failures = [
+        reasons.get(planned.file.uri) or planned.failure or f"{planned.file.uri}: not finished"
+        for planned in incomplete
+    ]
     return Settled(entries=kept, manifest=manifest, failures=failures, complete=not incomplete)
-
-
-def is_whole(planned: PlannedFile, entries: Sequence[Entry]) -> bool:
-    """Whether a file's objects cover it: all its planned shards, or an unbroken chain from its beginning to its last record."""
-    if planned.failure is not None:
-        return False
-    if planned.shards is not None:
-        return {key for _, _, key in planned.shards} <= {entry.key for entry in entries}
-    reached = 0
-    for entry in sorted(entries, key=lambda entry: entry.first):
-        if entry.first != reached:
-            return False
-        reached = entry.stop
-        if entry.last:
-            return True
-    return False
 
 
 def close(*, job: FrozenJob, plan: Plan, settled: Settled, accept_failed: bool) -> State:

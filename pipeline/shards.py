@@ -6,7 +6,7 @@ file that only reads in sequence, every n records (its ranges are known once it 
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -83,7 +83,7 @@ class Stream:
 
 def shard_key(*, file: SourceFile, first: int, stop: int, fingerprint: str) -> str:
     """`{stem}-{first}-{digest}.parquet`: the same input range answered the same way has the same name, anything else another."""
-    content = "\0".join([file.uri, file.version, str(first), str(stop), fingerprint])
+    content = "\0".join([file.uri, file.version, file.format, file.compression, str(first), str(stop), fingerprint])
     digest = hashlib.blake2b(content.encode(), digest_size=DIGEST_BYTES).hexdigest()
     return f"{key_stem(file.uri)}-{first:012d}-{digest}.parquet"
 
@@ -95,11 +95,11 @@ def key_stem(uri: str) -> str:
     return cleaned[:STEM_CHARACTERS] or "input"
 
 
-def cut_rows(*, file: SourceFile, rows: int, rule: CutRule, fingerprint: str) -> list[Shard]:
-    """Shards of a file with known rows, of near `rule.bytes` by the file's mean row size."""
+def cut_rows(*, file: SourceFile, rows: int, size: int, rule: CutRule, fingerprint: str) -> list[Shard]:
+    """Shards of a file with known rows and `size` bytes when decompressed, of near `rule.bytes` by its mean row."""
     if rows == 0:
         return []
-    per_row = max(file.size / rows, 1e-9)
+    per_row = max(size / rows, 1e-9)
     step = max(1, min(rule.rows, int(rule.bytes / per_row)))
     return [
         _shard(file, first, min(first + step, rows), int(step * per_row), fingerprint) for first in range(0, rows, step)
@@ -130,8 +130,3 @@ def into_bundles(*, shards: Iterable[Shard], rule: CutRule, most: int) -> Iterat
         size += shard.size
     if bundle:
         yield bundle
-
-
-def missing(*, shards: Sequence[Shard], written: frozenset[str]) -> list[Shard]:
-    """The shards that are not written yet."""
-    return [shard for shard in shards if shard.key not in written]

@@ -4,7 +4,7 @@ A read task is a run of bundles from one place (a row group, neighbouring byte r
 reads in sequence) and yields one block of one row for each; so a task streams, and a large row group is decoded once.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeAlias
@@ -15,8 +15,8 @@ from ray.data.context import DataContext
 from ray.data.datasource import Datasource, ReadTask
 
 from pipeline.bundle import ShardTables, pack
-from pipeline.errors import SourceError
-from pipeline.formats import lines, parquet
+from pipeline.errors import SourceError, StorageError
+from pipeline.formats import jsonl, lines, parquet
 from pipeline.shards import CutRule, Shard, SourceFile, Stream, into_bundles, shard_key
 from pipeline.storage import info
 
@@ -32,9 +32,11 @@ TASK_BUNDLES = 64
 
 @dataclass(frozen=True)
 class Reading:
-    """What every read task must know: the frozen schema, the cut, the fingerprint in the keys, the longest line allowed."""
+    """What every read task must know: the frozen schema and which of its columns no row can do without, the cut, the
+    fingerprint in the keys, the longest line allowed."""
 
     schema: pa.Schema
+    required: tuple[str, ...]
     rule: CutRule
     fingerprint: str
     line_bytes: int
@@ -110,25 +112,34 @@ def read_bundles(*, task: Sequence[Work], reading: Reading) -> Iterator[list[Sha
 
 
 def read_shards(*, shards: Sequence[Shard], reading: Reading) -> Iterator[ShardTables]:
-    """Each shard's rows, in the order given; one that can't be read carries its failure instead."""
+    """Each shard's rows, in the order given; one that can't be read carries its failure instead, and the others go on."""
     for file, group in groupby(shards, key=lambda shard: shard.file):
-        of_file = list(group)
-        made = 0
-        try:
-            for shard, table in zip(of_file, _tables(file, of_file, reading), strict=True):
-                if made == 0 or shard is of_file[-1]:
-                    check_version(file)
-                yield _with_rows(shard, table)
-                made += 1
-        except SourceError as error:
-            failure = _explained(error, file)
-            yield from (ShardTables(shard=shard, failure=failure) for shard in of_file[made:])
+        rest = list(group)
+        while rest:
+            rest = yield from _read_some(file, rest, reading)
+
+
+def _read_some(file: SourceFile, shards: list[Shard], reading: Reading) -> Generator[ShardTables, None, list[Shard]]:
+    """Yields shards of one file until one can't be read, and returns those behind it; all fail where the file itself has."""
+    made = 0
+    try:
+        for shard, table in zip(shards, _tables(file, shards, reading), strict=True):
+            if made == 0 or shard is shards[-1]:
+                check_version(file)
+            yield ShardTables(shard=shard, tables={"rows": table})
+            made += 1
+    except SourceError as error:
+        reason, message = _explained(error, file)
+        failed = shards[made : made + 1] if reason == "corrupt" else shards[made:]
+        yield from (ShardTables(shard=shard, failure=(reason, message)) for shard in failed)
+        return shards[made + len(failed) :]
+    return []
 
 
 def _tables(file: SourceFile, shards: Sequence[Shard], reading: Reading) -> Iterator[pa.Table]:
     if file.format == "parquet":
         ranges = [(shard.first, shard.stop) for shard in shards]
-        yield from parquet.read_ranges(uri=file.uri, ranges=ranges, schema=reading.schema)
+        yield from parquet.read_ranges(uri=file.uri, ranges=ranges, schema=reading.schema, required=reading.required)
         return
     for shard in shards:
         block = lines.read_block(
@@ -138,7 +149,8 @@ def _tables(file: SourceFile, shards: Sequence[Shard], reading: Reading) -> Iter
 
 
 def _parse(file: SourceFile, block: lines.LineBlock, reading: Reading) -> pa.Table:
-    parse = lines.json_rows if file.format == "jsonl" else lines.text_rows
+    lines.check_lengths(block, uri=file.uri, line_bytes=reading.line_bytes)
+    parse = jsonl.json_rows if file.format == "jsonl" else lines.text_rows
     return parse(block, schema=reading.schema)
 
 
@@ -155,7 +167,7 @@ def read_stream(*, stream: Stream, reading: Reading) -> Iterator[ShardTables]:
             if block.last or shard.first == 0:
                 check_version(file)
             if shard.key not in stream.done:
-                yield _with_rows(shard, _parse(file, block.lines, reading))
+                yield ShardTables(shard=shard, tables={"rows": _parse(file, block.lines, reading)})
     except SourceError as error:
         rest = Shard(file=file, first=reached, stop=-1, key="", size=0)
         yield ShardTables(shard=rest, failure=_explained(error, file))
@@ -167,10 +179,6 @@ def _stream_shard(file: SourceFile, block: lines.StreamBlock, reading: Reading) 
     return Shard(file=file, first=first, stop=stop, key=key, size=stop - first, last=block.last)
 
 
-def _with_rows(shard: Shard, table: pa.Table) -> ShardTables:
-    return ShardTables(shard=shard, tables={"rows": table})
-
-
 def check_version(file: SourceFile) -> None:
     """Whether a file is still the one that was planned; asked after reading, so that what was read is what was planned.
 
@@ -180,6 +188,10 @@ def check_version(file: SourceFile) -> None:
         now = info(file.uri)
     except FileNotFoundError as error:
         raise SourceError(f"{file.uri}: the file is gone", reason="gone") from error
+    except StorageError as error:
+        if not error.refused:
+            raise
+        raise SourceError(str(error), reason="unreadable") from error
     if now.version != file.version or now.size != file.size:
         raise SourceError(
             f"{file.uri}: changed since the plan ({file.size} bytes then, {now.size} now); run again to take the new version",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pipeline import ledger
 from pipeline.errors import OutputError
 from pipeline.job import FrozenJob, read_job
-from pipeline.plan import missing_work
+from pipeline.plan import missing_work, newest
 from pipeline.shards import Shard
 from pipeline.storage import canonical
 
@@ -40,7 +40,7 @@ def read_status(output: str) -> Status:
     if job is None:
         raise OutputError(f"{output}: there is no _job.json; nothing was annotated into this folder")
     plan_name, plans = ledger.read_plans(output)
-    current = {planned.file.uri: planned for plan in plans for planned in plan}
+    current = newest(plans)
     written = ledger.written_keys(output)
     _, entries = ledger.read_manifest(output)
     work = list(missing_work(current=current.values(), written=written, entries=entries))

@@ -124,18 +124,16 @@ class Supervisor:
                 return
 
     def _call(self, question: Question) -> Reply:
-        if self._process is None:
-            self.start()
+        while self._process is None:
+            try:
+                self.start()
+            except ResourceError as error:
+                self._count_death(str(error))
         tokens, asks = question
         self._send(("run", tokens, asks))
         reply = self._receive()
         if isinstance(reply, Death):
-            self._deaths_in_a_row += 1
-            if self._deaths_in_a_row >= DEATHS_IN_A_ROW:
-                raise ResourceError(
-                    f"the replica's process ended {self._deaths_in_a_row} times without answering anything in between, "
-                    f"the last time by {reply.cause}; the rows are hardly to blame. Look at memory and drivers"
-                )
+            self._count_death(reply.cause)
             return reply
         self._deaths_in_a_row = 0
         if reply[0] == "answers":
@@ -145,6 +143,14 @@ class Supervisor:
             return answers
         reason = "out-of-memory" if reply[1] == "oom" else "exception"
         return (reason, reply[2])
+
+    def _count_death(self, cause: str) -> None:
+        self._deaths_in_a_row += 1
+        if self._deaths_in_a_row >= DEATHS_IN_A_ROW:
+            raise ResourceError(
+                f"the replica's process ended {self._deaths_in_a_row} times without answering anything in between, the "
+                f"last time by {cause}; the rows are hardly to blame. Look at memory and drivers"
+            )
 
     def _spawn(self) -> None:
         to_child, own_out = os.pipe()

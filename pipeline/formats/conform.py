@@ -11,13 +11,25 @@ import pyarrow.compute as pc
 from pipeline.rows import ERROR, ROW, RowError, error_array, first_error, no_errors, spread_error
 
 
-def conform(table: pa.Table, *, schema: pa.Schema, row: pa.Array, errors: pa.StructArray | None = None) -> pa.Table:
-    """The columns of `schema`, then `row` and `error`; an absent column is null, a value that does not fit too, with an error."""
+def conform(
+    table: pa.Table,
+    *,
+    schema: pa.Schema,
+    row: pa.Array,
+    errors: pa.StructArray | None = None,
+    required: Sequence[str] = (),
+) -> pa.Table:
+    """The columns of `schema`, then `row` and `error`; an absent column is null, a value that does not fit too, with an error.
+
+    required: columns whose absence is the error of every row.
+    """
     columns: list[pa.ChunkedArray | pa.Array] = []
     found = [no_errors(table.num_rows) if errors is None else errors]
     for field in schema:
         if field.name not in table.column_names:
             columns.append(pa.nulls(table.num_rows, field.type))
+            if field.name in required:
+                found.append(absent_column(name=field.name, count=table.num_rows))
             continue
         column = table[field.name].combine_chunks()
         values, column_errors = _fitted(column, field)
@@ -29,10 +41,7 @@ def conform(table: pa.Table, *, schema: pa.Schema, row: pa.Array, errors: pa.Str
 
 
 def _fitted(column: pa.Array, field: pa.Field) -> tuple[pa.Array, pa.StructArray | None]:
-    if _is_text(column.type):
-        column, errors = _valid_text(column, field.name)
-    else:
-        errors = None
+    column, errors = _valid(column, field.name)
     if column.type == field.type:
         return column, errors
     try:
@@ -42,18 +51,42 @@ def _fitted(column: pa.Array, field: pa.Field) -> tuple[pa.Array, pa.StructArray
         return values, cast_errors if errors is None else first_error([errors, cast_errors])
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def _valid_text(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray | None]:
-    """Text with every invalid UTF-8 value nulled: Arrow does not look when it reads, and other readers would stumble."""
+def _valid(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray | None]:
+    """A column with every invalid value (text that is no UTF-8) nulled: Arrow does not look when it reads, and other
+    readers would stumble."""
     try:
         column.validate(full=True)
     except pa.ArrowInvalid:
-        binary = column.cast(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())
-        return decode_utf8(binary, name=name, kind=column.type)
+        kind = column.type
+        if pa.types.is_dictionary(kind) and is_string(kind.value_type):
+            text, errors = decode_utf8(_bytes(column.dictionary_decode()), name=name, kind=kind.value_type)
+            return text.dictionary_encode().cast(kind), errors
+        if is_string(kind):
+            return decode_utf8(_bytes(column), name=name, kind=kind)
+        return _null_invalid(column, name)
     return column, None
+
+
+def is_string(kind: pa.DataType) -> bool:
+    """Whether a type is text, in any of Arrow's three layouts."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _bytes(text: pa.Array) -> pa.Array:
+    """Text as the bytes it claims to be of, unchecked."""
+    return text.cast(pa.binary_view() if pa.types.is_string_view(text.type) else pa.binary())
+
+
+def _null_invalid(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray]:
+    """A nested column with each value nulled that Arrow finds invalid, one by one."""
+    valid = np.ones(len(column), bool)
+    for index in range(len(column)):
+        try:
+            pa.concat_arrays([column.slice(index, 1)]).validate(full=True)
+        except pa.ArrowInvalid:
+            valid[index] = False
+    errors = spread_error(error=("invalid-utf8", f"column {name!r}: text inside the value is not UTF-8"), where=~valid)
+    return pc.if_else(pa.array(valid), column, pa.scalar(None, column.type)), errors
 
 
 def decode_utf8(column: pa.Array, *, name: str, kind: pa.DataType) -> tuple[pa.Array, pa.StructArray | None]:
@@ -94,18 +127,8 @@ def misfit(value: object, field: pa.Field) -> RowError | None:
     except UnicodeEncodeError:
         return ("invalid-utf8", f"column {field.name!r}: the text holds a lone surrogate, which is no character")
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        return ("wrong-type", f"column {field.name!r}: {_shown(value)} is no {field.type}")
+        return ("wrong-type", f"column {field.name!r}: {shown(value)} is no {field.type}")
     return None
-
-
-def fit_column(values: Sequence[object], field: pa.Field) -> tuple[pa.Array, pa.StructArray | None]:
-    """Python values as one Arrow column, in one go where all fit and one by one where not."""
-    try:
-        if all(_alike(value, field.type) for value in values):
-            return pa.array(values, field.type), None
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        pass
-    return _cast_each(values, field)
 
 
 def _alike(value: object, kind: pa.DataType) -> bool:
@@ -123,7 +146,8 @@ def _alike(value: object, kind: pa.DataType) -> bool:
     return True
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value as an error message quotes it."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

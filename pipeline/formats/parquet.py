@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, StorageError
 from pipeline.formats.conform import conform
-from pipeline.storage import filesystem
+from pipeline.storage import filesystem, passing
 
 BUFFER_BYTES = 4 * 1024 * 1024
 """Read ahead of each column; with it a row group is never held whole."""
@@ -27,25 +28,46 @@ def opened(uri: str) -> Iterator[pq.ParquetFile]:
             pq.ParquetFile(handle, pre_buffer=False, buffer_size=BUFFER_BYTES) as file,
         ):
             yield file
-    except FileNotFoundError as error:
-        raise SourceError(f"{uri}: the file is gone", reason="gone") from error
-    except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{uri}: {_first_line(error)}", reason="corrupt") from error
+    except SourceError:
+        raise
+    except Exception as error:
+        raise reading_error(uri, error) from error
 
 
-def describe(uri: str) -> tuple[int, pa.Schema, list[int]]:
-    """Rows, schema, and the rows of each row group, from the footer alone. Raises SourceError."""
+def reading_error(uri: str, error: Exception) -> Exception:
+    """What an exception while reading a file means: the file's own fault, or a store that is out of reach."""
+    if isinstance(error, FileNotFoundError):
+        return SourceError(f"{uri}: the file is gone", reason="gone")
+    if isinstance(error, pa.ArrowException) or (isinstance(error, OSError) and error.errno is None):
+        return SourceError(f"{uri}: {_first_line(error)}", reason="corrupt")
+    if passing(error):
+        return StorageError(f"reading {uri}: {type(error).__name__}: {error}", refused=False)
+    return SourceError(f"{uri}: {type(error).__name__}: {_first_line(error)}", reason="unreadable")
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a file says of itself without being read. bytes: of all its columns, decompressed."""
+
+    rows: int
+    bytes: int
+    schema: pa.Schema
+
+
+def describe(uri: str) -> Footer:
+    """The footer of a file. Raises SourceError."""
     with opened(uri) as file:
         metadata = file.metadata
-        return (
-            metadata.num_rows,
-            file.schema_arrow,
-            [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)],
-        )
+        size = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+        return Footer(rows=metadata.num_rows, bytes=size, schema=file.schema_arrow)
 
 
-def read_ranges(*, uri: str, ranges: Sequence[tuple[int, int]], schema: pa.Schema) -> Iterator[pa.Table]:
+def read_ranges(
+    *, uri: str, ranges: Sequence[tuple[int, int]], schema: pa.Schema, required: Sequence[str] = ()
+) -> Iterator[pa.Table]:
     """For each range [first, stop) of ascending row numbers its rows, in one pass over the row groups they lie in.
+
+    required: columns without which no row can be answered; a file that lacks one has it as the error of every row.
 
     Raises SourceError.
     """
@@ -68,7 +90,8 @@ def read_ranges(*, uri: str, ranges: Sequence[tuple[int, int]], schema: pa.Schem
                 pending.append(piece)
                 reached += piece.num_rows
             table = pa.concat_tables(pending) if pending else file.schema_arrow.empty_table()
-            yield conform(table, schema=schema, row=pa.array(range(first, stop), pa.int64()))
+            row = pa.array(range(first, stop), pa.int64())
+            yield conform(table, schema=schema, row=row, required=required)
 
 
 def _batches(

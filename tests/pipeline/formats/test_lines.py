@@ -13,7 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.errors import SourceError
-from pipeline.formats.lines import TEXT_SCHEMA, LineBlock, StreamBlock, json_rows, read_block, stream_blocks, text_rows
+from pipeline.formats.jsonl import json_rows
+from pipeline.formats.lines import TEXT_SCHEMA, LineBlock, StreamBlock, read_block, stream_blocks, text_rows
 from pipeline.shards import CutRule, cut_bytes
 from pipeline.storage import put
 from tests.pipeline.small import file_at, reasons, source_file

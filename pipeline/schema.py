@@ -1,0 +1,152 @@
+"""Input files in, the one schema of their columns out: Parquet's own, what JSON lines show, `text` for text lines."""
+
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import SpecError
+from pipeline.formats import jsonl, lines
+from pipeline.shards import SourceFile
+from pipeline.spec import InputSpec, arrow_type
+from pipeline.storage import filesystem
+
+SAMPLE_BYTES = 1 << 20
+"""Bytes of a JSON lines file that its schema is inferred from."""
+SAMPLE_FILES = 64
+"""JSON lines files that are sampled, spread over all of them."""
+READERS = 32
+
+
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """A schema without metadata and extension types: what a file claims of its columns beyond Arrow's own types is not run."""
+    return pa.schema([pa.field(field.name, _plain_type(field.type), field.nullable) for field in schema])
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    return _plain_type(kind.storage_type) if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def resolve_schema(
+    *, spec: InputSpec, files: Sequence[SourceFile], parquet_schemas: Mapping[str, pa.Schema]
+) -> pa.Schema:
+    """One schema for all files: Parquet's own, `input.schema` for JSON lines or what a sample of them shows, `text` for
+    text; columns in the order of first appearance. Raises SpecError where files disagree beyond Arrow's promotions."""
+    schemas = list(parquet_schemas.items())
+    if any(file.format == "text" for file in files):
+        schemas.append(("text files", lines.TEXT_SCHEMA))
+    json_files = [file for file in files if file.format == "jsonl"]
+    if json_files:
+        schemas.append(("JSON lines", _json_schema(spec, json_files)))
+    return _unified(schemas)
+
+
+def _unified(schemas: Iterable[tuple[str, pa.Schema]]) -> pa.Schema:
+    unified: pa.Schema | None = None
+    for where, schema in schemas:
+        if unified is None or unified.equals(schema):
+            unified = schema
+            continue
+        try:
+            unified = _merged(unified, schema)
+        except pa.ArrowException as error:
+            raise SpecError(
+                f"{where} has columns of other types than the files before it: {error}; annotate them apart"
+            ) from None
+    if unified is None:
+        raise SpecError("none of the input files has columns")
+    return pa.schema([pa.field(f.name, pa.string() if pa.types.is_null(f.type) else f.type) for f in unified])
+
+
+def _merged(one: pa.Schema, other: pa.Schema) -> pa.Schema:
+    """Both schemas by Arrow's promotions; a column that is a dictionary in one of them only is its values in both."""
+    for name in set(one.names) & set(other.names):
+        kinds = one.field(name).type, other.field(name).type
+        if kinds[0] != kinds[1] and any(pa.types.is_dictionary(kind) for kind in kinds):
+            one, other = _without_dictionary(one, name), _without_dictionary(other, name)
+    return pa.unify_schemas([one, other], promote_options="permissive")
+
+
+def _without_dictionary(schema: pa.Schema, name: str) -> pa.Schema:
+    field = schema.field(name)
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    return schema.set(schema.get_field_index(name), field.with_type(kind))
+
+
+def _json_schema(spec: InputSpec, files: Sequence[SourceFile]) -> pa.Schema:
+    if spec.fields is not None:
+        return pa.schema([pa.field(name, arrow_type(kind)) for name, kind in spec.fields.items()])
+    step = max(1, len(files) // SAMPLE_FILES)
+    with ThreadPoolExecutor(READERS) as pool:
+        samples = list(pool.map(_sample, files[::step]))
+    values: dict[str, list[object]] = {}
+    for record in (record for sample in samples for record in sample):
+        for name, value in record.items():
+            if _is_text(name):
+                values.setdefault(name, []).append(value)
+    kinds = {name: _inferred(column) for name, column in values.items()}
+    fields = [pa.field(name, kind) for name, kind in kinds.items() if kind is not None]
+    if not fields:
+        raise SpecError(
+            f"the JSON lines, such as {files[0].uri}, hold no object to infer columns from; say input.schema"
+        )
+    return pa.schema(fields)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a JSON key is made of characters; a lone surrogate is none, and no Arrow column can have it in its name."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _sample(file: SourceFile) -> list[dict[str, object]]:
+    """The records in the first bytes of a file."""
+    fs, path = filesystem(file.uri)
+    try:
+        with fs.open(path, "rb", compression=None if file.compression == "none" else file.compression) as stream:
+            head = stream.read(SAMPLE_BYTES)
+    except (OSError, EOFError, zlib.error):
+        return []  # the shard that reads it says what is wrong with it
+    whole = head.rpartition(b"\n")[0] if len(head) == SAMPLE_BYTES else head
+    records = (jsonl.parse_line(line)[0] for line in whole.removeprefix(b"\xef\xbb\xbf").splitlines() if line.strip())
+    return [dict(record) for record in records]
+
+
+def _inferred(column: Sequence[object]) -> pa.DataType | None:
+    """The type of most of the values; whole numbers among fractions are fractions, and nothing but nulls is text. None for
+    objects that never have a field: there is nothing to carry, and Parquet has no type for them."""
+    given = [value for value in column if value is not None]
+    if not given:
+        return pa.string()
+    commonest = Counter(_kind(value) for value in given).most_common(1)[0][0]
+    try:
+        kind = _with_fields(pa.infer_type([value for value in given if _kind(value) == commonest]))
+    except (pa.ArrowException, TypeError, ValueError):
+        return pa.string()
+    return pa.string() if kind is not None and pa.types.is_null(kind) else kind
+
+
+def _with_fields(kind: pa.DataType) -> pa.DataType | None:
+    """A type without the objects in it that have no fields."""
+    if pa.types.is_struct(kind):
+        inner: list[tuple[str, Any]] = [(field.name, _with_fields(field.type)) for field in kind]
+        kept = [
+            pa.field(name, pa.string() if pa.types.is_null(type_) else type_)
+            for name, type_ in inner
+            if type_ is not None
+        ]
+        return pa.struct(kept) if kept else None
+    if pa.types.is_list(kind):
+        item = _with_fields(kind.value_type)
+        return None if item is None else pa.list_(pa.string() if pa.types.is_null(item) else item)
+    return kind
+
+
+def _kind(value: object) -> str:
+    return "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
