@@ -14,9 +14,12 @@ from models.checkpoint import Checkpoint
 from models.tokenizer import load_tokenizer
 from pipeline.errors import SpecError
 from pipeline.formats.conform import absent_column, decode_utf8, is_blank
-from pipeline.rows import EMPTY, first_error, spread_error
+from pipeline.rows import EMPTY, RowError, first_error, spread_error
 from pipeline.spec import JobSpec
 from pipeline.tasks.task import ModelFacts, Part
+
+CONTROL = r"[\x00-\x08\x0e-\x1f\x7f]"
+"""Characters that no text has unless it was read wrongly; tab, line ends, vertical tab and form feed are no such."""
 
 
 def model_facts(spec: JobSpec) -> ModelFacts:
@@ -78,24 +81,44 @@ def checked_parts(rows: pa.Table, *, spec: JobSpec) -> tuple[dict[str, pa.Array]
         if errors is not None:
             found.append(errors)
         parts[part.name] = values
-        found += _part_errors(values, part, first=number == 0, column=column, limit=spec.limits.text_bytes)
+        found += _part_errors(values, part, first=number == 0, column=column, spec=spec)
     return parts, first_error(found)
 
 
-def _part_errors(values: pa.Array, part: Part, *, first: bool, column: str, limit: int) -> list[pa.StructArray]:
+def _part_errors(values: pa.Array, part: Part, *, first: bool, column: str, spec: JobSpec) -> list[pa.StructArray]:
+    """What is wrong with a part's values, row by row, the gravest first."""
+    missing = (EMPTY, f"column {column!r} is null or blank") if first else _missing(part, column)
     if part.kind == "texts":
-        return [spread_error(error=(f"missing-{part.name}", f"column {column!r} is null"), where=_nulls(values))]
-    if first:
-        absent = spread_error(error=(EMPTY, f"column {column!r} is null or blank"), where=is_blank(values))
-    elif part.required:
-        absent = spread_error(
-            error=(f"missing-{part.name}", f"column {column!r} is null or blank"), where=is_blank(values)
-        )
+        lengths = pc.fill_null(values.value_lengths(), 0).to_numpy(zero_copy_only=False)
+        absent = lengths == 0 if first else _nulls(values)
+        texts, owner = values.flatten(), pc.list_parent_indices(values).to_numpy()
     else:
-        absent = spread_error(error=(f"missing-{part.name}", f"column {column!r} is null"), where=_nulls(values))
-    long = pc.fill_null(pc.greater(pc.binary_length(values), limit), False).to_numpy(zero_copy_only=False)
-    message = f"column {column!r} is longer than limits.text_bytes ({limit})"
-    return [absent, spread_error(error=("too-large", message), where=np.asarray(long, bool))]
+        absent = is_blank(values) if first or part.required else _nulls(values)
+        texts, owner = values, np.arange(len(values))
+    sizes = pc.fill_null(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False)
+    large = np.bincount(owner, weights=sizes, minlength=len(values)) > spec.limits.text_bytes
+    found = [
+        spread_error(error=missing, where=np.asarray(absent, bool)),
+        spread_error(
+            error=("too-large", f"column {column!r} is longer than limits.text_bytes ({spec.limits.text_bytes})"),
+            where=large,
+        ),
+    ]
+    if spec.input.control_characters == "error":
+        controlled = np.zeros(len(values), bool)
+        controlled[
+            owner[pc.fill_null(pc.match_substring_regex(texts, CONTROL), False).to_numpy(zero_copy_only=False)]
+        ] = True
+        message = (
+            f"column {column!r} holds control characters; input.control_characters: keep reads them like any other"
+        )
+        found.append(spread_error(error=("control-characters", message), where=controlled))
+    return found
+
+
+def _missing(part: Part, column: str) -> RowError:
+    blank = " or blank" if part.required and part.kind == "text" else ""
+    return (f"missing-{part.name}", f"column {column!r} is null{blank}")
 
 
 def _nulls(values: pa.Array) -> np.ndarray:
@@ -111,8 +134,26 @@ def _plain(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray | None
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return decode_utf8(column, name=name, kind=pa.large_string())
     if is_texts(kind):
-        return column.cast(pa.large_list(pa.large_string())), None
+        return _plain_lists(column, name)
     return column.cast(pa.large_string()), None
+
+
+def _plain_lists(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray | None]:
+    """Lists of text as lists of large_string; a row with a value that is not UTF-8 has an error."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0)
+    offsets = np.concatenate([[0], np.cumsum(lengths.to_numpy(zero_copy_only=False), dtype=np.int64)])
+    child = column.flatten()
+    if pa.types.is_string(child.type) or pa.types.is_large_string(child.type):
+        child = child.cast(pa.large_binary() if pa.types.is_large_string(child.type) else pa.binary())
+    texts, faults = _plain(child, name)
+    lists = pa.LargeListArray.from_arrays(pa.array(offsets), texts, mask=pa.array(_nulls(column)))
+    if faults is None or faults.null_count == len(faults):
+        return lists, None
+    bad = np.flatnonzero(faults.is_valid().to_numpy(zero_copy_only=False))
+    rows, place = np.unique(np.searchsorted(offsets, bad, side="right") - 1, return_index=True)
+    source = np.full(len(column), -1)
+    source[rows] = bad[place]
+    return lists, faults.take(pa.array(source, mask=source < 0))
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -153,11 +194,15 @@ def distinct(parts: Mapping[str, pa.Array]) -> tuple[dict[str, pa.Array], np.nda
 def _codes(part: pa.Array) -> np.ndarray:
     """A number a value, equal for equal values."""
     if pa.types.is_large_list(part.type):
-        keys: dict[object, int] = {}
-        return np.array([keys.setdefault(_key(value), len(keys)) for value in part.to_pylist()], np.int64)
+        part = _as_bytes(part)
     codes = pc.fill_null(part.dictionary_encode().indices, -1)
     return np.asarray(codes.to_numpy(zero_copy_only=False), np.int64)
 
 
-def _key(value: list[str | None] | None) -> object:
-    return None if value is None else tuple(value)
+def _as_bytes(lists: pa.Array) -> pa.LargeBinaryArray:
+    """Lists of text as the bytes of their values' numbers: equal for equal lists."""
+    codes = _codes(lists.flatten())
+    lengths = pc.fill_null(lists.value_lengths(), 0).to_numpy(zero_copy_only=False)
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]) * codes.itemsize
+    buffers = [lists.is_valid().buffers()[1], pa.py_buffer(offsets.astype(np.int64)), pa.py_buffer(codes)]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(lists), buffers)

@@ -69,6 +69,9 @@ class InputSpec(_Section):
     """How files are read; auto goes by the suffix (.parquet, .jsonl, .ndjson, .txt, and .gz behind the last two)."""
     columns: dict[str, str] = {}
     """Which column plays which part of the task, such as {text: body}; a part that is not named is the column of its name."""
+    control_characters: Literal["error", "keep"] = "error"
+    """A text with control characters (NUL, escape and the like; not tabs, line ends and form feeds) has most likely been read
+    wrongly: an error of its row. keep reads it like any other."""
     keep: list[str] | None = None
     """Input columns that are carried to the output, in this order; all of them when absent."""
     fields: dict[str, str] | None = Field(default=None, alias="schema")
