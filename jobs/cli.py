@@ -6,6 +6,7 @@ import typer
 from rich.console import Console
 
 from jobs.annotate import annotate
+from jobs.convert import convert
 from jobs.demo import demo
 from jobs.plan import plan
 from jobs.status import status
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for verb in (annotate, plan, status, demo):
+for verb in (annotate, plan, status, convert, demo):
     app.command()(verb)
 
 

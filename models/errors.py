@@ -2,7 +2,8 @@
 
 PrelnError                  everything that a changed command, spec, file or checkpoint can mend
 └── CheckpointError         a checkpoint that is missing, incomplete, of another size, or in a format that is refused
-    └── MismatchError       tensors of another size than the model's (a RuntimeError too, as in the reference)
+    ├── MismatchError       tensors of another size than the model's (a RuntimeError too, as in the reference)
+    └── ConversionError     a checkpoint that can't be converted whole (models.convert)
 
 Wrong arguments of the model classes are plain `ValueError`s, as in the reference implementation.
 """

@@ -28,13 +28,28 @@ PickleOpener = Callable[[AbstractFileSystem, Sequence[str]], Mapping[str, AnyArr
 
 
 @dataclass(frozen=True, eq=False)
-class WeightFiles:
-    """Tensors of one folder. tensors: neutral name -> shape and type; read: arrays of the named ones, one at a time."""
+class StoredWeights:
+    """Tensors of one folder as its files name and lay them out; foreign: whose names those are, None for torch's."""
 
     system: AbstractFileSystem
     paths: tuple[str, ...]
     tensors: Mapping[str, TensorInfo]
     read: Reader
+    foreign: ForeignFormat | None
+
+
+@dataclass(frozen=True, eq=False)
+class WeightFiles:
+    """Tensors of one folder. tensors: neutral name -> shape and type; read: arrays of the named ones, one at a time.
+
+    stored_names: neutral name -> the file's own.
+    """
+
+    system: AbstractFileSystem
+    paths: tuple[str, ...]
+    tensors: Mapping[str, TensorInfo]
+    read: Reader
+    stored_names: Mapping[str, str]
 
 
 def open_weights(*, url: str, names: set[str], pickle: PickleOpener | None = None) -> WeightFiles:
@@ -42,11 +57,33 @@ def open_weights(*, url: str, names: set[str], pickle: PickleOpener | None = Non
 
     names: the folder's files. Raises CheckpointError where there are none, naming what was found.
     """
+    stored = stored_weights(url=url, names=names, pickle=pickle)
+    try:
+        places = _places(list(stored.tensors), stored.foreign)
+    except ValueError as error:
+        raise CheckpointError(f"{url}: {error}") from None
+
+    def read(names: Sequence[str]) -> Iterator[tuple[str, AnyArray]]:
+        wanted = {places[name].name: name for name in names}
+        for real, array in stored.read(list(wanted)):
+            yield wanted[real], array.T if places[wanted[real]].transposed else array
+
+    return WeightFiles(
+        system=stored.system,
+        paths=stored.paths,
+        tensors=_shapes(stored.tensors, places),
+        read=read,
+        stored_names={name: place.name for name, place in places.items()},
+    )
+
+
+def stored_weights(*, url: str, names: set[str], pickle: PickleOpener | None = None) -> StoredWeights:
+    """What open_weights reads, before it is renamed."""
     system, folder = fsspec.core.url_to_fs(url)
     try:
         if WEIGHTS_NAME in names or INDEX_NAME in names:
             files = [WEIGHTS_NAME] if WEIGHTS_NAME in names else shard_files(url=url, index=INDEX_NAME, names=names)
-            return _open_safetensors(system, [f"{folder}/{file}" for file in files])
+            return _stored_safetensors(system, [f"{folder}/{file}" for file in files])
         has_pickle = PICKLE_NAME in names or PICKLE_INDEX_NAME in names
         if has_pickle and pickle is not None:
             files = (
@@ -55,7 +92,7 @@ def open_weights(*, url: str, names: set[str], pickle: PickleOpener | None = Non
             paths = [f"{folder}/{file}" for file in files]
             return _in_memory(system, paths, pickle(system, paths), None)
         if H5_NAME in names:
-            return _open_h5(system, f"{folder}/{H5_NAME}")
+            return _stored_h5(system, f"{folder}/{H5_NAME}")
         if MSGPACK_NAME in names:
             path = f"{folder}/{MSGPACK_NAME}"
             return _in_memory(system, [path], read_msgpack(system=system, path=path), "flax")
@@ -86,7 +123,7 @@ def shard_files(*, url: str, index: str, names: set[str]) -> list[str]:
     return files
 
 
-def _open_safetensors(system: AbstractFileSystem, paths: list[str]) -> WeightFiles:
+def _stored_safetensors(system: AbstractFileSystem, paths: list[str]) -> StoredWeights:
     tensors: dict[str, TensorInfo] = {}
     stored_format = "pt"
     for path in paths:
@@ -98,43 +135,34 @@ def _open_safetensors(system: AbstractFileSystem, paths: list[str]) -> WeightFil
         foreign = "tf"
     elif stored_format == "flax":
         foreign = "flax"
-    places = _places(list(tensors), foreign)
 
     def read(names: Sequence[str]) -> Iterator[tuple[str, AnyArray]]:
-        wanted = {name: tensors[places[name].name] for name in names}
-        for name, array in read_tensors(system=system, tensors=wanted):
-            yield name, array.T if places[name].transposed else array
+        return read_tensors(system=system, tensors={name: tensors[name] for name in names})
 
-    return WeightFiles(system=system, paths=tuple(paths), tensors=_shapes(tensors, places), read=read)
+    return StoredWeights(system=system, paths=tuple(paths), tensors=tensors, read=read, foreign=foreign)
 
 
-def _open_h5(system: AbstractFileSystem, path: str) -> WeightFiles:
+def _stored_h5(system: AbstractFileSystem, path: str) -> StoredWeights:
     tensors = read_h5_header(system=system, path=path)
-    places = _places(list(tensors), "tf")
 
     def read(names: Sequence[str]) -> Iterator[tuple[str, AnyArray]]:
-        wanted = {name: tensors[places[name].name] for name in names}
-        for name, array in read_h5_tensors(system=system, path=path, tensors=wanted):
-            yield name, array.T if places[name].transposed else array
+        return read_h5_tensors(system=system, path=path, tensors={name: tensors[name] for name in names})
 
-    return WeightFiles(system=system, paths=(path,), tensors=_shapes(tensors, places), read=read)
+    return StoredWeights(system=system, paths=(path,), tensors=tensors, read=read, foreign="tf")
 
 
 def _in_memory(
     system: AbstractFileSystem, paths: list[str], arrays: Mapping[str, AnyArray], foreign: ForeignFormat | None
-) -> WeightFiles:
-    places = _places(list(arrays), foreign)
+) -> StoredWeights:
     tensors = {
         name: TensorInfo(path=paths[0], start=0, stop=array.nbytes, shape=array.shape, dtype=array.dtype)
         for name, array in arrays.items()
     }
 
     def read(names: Sequence[str]) -> Iterator[tuple[str, AnyArray]]:
-        for name in names:
-            array = arrays[places[name].name]
-            yield name, array.T if places[name].transposed else array
+        return ((name, arrays[name]) for name in names)
 
-    return WeightFiles(system=system, paths=tuple(paths), tensors=_shapes(tensors, places), read=read)
+    return StoredWeights(system=system, paths=tuple(paths), tensors=tensors, read=read, foreign=foreign)
 
 
 @dataclass(frozen=True)

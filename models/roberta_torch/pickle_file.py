@@ -12,7 +12,7 @@ from fsspec.spec import AbstractFileSystem
 from torch import Tensor
 
 from models.errors import CheckpointError
-from models.roberta_torch.weights import to_numpy
+from models.roberta_torch.weights import dtype_of, to_numpy, to_tensor
 from models.safetensors_file import AnyArray
 
 
@@ -36,3 +36,9 @@ def write_pickle(*, system: AbstractFileSystem, path: str, state: Mapping[str, T
     stream = io.BytesIO()
     torch.save({name: tensor.detach().cpu() for name, tensor in state.items()}, stream)
     system.pipe_file(path, stream.getvalue())
+
+
+def write_arrays(*, system: AbstractFileSystem, path: str, arrays: Mapping[str, AnyArray]) -> None:
+    """The same from NumPy arrays, each in its own type."""
+    state = {name: to_tensor(array, dtype=dtype_of(array.dtype.name)) for name, array in arrays.items()}
+    write_pickle(system=system, path=path, state=state)
