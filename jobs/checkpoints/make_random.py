@@ -1,10 +1,13 @@
 """The embedded sample and a seed in, `random-tiny/` out: a small classifier that knows nothing, with its tokenizer.
 
 For trying the pipeline and for tests. `python -m jobs.checkpoints.make_random` writes the committed folder again, byte
-for byte; no framework is imported. Tensor names and shapes are those of `models.tensors`.
+for byte; with a head and a folder it writes a checkpoint of that head there. No framework is imported. Tensor names and
+shapes are those of `models.tensors`.
 """
 
+import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,20 +37,26 @@ PAD_ID = FIRST_TOKENS.index("<pad>")
 EMBEDDING_SPREAD = 0.5
 WEIGHT_SPREAD = 2.0  # over the square root of the inputs
 LABELS = ("random-0", "random-1", "random-2", "random-3")
+TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+"""Labels of a random token classifier."""
 
 
-def main() -> None:
-    """Write the committed folder again."""
-    make_random(folder=FOLDER)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the committed folder again, or a checkpoint of another head to another folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--head", choices=sorted(ARCHITECTURES), default=HEAD)
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    options = parser.parse_args(arguments)
+    make_random(folder=options.folder, head=options.head)
 
 
-def make_random(*, folder: Path) -> None:
+def make_random(*, folder: Path, head: Head = HEAD) -> None:
     """Write config.json, model.safetensors and the tokenizer's files to `folder`."""
-    config = random_config()
+    config = random_config(head=head)
     write_checkpoint(
         url=str(folder),
         config=config,
-        tensors=random_tensors(config=config),
+        tensors=random_tensors(config=config, head=head),
         tokenizer_files=tokenizer_files(texts=sample_texts()),
     )
 
@@ -59,8 +68,9 @@ def sample_texts() -> list[str]:
     return [*parquet, *jsonl, *(SAMPLE / "texts.txt").read_text(encoding="utf-8").splitlines()]
 
 
-def random_config() -> RobertaPreLayerNormConfig:
-    """Two layers of width 64 and four labels named so that nobody takes them for knowledge."""
+def random_config(*, head: Head = HEAD) -> RobertaPreLayerNormConfig:
+    """Two layers of width 64 and, for a classifier, four labels named so that nobody takes them for knowledge."""
+    labels = {"sequence-classification": LABELS, "token-classification": TAGS}.get(head)
     return RobertaPreLayerNormConfig(
         vocab_size=VOCABULARY,
         hidden_size=64,
@@ -72,17 +82,18 @@ def random_config() -> RobertaPreLayerNormConfig:
         type_vocab_size=1,
         layer_norm_eps=1e-5,
         pad_token_id=PAD_ID,
-        id2label=dict(enumerate(LABELS)),
+        id2label=None if labels is None else dict(enumerate(labels)),
         dtype="float32",
-        architectures=[ARCHITECTURES[HEAD]],
+        architectures=[ARCHITECTURES[head]],
+        is_decoder=head == "causal-lm",
     )
 
 
-def random_tensors(*, config: RobertaPreLayerNormConfig) -> dict[str, npt.NDArray[np.float32]]:
-    """A seeded tensor for every name that the classifier's checkpoint has."""
+def random_tensors(*, config: RobertaPreLayerNormConfig, head: Head = HEAD) -> dict[str, npt.NDArray[np.float32]]:
+    """A seeded tensor for every name that a checkpoint of this head has."""
     # RandomState rather than default_rng: its stream is promised to stay the same in every NumPy.
     random = np.random.RandomState(SEED)
-    shapes = expected_tensors(config=config, head=HEAD)
+    shapes = expected_tensors(config=config, head=head)
     return {name: _random_tensor(random=random, name=name, shape=shape) for name, shape in shapes.items()}
 
 
