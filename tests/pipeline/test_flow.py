@@ -17,6 +17,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from models.boundary import Ask, FlatModel, Tokens
 from models.load import load
@@ -179,6 +180,7 @@ def test_answers_are_those_of_the_model_called_directly(
 ) -> None:
     spec, *_ = annotated
     table = s3_dataset(spec.output.url).to_pandas()
+    torch.set_num_threads(1)  # a second thread costs more than it brings with this little work
     model = load(checkpoint=classifier, framework="torch", heads=["sequence-classification"], dtype="float32")
     ids = ids_of(classifier, table["text"].tolist(), MAX_LENGTH)
     order = np.argsort([len(tokens) for tokens in ids])
