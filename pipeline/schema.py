@@ -23,11 +23,25 @@ READERS = 32
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
     """A schema without metadata and extension types: what a file claims of its columns beyond Arrow's own types is not run."""
-    return pa.schema([pa.field(field.name, _plain_type(field.type), field.nullable) for field in schema])
+    return pa.schema([_plain_field(field) for field in schema])
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
-    return _plain_type(kind.storage_type) if isinstance(kind, pa.BaseExtensionType) else kind
+    if isinstance(kind, pa.BaseExtensionType):
+        return _plain_type(kind.storage_type)
+    if pa.types.is_struct(kind):
+        return pa.struct([_plain_field(field) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(_plain_field(kind.value_field))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_plain_field(kind.value_field))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_plain_field(kind.value_field), kind.list_size)
+    return kind
+
+
+def _plain_field(field: pa.Field) -> pa.Field:
+    return pa.field(field.name, _plain_type(field.type), field.nullable)
 
 
 def resolve_schema(
