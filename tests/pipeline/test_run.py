@@ -1,0 +1,244 @@
+"""Receipts, plans and objects in; proof of when a run stops, what it keeps and deletes, and when it may say done, out."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import ledger
+from pipeline.bundle import ShardTables
+from pipeline.job import FrozenJob, freeze
+from pipeline.plan import Plan, make_plan
+from pipeline.rows import error_array
+from pipeline.run import Tally, close, consume, record_of, report_of, settle
+from pipeline.shards import CutRule, Shard
+from pipeline.sink import DATA, Receipt, write_shard
+from pipeline.status import read_status
+from pipeline.storage import canonical, names
+from tests.pipeline.small import frozen_job, spec
+
+
+class Nobody:
+    """A watcher that looks away."""
+
+    def planned(self, job: FrozenJob, plan: Plan) -> None:
+        """The plan stands."""
+
+    def committed(self, receipt: Receipt) -> None:
+        """A shard is done."""
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> FrozenJob:
+    output = canonical(str(tmp_path / "out"))
+    limits = {"error_rows": 4, "error_share": 0.5}
+    given = frozen_job(
+        job=spec(source=str(tmp_path / "in"), output=output, limits=limits), cut=CutRule(rows=4, bytes=10_000)
+    )
+    return freeze(given)
+
+
+def parquet(folder: Path, name: str = "a.parquet", *, rows: int = 10) -> Path:
+    path = folder / "in" / name
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(pa.table({"n": pa.array([0] * rows, pa.int8())}), path)
+    later = time.time() + rows  # a version of its own
+    os.utime(path, (later, later))
+    return path
+
+
+def planned(job: FrozenJob) -> Plan:
+    plan = make_plan(job=job, spec=job.spec)
+    if plan.changes:
+        ledger.withdraw_success(job.output)
+        name = ledger.write_plan(job.output, run=ledger.new_run_id(), files=plan.changes)
+        return make_plan(job=job, spec=job.spec) if name else plan
+    return plan
+
+
+def write(job: FrozenJob, shard: Shard, *, bad: int = 0, empty: int = 0) -> Receipt:
+    rows = shard.stop - shard.first
+    errors = error_array([("nan", "why")] * bad + [("empty", "why")] * empty + [None] * (rows - bad - empty))
+    table = pa.table({"truncated": [False] * rows, "error": errors})
+    return write_shard(ShardTables(shard=shard), table, output=job.output, prefix="", provenance={})
+
+
+def shards_of(plan: Plan) -> list[Shard]:
+    return [item for item in plan.work if isinstance(item, Shard)]
+
+
+def receipt(shard: Shard, *, rows: int = 4, **errors: int) -> Receipt:
+    return Receipt(shard=shard, state="done", rows=rows, errors=errors, facts={"tokens": 7.0, "encode_s": 0.5})
+
+
+def done(job: FrozenJob, plan: Plan, *receipts: Receipt) -> str:
+    """The state that a run ends in."""
+    tally = Tally()
+    for each in receipts:
+        tally.add(each)
+    settled = settle(job=job, tally=tally, run=ledger.new_run_id())
+    return close(job=job, plan=plan, settled=settled, accept_failed=False)
+
+
+def objects(job: FrozenJob) -> set[str]:
+    return set(names(f"{job.output}/{DATA}"))
+
+
+def test_a_run_stops_when_bad_rows_pass_both_limits(tmp_path: Path, job: FrozenJob) -> None:
+    parquet(tmp_path, rows=40)
+    plan = planned(job)
+    seen: list[int] = []
+
+    def receipts() -> Iterator[Receipt]:
+        for number, shard in enumerate(shards_of(plan)):
+            seen.append(number)
+            yield receipt(shard, nan=2)
+
+    tally = Tally()
+    assert consume(receipts(), tally=tally, plan=plan, job=job, watcher=Nobody())
+    assert len(seen) == 10, "half of the rows may be bad, and half of them are"
+    seen.clear()
+    bad = (receipt(shard, nan=3) for shard in shards_of(plan) if not seen.append(0))  # type: ignore[func-returns-value]
+    assert not consume(bad, tally=Tally(), plan=plan, job=job, watcher=Nobody())
+    assert len(seen) == 2, "four bad rows are always tolerated, the sixth of eight is too many"
+
+
+def test_empty_texts_never_stop_a_run(tmp_path: Path, job: FrozenJob) -> None:
+    parquet(tmp_path, rows=40)
+    plan = planned(job)
+    receipts = iter([receipt(shard, empty=4) for shard in shards_of(plan)])
+    assert consume(receipts, tally=Tally(), plan=plan, job=job, watcher=Nobody())
+
+
+def test_bad_rows_of_earlier_runs_count(tmp_path: Path, job: FrozenJob) -> None:
+    parquet(tmp_path, rows=40)
+    first = planned(job)
+    done(job, first, *[write(job, shard, bad=2) for shard in shards_of(first)[:2]])
+    plan = planned(job)
+    rest = iter([receipt(shards_of(plan)[0], nan=1)])
+    assert consume(rest, tally=Tally(), plan=plan, job=job, watcher=Nobody())
+    rest = iter([receipt(shards_of(plan)[0], nan=3)])
+    assert not consume(rest, tally=Tally(), plan=plan, job=job, watcher=Nobody())
+
+
+def test_a_run_is_done_when_all_that_was_planned_is_there(tmp_path: Path, job: FrozenJob) -> None:
+    parquet(tmp_path)
+    plan = planned(job)
+    first, *rest = shards_of(plan)
+    assert done(job, plan, write(job, first, bad=1)) == "failed-shards"
+    assert ledger.read_success(job.output) is None
+    assert done(job, planned(job), *[write(job, shard, empty=1) for shard in rest]) == "done"
+    success = ledger.read_success(job.output)
+    assert success is not None
+    assert (success.files, success.shards, success.rows, success.error_rows) == (1, 3, 10, 1)
+    assert success.plan == plan.name
+    assert read_status(job.output).complete
+
+
+def test_a_run_that_finds_nothing_to_do_touches_nothing(tmp_path: Path, job: FrozenJob) -> None:
+    parquet(tmp_path)
+    plan = planned(job)
+    done(job, plan, *[write(job, shard) for shard in shards_of(plan)])
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    assert done(job, planned(job)) == "done"
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+
+
+def test_a_changed_file_keeps_its_old_rows_until_all_new_ones_are_there(tmp_path: Path, job: FrozenJob) -> None:
+    parquet(tmp_path)
+    plan = planned(job)
+    old = {shard.key for shard in shards_of(plan)}
+    done(job, plan, *[write(job, shard) for shard in shards_of(plan)])
+    parquet(tmp_path, rows=7)
+    plan = planned(job)
+    first, second = shards_of(plan)
+    assert ledger.read_success(job.output) is None, "_SUCCESS speaks of the newest plan or not at all"
+    assert done(job, plan, write(job, first)) == "failed-shards"
+    assert objects(job) == old | {first.key}
+    assert done(job, planned(job), write(job, second)) == "done"
+    assert objects(job) == {first.key, second.key}
+    assert set(ledger.read_manifest(job.output)[1]) == {first.key, second.key}
+
+
+def test_a_file_that_was_deleted_keeps_its_rows(tmp_path: Path, job: FrozenJob) -> None:
+    path = parquet(tmp_path)
+    parquet(tmp_path, "b.parquet", rows=4)
+    plan = planned(job)
+    done(job, plan, *[write(job, shard) for shard in shards_of(plan)])
+    before = objects(job)
+    path.unlink()
+    assert done(job, planned(job)) == "done"
+    assert objects(job) == before
+
+
+def test_objects_of_somebody_else_are_neither_counted_nor_deleted(tmp_path: Path, job: FrozenJob) -> None:
+    parquet(tmp_path)
+    plan = planned(job)
+    receipts = [write(job, shard) for shard in shards_of(plan)]
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "out" / DATA / "foreign.parquet")
+    assert done(job, plan, *receipts) == "done"
+    assert "foreign.parquet" in objects(job)
+    success = ledger.read_success(job.output)
+    assert success is not None
+    assert success.shards == 3
+
+
+def test_a_failed_file_is_named_and_the_user_may_accept_it(tmp_path: Path, job: FrozenJob) -> None:
+    parquet(tmp_path)
+    plan = planned(job)
+    first, *_ = shards_of(plan)
+    tally = Tally()
+    tally.add(Receipt(shard=first, state="failed", reason="gone", message=f"{first.file.uri}: the file is gone"))
+    settled = settle(job=job, tally=tally, run=ledger.new_run_id())
+    assert settled.failures == [f"{first.file.uri}: the file is gone"]
+    assert close(job=job, plan=plan, settled=settled, accept_failed=False) == "failed-shards"
+    assert close(job=job, plan=plan, settled=settled, accept_failed=True) == "done"
+    success = ledger.read_success(job.output)
+    assert success is not None
+    assert success.accepted_failures == (f"{first.file.uri}: the file is gone",)
+
+
+def test_what_an_interrupted_run_left_without_a_manifest_is_counted_by_the_next(tmp_path: Path, job: FrozenJob) -> None:
+    parquet(tmp_path)
+    plan = planned(job)
+    first, *rest = shards_of(plan)
+    write(job, first, bad=2)  # and then the driver was killed
+    plan = planned(job)
+    assert shards_of(plan) == rest
+    assert done(job, plan, *[write(job, shard) for shard in rest]) == "done"
+    rows, bad, _ = ledger.totals(ledger.read_manifest(job.output)[1].values())
+    assert (rows, bad) == (10, 2)
+
+
+def test_the_record_of_a_run_says_what_it_did(tmp_path: Path, job: FrozenJob) -> None:
+    parquet(tmp_path)
+    plan = planned(job)
+    tally = Tally()
+    for shard in shards_of(plan):
+        write(job, shard)
+        tally.add(receipt(shard, nan=1, empty=1))
+    settled = settle(job=job, tally=tally, run="r")
+    report = report_of(state="done", job=job, plan=plan, tally=tally, settled=settled, seconds=2.0)
+    record = record_of(report)
+    assert (record["state"], record["rows"], record["shards"]) == ("done", 12, 3)
+    assert record["errors"] == {"empty": 3, "nan": 3}
+    assert (record["tokens"], record["rows_per_second"]) == (21, 6.0)
+    assert record["stage_seconds"] == {"encode_s": 1.5}
+    assert {"preln", "python", "pyarrow"} <= set(record["versions"])
+
+
+def test_the_status_of_a_folder_counts_what_is_done_missing_and_failed(tmp_path: Path, job: FrozenJob) -> None:
+    parquet(tmp_path)
+    (tmp_path / "in" / "bad.parquet").write_bytes(b"no Parquet")
+    plan = planned(job)
+    done(job, plan, write(job, shards_of(plan)[0], bad=1))
+    found = read_status(job.output)
+    assert (found.files, found.done, found.missing, found.open_files) == (2, 1, 2, 0)
+    assert (found.rows, dict(found.errors)) == (4, {"nan": 1})
+    assert len(found.failed) == 1
+    assert "bad.parquet" in found.failed[0]
+    assert not found.complete
