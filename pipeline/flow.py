@@ -116,6 +116,7 @@ def the_flow(*, job: FrozenJob, work: Sequence[Work], placement: Placement, orde
         rule=job.cut,
         fingerprint=job.fingerprint,
         line_bytes=job.spec.limits.line_bytes,
+        delimiter=job.spec.input.delimiter,
     )
     stages = Stages(spec=job.spec, schema=job.schema, provenance=provenance(job))
     pool = ActorPoolStrategy(min_size=placement.smallest, max_size=placement.largest)

@@ -8,21 +8,26 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from pipeline.errors import SourceError, SpecError
-from pipeline.formats import parquet
+from pipeline.formats import arrow_ipc, parquet
 from pipeline.schema import plain_schema
-from pipeline.shards import Compression, Format, SourceFile
+from pipeline.shards import COLUMNAR, Compression, Format, SourceFile
 from pipeline.spec import InputSpec
 from pipeline.storage import FileInfo, find
 
 SUFFIXES: dict[str, Format] = {
     "parquet": "parquet",
     "pq": "parquet",
+    "arrow": "arrow",
+    "feather": "arrow",
+    "ipc": "arrow",
+    "csv": "csv",
+    "tsv": "tsv",
     "jsonl": "jsonl",
     "ndjson": "jsonl",
     "txt": "text",
     "text": "text",
 }
-COMPRESSIONS: dict[str, Compression] = {"gz": "gzip", "gzip": "gzip"}
+COMPRESSIONS: dict[str, Compression] = {"gz": "gzip", "gzip": "gzip", "zst": "zstd", "zstd": "zstd"}
 
 RESERVED = ("__row__", "__error__")
 """Names that rows carry inside the flow."""
@@ -34,7 +39,7 @@ READERS = 32
 class Described:
     """A file as far as it can be known without reading it.
 
-    rows, bytes (decompressed), schema: of Parquet, else None. failure: why it can't be read.
+    rows, bytes (decompressed), schema: of Parquet and Arrow, else None. failure: why it can't be read.
     """
 
     file: SourceFile
@@ -72,7 +77,8 @@ def list_files(spec: InputSpec, *, output: str) -> Listing:
     if not files:
         raise SpecError(
             f"input.urls: of {len(ignored)} files found, such as {ignored[0]}, none has a suffix that is known "
-            f"({', '.join('.' + suffix for suffix in SUFFIXES)}; .gz behind lines); say input.format"
+            f"({', '.join('.' + suffix for suffix in SUFFIXES)}; .gz or .zst behind text, JSON lines and CSV); say "
+            "input.format"
         )
     return Listing(files=list(files.values()), ignored=ignored)
 
@@ -93,8 +99,8 @@ def recognised(entry: FileInfo, *, wanted: str) -> SourceFile | None:
         format_ = wanted  # type: ignore[assignment]
     if format_ is None:
         return None
-    if format_ == "parquet":
-        compression = "none"
+    if format_ in COLUMNAR:
+        compression = "none"  # theirs is inside
     return SourceFile(uri=entry.uri, size=entry.size, version=entry.version, format=format_, compression=compression)
 
 
@@ -105,10 +111,10 @@ def describe(files: Sequence[SourceFile]) -> list[Described]:
 
 
 def _describe(file: SourceFile) -> Described:
-    if file.format != "parquet":
+    if file.format not in COLUMNAR:
         return Described(file)
     try:
-        footer = parquet.describe(file.uri)
+        footer = parquet.describe(file.uri) if file.format == "parquet" else arrow_ipc.describe(file.uri)
         schema = plain_schema(footer.schema)
         _refuse_names(file.uri, schema.names)
     except SourceError as error:

@@ -116,6 +116,7 @@ def identity_of(*, spec: JobSpec, facts: ModelFacts, digest: str, dtype: str) ->
         **{f"task.{key}": value for key, value in task.items()},
         "task's answer version": spec.task.answer_version,
         **{f"input.columns.{part.name}": spec.input.columns.get(part.name, part.name) for part in spec.task.parts()},
+        "input.delimiter": spec.input.delimiter,
         "limits.text_bytes": spec.limits.text_bytes,
         "input.control_characters": spec.input.control_characters,
         "input.keep": spec.input.keep,

@@ -65,7 +65,7 @@ def schema_of(described: Sequence[Described], *, spec: InputSpec) -> pa.Schema:
         failures = "; ".join(str(item.failure) for item in described[:3])
         raise SpecError(f"none of the {len(described)} input files can be read: {failures}")
     own = {item.file.uri: item.schema for item in fit if item.schema is not None}
-    return resolve_schema(spec=spec, files=[item.file for item in fit], parquet_schemas=own)
+    return resolve_schema(spec=spec, files=[item.file for item in fit], own=own)
 
 
 def absolute(spec: JobSpec) -> JobSpec:

@@ -1,23 +1,25 @@
-"""Input files in, the one schema of their columns out: Parquet's own, what JSON lines show, `text` for text lines."""
+"""Input files in, the one schema of their columns out: their own, or what a sample of them shows."""
 
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from pipeline.errors import SpecError
-from pipeline.formats import jsonl, lines
-from pipeline.shards import SourceFile
+from pipeline.errors import SourceError, SpecError
+from pipeline.formats import delimited, jsonl, lines
+from pipeline.formats.streams import decompressed
+from pipeline.partitions import partition_schema
+from pipeline.shards import DELIMITED, SourceFile, delimiter_of
 from pipeline.spec import InputSpec, arrow_type
-from pipeline.storage import filesystem
+
+Sample = TypeVar("Sample")
 
 SAMPLE_BYTES = 1 << 20
-"""Bytes of a JSON lines file that its schema is inferred from."""
+"""Bytes of a file of JSON lines, or of delimited values, that its schema is inferred from."""
 SAMPLE_FILES = 64
-"""JSON lines files that are sampled, spread over all of them."""
+"""Files that are sampled, spread over all of them."""
 READERS = 32
 
 
@@ -44,18 +46,25 @@ def _plain_field(field: pa.Field) -> pa.Field:
     return pa.field(field.name, _plain_type(field.type), field.nullable)
 
 
-def resolve_schema(
-    *, spec: InputSpec, files: Sequence[SourceFile], parquet_schemas: Mapping[str, pa.Schema]
-) -> pa.Schema:
-    """One schema for all files: Parquet's own, `input.schema` for JSON lines or what a sample of them shows, `text` for
-    text; columns in the order of first appearance. Raises SpecError where files disagree beyond Arrow's promotions."""
-    schemas = list(parquet_schemas.items())
+def resolve_schema(*, spec: InputSpec, files: Sequence[SourceFile], own: Mapping[str, pa.Schema]) -> pa.Schema:
+    """One schema for all files: that of Parquet and Arrow, `text` for text, and for the rest `input.schema` or what a sample
+    shows; the partitions of their folders behind. Columns stand in the order of first appearance.
+
+    own: schemas of files that have one, by URL. Raises SpecError where files disagree beyond Arrow's promotions.
+    """
+    schemas = list(own.items())
     if any(file.format == "text" for file in files):
         schemas.append(("text files", lines.TEXT_SCHEMA))
+    told = None if spec.fields is None else pa.schema([(name, arrow_type(kind)) for name, kind in spec.fields.items()])
     json_files = [file for file in files if file.format == "jsonl"]
     if json_files:
-        schemas.append(("JSON lines", _json_schema(spec, json_files)))
-    return _unified(schemas)
+        schemas.append(("JSON lines", told or _json_schema(json_files)))
+    delimited_files = [file for file in files if file.format in DELIMITED]
+    if delimited_files:
+        schemas += [("input.schema", told)] if told else _delimited_schemas(delimited_files, spec=spec)
+    unified = _unified(schemas)
+    partitions = [field for field in partition_schema(file.uri for file in files) if field.name not in unified.names]
+    return pa.schema([*unified, *partitions])
 
 
 def _unified(schemas: Iterable[tuple[str, pa.Schema]]) -> pa.Schema:
@@ -90,12 +99,36 @@ def _without_dictionary(schema: pa.Schema, name: str) -> pa.Schema:
     return schema.set(schema.get_field_index(name), field.with_type(kind))
 
 
-def _json_schema(spec: InputSpec, files: Sequence[SourceFile]) -> pa.Schema:
-    if spec.fields is not None:
-        return pa.schema([pa.field(name, arrow_type(kind)) for name, kind in spec.fields.items()])
-    step = max(1, len(files) // SAMPLE_FILES)
+def _sampled(files: Sequence[SourceFile], sample: Callable[[SourceFile], Sample]) -> list[Sample]:
     with ThreadPoolExecutor(READERS) as pool:
-        samples = list(pool.map(_sample, files[::step]))
+        return list(pool.map(sample, files[:: max(1, len(files) // SAMPLE_FILES)]))
+
+
+def _delimited_schemas(files: Sequence[SourceFile], *, spec: InputSpec) -> list[tuple[str, pa.Schema]]:
+    """What a sample of each file shows; a file that can't be read is passed over, its shards will say why."""
+
+    def sample(file: SourceFile) -> tuple[str, pa.Schema] | None:
+        delimiter = delimiter_of(file, spec.delimiter)
+        try:
+            names, first = delimited.read_header(uri=file.uri, compression=file.compression, delimiter=delimiter)
+            with decompressed(file.uri, compression=file.compression) as stream:
+                head = bytes(stream.read(SAMPLE_BYTES))
+        except SourceError:
+            return None
+        ends = delimited.record_ends(head)
+        whole = head if len(head) < SAMPLE_BYTES or not len(ends) else head[: int(ends[-1]) + 1]
+        return (file.uri, delimited.infer_types(whole[first:], names=names, delimiter=delimiter)) if names else None
+
+    found = [schema for schema in _sampled(files, sample) if schema is not None]
+    if not found:
+        raise SpecError(
+            f"the delimited files, such as {files[0].uri}, have no header to name columns; say input.schema"
+        )
+    return found
+
+
+def _json_schema(files: Sequence[SourceFile]) -> pa.Schema:
+    samples = _sampled(files, _sample)
     values: dict[str, list[object]] = {}
     for record in (record for sample in samples for record in sample):
         for name, value in record.items():
@@ -121,11 +154,10 @@ def _is_text(name: str) -> bool:
 
 def _sample(file: SourceFile) -> list[dict[str, object]]:
     """The records in the first bytes of a file."""
-    fs, path = filesystem(file.uri)
     try:
-        with fs.open(path, "rb", compression=None if file.compression == "none" else file.compression) as stream:
-            head = stream.read(SAMPLE_BYTES)
-    except (OSError, EOFError, zlib.error):
+        with decompressed(file.uri, compression=file.compression) as stream:
+            head = bytes(stream.read(SAMPLE_BYTES))
+    except SourceError:
         return []  # the shard that reads it says what is wrong with it
     whole = head.rpartition(b"\n")[0] if len(head) == SAMPLE_BYTES else head
     records = (jsonl.parse_line(line)[0] for line in whole.removeprefix(b"\xef\xbb\xbf").splitlines() if line.strip())

@@ -10,8 +10,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
-Format: TypeAlias = Literal["parquet", "jsonl", "text"]
-Compression: TypeAlias = Literal["none", "gzip"]
+Format: TypeAlias = Literal["parquet", "arrow", "jsonl", "csv", "tsv", "text"]
+Compression: TypeAlias = Literal["none", "gzip", "zstd"]
+
+COLUMNAR: tuple[Format, ...] = ("parquet", "arrow")
+"""Formats whose rows are numbered and counted without reading them."""
+DELIMITED: tuple[Format, ...] = ("csv", "tsv")
+"""Formats in which a line end may be part of a value."""
 
 SUFFIXES = re.compile(
     r"(\.(parquet|pq|jsonl|ndjson|json|txt|text|csv|tsv|arrow|feather|ipc|gz|gzip|zst|zstd))+$", re.IGNORECASE
@@ -41,7 +46,12 @@ class SourceFile:
     @property
     def sequential(self) -> bool:
         """Whether it can only be read from its beginning."""
-        return self.compression != "none"
+        return self.compression != "none" or self.format in DELIMITED
+
+
+def delimiter_of(file: SourceFile, wanted: str | None) -> str:
+    """What stands between the fields of a delimited file."""
+    return wanted or ("\t" if file.format == "tsv" else ",")
 
 
 @dataclass(frozen=True)

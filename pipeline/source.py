@@ -4,10 +4,11 @@ A read task is a run of bundles from one place (a row group, neighbouring byte r
 reads in sequence) and yields one block of one row for each; so a task streams, and a large row group is decoded once.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 from ray.data.block import BlockMetadata
@@ -16,8 +17,19 @@ from ray.data.datasource import Datasource, ReadTask
 
 from pipeline.bundle import ShardTables, pack
 from pipeline.errors import SourceError, StorageError
-from pipeline.formats import jsonl, lines, parquet
-from pipeline.shards import CutRule, Shard, SourceFile, Stream, into_bundles, shard_key
+from pipeline.formats import arrow_ipc, delimited, jsonl, lines, parquet, streams
+from pipeline.partitions import with_partitions
+from pipeline.shards import (
+    COLUMNAR,
+    DELIMITED,
+    CutRule,
+    Shard,
+    SourceFile,
+    Stream,
+    delimiter_of,
+    into_bundles,
+    shard_key,
+)
 from pipeline.storage import info
 
 Work: TypeAlias = Shard | Stream
@@ -40,6 +52,7 @@ class Reading:
     rule: CutRule
     fingerprint: str
     line_bytes: int
+    delimiter: str | None = None
 
 
 class ShardSource(Datasource):
@@ -79,8 +92,8 @@ def _size(item: Work) -> int:
 
 def read_tasks(*, work: Sequence[Work], rule: CutRule) -> Iterator[list[Work]]:
     """Work grouped into read tasks: each stream alone, neighbouring shards together."""
-    for streams, items in groupby(work, key=lambda item: isinstance(item, Stream)):
-        if streams:
+    for sequential, items in groupby(work, key=lambda item: isinstance(item, Stream)):
+        if sequential:
             yield from ([item] for item in items)
         else:
             shards = [item for item in items if isinstance(item, Shard)]
@@ -88,13 +101,11 @@ def read_tasks(*, work: Sequence[Work], rule: CutRule) -> Iterator[list[Work]]:
 
 
 def _runs(shards: Sequence[Shard], *, rule: CutRule) -> Iterator[list[Work]]:
-    """Parquet shards of one file follow each other in one task, so that a row group is decoded once; other shards are
+    """Parquet and Arrow shards of one file follow each other in one task, so that a row group is decoded once; other shards are
     found at once wherever they lie, so that a bundle a task spreads them over the most readers."""
-    for parquet_file, group in groupby(
-        shards, key=lambda shard: shard.file if shard.file.format == "parquet" else None
-    ):
+    for columnar, group in groupby(shards, key=lambda shard: shard.file if shard.file.format in COLUMNAR else None):
         bundles = list(into_bundles(shards=group, rule=rule, most=BUNDLE_SHARDS))
-        step = TASK_BUNDLES if parquet_file is not None else 1
+        step = TASK_BUNDLES if columnar is not None else 1
         for first in range(0, len(bundles), step):
             yield [shard for bundle in bundles[first : first + step] for shard in bundle]
 
@@ -126,6 +137,7 @@ def _read_some(file: SourceFile, shards: list[Shard], reading: Reading) -> Gener
         for shard, table in zip(shards, _tables(file, shards, reading), strict=True):
             if made == 0 or shard is shards[-1]:
                 check_version(file)
+            table = with_partitions(table, uri=file.uri, schema=reading.schema)
             yield ShardTables(shard=shard, tables={"rows": table})
             made += 1
     except SourceError as error:
@@ -137,9 +149,10 @@ def _read_some(file: SourceFile, shards: list[Shard], reading: Reading) -> Gener
 
 
 def _tables(file: SourceFile, shards: Sequence[Shard], reading: Reading) -> Iterator[pa.Table]:
-    if file.format == "parquet":
+    if file.format in COLUMNAR:
         ranges = [(shard.first, shard.stop) for shard in shards]
-        yield from parquet.read_ranges(uri=file.uri, ranges=ranges, schema=reading.schema, required=reading.required)
+        read = parquet.read_ranges if file.format == "parquet" else arrow_ipc.read_ranges
+        yield from read(uri=file.uri, ranges=ranges, schema=reading.schema, required=reading.required)
         return
     for shard in shards:
         block = lines.read_block(
@@ -158,22 +171,40 @@ def read_stream(*, stream: Stream, reading: Reading) -> Iterator[ShardTables]:
     """The shards of a file that reads in sequence, less those that exist; a failure stands for all that could follow."""
     file, reached = stream.file, 0
     try:
-        blocks = lines.stream_blocks(
-            uri=file.uri, compression=file.compression, rule=reading.rule, line_bytes=reading.line_bytes
-        )
-        for block in blocks:
+        for block, parse in _blocks(file, reading):
             shard = _stream_shard(file, block, reading)
             reached = shard.stop
             if block.last or shard.first == 0:
                 check_version(file)
             if shard.key not in stream.done:
-                yield ShardTables(shard=shard, tables={"rows": _parse(file, block.lines, reading)})
+                table = with_partitions(parse(), uri=file.uri, schema=reading.schema)
+                yield ShardTables(shard=shard, tables={"rows": table})
     except SourceError as error:
         rest = Shard(file=file, first=reached, stop=-1, key="", size=0)
         yield ShardTables(shard=rest, failure=_explained(error, file))
 
 
-def _stream_shard(file: SourceFile, block: lines.StreamBlock, reading: Reading) -> Shard:
+def _blocks(file: SourceFile, reading: Reading) -> Iterator[tuple[streams.StreamBlock, Callable[[], pa.Table]]]:
+    """The blocks of a stream, each with what makes it rows, which those that are written are spared."""
+    how: dict[str, Any] = {"compression": file.compression, "rule": reading.rule, "line_bytes": reading.line_bytes}
+    if file.format not in DELIMITED:
+        for block in streams.stream_blocks(uri=file.uri, record_ends=lines.line_ends, **how):
+            yield block, partial(_parse, file, block.lines, reading)
+        return
+    delimiter = delimiter_of(file, reading.delimiter)
+    header = delimited.read_header(uri=file.uri, compression=file.compression, delimiter=delimiter)
+    parse = partial(
+        delimited.delimited_rows,
+        header=header,
+        delimiter=delimiter,
+        schema=reading.schema,
+        required=reading.required,
+    )
+    for block in streams.stream_blocks(uri=file.uri, record_ends=delimited.record_ends, **how):
+        yield block, partial(parse, block.lines)
+
+
+def _stream_shard(file: SourceFile, block: streams.StreamBlock, reading: Reading) -> Shard:
     first, stop = block.lines.offset, block.lines.stop
     key = shard_key(file=file, first=first, stop=stop, fingerprint=reading.fingerprint)
     return Shard(file=file, first=first, stop=stop, key=key, size=stop - first, last=block.last)

@@ -65,8 +65,11 @@ class InputSpec(_Section):
 
     urls: Urls
     """Files, folders or globs at any URL that fsspec knows; one or a list."""
-    format: Literal["auto", "parquet", "jsonl", "text"] = "auto"
-    """How files are read; auto goes by the suffix (.parquet, .jsonl, .ndjson, .txt, and .gz behind the last two)."""
+    format: Literal["auto", "parquet", "arrow", "jsonl", "csv", "tsv", "text"] = "auto"
+    """How files are read; auto goes by the suffix (.parquet, .arrow, .feather, .ipc, .jsonl, .ndjson, .csv, .tsv, .txt; .gz
+    and .zst behind the last five)."""
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    """What stands between the fields of delimited files; a comma for .csv and a tab for .tsv, when absent."""
     columns: dict[str, str] = {}
     """Which column plays which part of the task, such as {text: body}; a part that is not named is the column of its name."""
     control_characters: Literal["error", "keep"] = "error"

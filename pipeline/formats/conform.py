@@ -1,8 +1,6 @@
 """A table as a file has it in, the job's frozen columns out: cast, filled, checked; what does not fit is an error of its row."""
 
-import math
 from collections.abc import Sequence
-from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -41,14 +39,33 @@ def conform(
 
 
 def _fitted(column: pa.Array, field: pa.Field) -> tuple[pa.Array, pa.StructArray | None]:
-    column, errors = _valid(column, field.name)
+    """A column as the field's type and valid throughout, and the errors of the values that are not."""
     if column.type == field.type:
-        return column, errors
-    try:
-        return column.cast(field.type), errors
-    except pa.ArrowException:
-        values, cast_errors = _cast_each(column.to_pylist(), field)
-        return values, cast_errors if errors is None else first_error([errors, cast_errors])
+        return _valid(column, field.name)
+    pieces, misfits = _cast(without_extensions(column), field)
+    values, errors = _valid(pa.concat_arrays(pieces), field.name)
+    if any(misfits):
+        errors = first_error([error_array(misfits), *([] if errors is None else [errors])])
+    return values, errors
+
+
+def without_extensions(column: pa.Array) -> pa.Array:
+    """A column with the storage of every extension type in it, at any depth: nobody asks what the type would do."""
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return without_extensions(column.storage)
+    if pa.types.is_struct(kind) and kind.num_fields:
+        fields = [without_extensions(child) for child in column.flatten()]
+        return pa.StructArray.from_arrays(fields, names=[field.name for field in kind], mask=column.is_null())
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        lists = pa.ListArray if pa.types.is_list(kind) else pa.LargeListArray
+        values = without_extensions(column.values)
+        return column if values is column.values else lists.from_arrays(column.offsets, values, mask=_mask(column))
+    return column
+
+
+def _mask(column: pa.Array) -> pa.Array | None:
+    return column.is_null() if column.null_count else None
 
 
 def _valid(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray | None]:
@@ -107,43 +124,22 @@ def decode_utf8(column: pa.Array, *, name: str, kind: pa.DataType) -> tuple[pa.A
     return pa.array(values, kind), error_array(errors)
 
 
-def _cast_each(values: Sequence[object], field: pa.Field) -> tuple[pa.Array, pa.StructArray]:
-    """Python values one by one: what does not fit the field is null with an error."""
-    fitted: list[object] = []
-    errors: list[RowError | None] = []
-    for value in values:
-        error = misfit(value, field)
-        fitted.append(None if error else value)
-        errors.append(error)
-    return pa.array(fitted, field.type), error_array(errors)
-
-
-def misfit(value: object, field: pa.Field) -> RowError | None:
-    """Why a Python value does not fit a field; None when it does."""
+def _cast(column: pa.Array, field: pa.Field) -> tuple[list[pa.Array], list[RowError | None]]:
+    """A column as the field's type, as Arrow casts without loss; what it refuses is halved until the refused stand alone,
+    null with an error."""
     try:
-        if not _alike(value, field.type):
-            raise TypeError  # as Arrow does for what it does not convert
-        pa.scalar(value, field.type)
-    except UnicodeEncodeError:
-        return ("invalid-utf8", f"column {field.name!r}: the text holds a lone surrogate, which is no character")
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        return ("wrong-type", f"column {field.name!r}: {shown(value)} is no {field.type}")
-    return None
-
-
-def _alike(value: object, kind: pa.DataType) -> bool:
-    """Whether a value is of the kind that a type holds. Arrow would cut fractions off, and take a text for a list of letters."""
-    if value is None:
-        return True
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return isinstance(value, list) and all(_alike(item, kind.value_type) for item in value)
-    if pa.types.is_struct(kind):
-        return isinstance(value, dict) and all(_alike(value.get(field.name), field.type) for field in kind)
-    if pa.types.is_floating(kind):
-        return not isinstance(value, bool)
-    if pa.types.is_integer(kind) or pa.types.is_temporal(kind):
-        return not isinstance(value, float | Decimal) or (math.isfinite(value) and value == int(value))
-    return True
+        return [column.cast(field.type)], [None] * len(column)
+    except (pa.ArrowException, NotImplementedError):
+        pass
+    if len(column) == 1 and not column[0].is_valid:
+        return [pa.nulls(1, field.type)], [None]
+    if len(column) == 1:
+        error = ("wrong-type", f"column {field.name!r}: {shown(column[0].as_py())} is no {field.type}")
+        return [pa.nulls(1, field.type)], [error]
+    half = len(column) // 2
+    left, left_errors = _cast(column.slice(0, half), field)
+    right, right_errors = _cast(column.slice(half), field)
+    return left + right, left_errors + right_errors
 
 
 def shown(value: object) -> str:

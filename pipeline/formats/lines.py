@@ -1,13 +1,9 @@
-"""Lines of a file: by byte range on line borders, or by one sequential pass through a compressed file; text lines as rows.
+"""Byte ranges of a file of lines in, the lines that begin in them out; text lines as rows.
 
 `row` of a record is the byte offset of its line in the (decompressed) file. Blank lines are rows of a text file.
 """
 
-import gzip
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +11,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import SourceError, StorageError
 from pipeline.formats.conform import conform, decode_utf8
-from pipeline.shards import CutRule
-from pipeline.storage import filesystem, passing, read_range
+from pipeline.storage import read_range
 
 TEXT_SCHEMA = pa.schema([("text", pa.string())])
 """The one column of a text file."""
@@ -77,68 +72,6 @@ def _fetch(uri: str, start: int, stop: int) -> bytes:
         raise SourceError(f"{uri}: {error}", reason="corrupt") from error
 
 
-@dataclass(frozen=True)
-class StreamBlock:
-    """One shard's worth of a file that only reads in sequence."""
-
-    lines: LineBlock
-    last: bool
-
-
-def stream_blocks(*, uri: str, compression: str, rule: CutRule, line_bytes: int) -> Iterator[StreamBlock]:
-    """A compressed file in blocks of at most `rule.rows` lines and about `rule.bytes` bytes, the same at every reading.
-
-    Raises SourceError where the stream breaks; blocks before that are whole.
-    """
-    fs, path = filesystem(uri)
-    try:
-        with fs.open(path, "rb", compression=compression, block_size=4 * CHUNK_BYTES) as stream:
-            yield from _cut_stream(stream, uri=uri, rule=rule, line_bytes=line_bytes)
-    except FileNotFoundError as error:
-        raise SourceError(f"{uri}: the file is gone", reason="gone") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise SourceError(f"{uri}: {type(error).__name__}: {error}", reason="corrupt") from error
-    except OSError as error:
-        if passing(error):
-            raise StorageError(f"reading {uri}: {type(error).__name__}: {error}", refused=False) from error
-        raise SourceError(f"{uri}: {type(error).__name__}: {error}", reason="unreadable") from error
-
-
-def _cut_stream(stream: IO[bytes], *, uri: str, rule: CutRule, line_bytes: int) -> Iterator[StreamBlock]:
-    held, offset, ended = b"", 0, False
-    while True:
-        cut = _cut_point(held, rule=rule, ended=ended)
-        if cut is None:
-            if len(held) > rule.bytes + line_bytes:
-                raise SourceError(
-                    f"{uri}: the line at byte {offset} is over limits.line_bytes ({line_bytes})", reason="unreadable"
-                )
-            more = stream.read(max(CHUNK_BYTES, rule.bytes // 4))
-            ended = not more
-            held += more
-            continue
-        if cut == len(held) and not ended:  # is there more behind the cut?
-            more = stream.read(CHUNK_BYTES)
-            ended = not more
-            held += more
-        yield StreamBlock(LineBlock(held[:cut], offset), last=ended and cut == len(held))
-        if ended and cut == len(held):
-            return
-        held, offset = held[cut:], offset + cut
-
-
-def _cut_point(held: bytes, *, rule: CutRule, ended: bool) -> int | None:
-    """How many bytes of what is held make the next block; None when more must be read to know."""
-    newlines = np.flatnonzero(np.frombuffer(held, np.uint8) == _NEWLINE)
-    by_rows = int(newlines[rule.rows - 1]) + 1 if len(newlines) >= rule.rows else None
-    full = np.searchsorted(newlines, rule.bytes - 1)
-    by_bytes = int(newlines[full]) + 1 if full < len(newlines) else None
-    cuts = [cut for cut in (by_rows, by_bytes) if cut is not None]
-    if cuts:
-        return min(cuts)
-    return len(held) if ended else None
-
-
 def text_rows(block: LineBlock, *, schema: pa.Schema) -> pa.Table:
     """Every line as a row with one column, `text`; line ends (LF, CRLF) and a byte order mark are no part of it."""
     content, starts, _ = line_borders(block)
@@ -150,6 +83,11 @@ def text_rows(block: LineBlock, *, schema: pa.Schema) -> pa.Table:
         lines = pa.array([line.removesuffix(b"\r") for line in lines.to_pylist()], pa.large_binary())
     text, errors = decode_utf8(lines, name="text", kind=pa.large_string())
     return conform(pa.table({"text": text}), schema=schema, row=pa.array(starts), errors=errors)
+
+
+def line_ends(content: bytes) -> np.ndarray:
+    """Where the newlines are."""
+    return np.flatnonzero(np.frombuffer(content, np.uint8) == _NEWLINE).astype(np.int64)
 
 
 def check_lengths(block: LineBlock, *, uri: str, line_bytes: int) -> None:
@@ -173,7 +111,7 @@ def line_borders(block: LineBlock) -> tuple[bytes, np.ndarray, np.ndarray]:
     content = content[skipped:]
     if not content:
         return b"", np.empty(0, np.int64), np.empty(0, np.int64)
-    newlines = np.flatnonzero(np.frombuffer(content, np.uint8) == _NEWLINE).astype(np.int64)
+    newlines = line_ends(content)
     stops = newlines if content.endswith(b"\n") else np.append(newlines, len(content))
     starts = np.concatenate([[0], stops[:-1] + 1]).astype(np.int64)
     return content, starts + block.offset + skipped, stops + block.offset + skipped

@@ -74,24 +74,38 @@ def read_ranges(
     with opened(uri) as file:
         names = set(file.schema_arrow.names)
         columns = [name for name in schema.names if name in names]
-        pending: list[pa.Table] = []
         batches = _batches(file, ranges, columns)
-        position, batch = next(batches, (0, None))
-        for first, stop in ranges:
-            pending = []
-            reached = first
-            while reached < stop:
-                if batch is None:
-                    raise SourceError(f"{uri}: ends at row {reached} and should have {stop}", reason="corrupt")
-                if position + batch.num_rows <= reached:
-                    position, batch = next(batches, (0, None))
-                    continue
-                piece = batch.slice(reached - position, stop - reached)
-                pending.append(piece)
-                reached += piece.num_rows
-            table = pa.concat_tables(pending) if pending else file.schema_arrow.empty_table()
-            row = pa.array(range(first, stop), pa.int64())
-            yield conform(table, schema=schema, row=row, required=required)
+        yield from rows_of_ranges(uri=uri, ranges=ranges, batches=batches, schema=schema, required=required)
+
+
+def rows_of_ranges(
+    *,
+    uri: str,
+    ranges: Sequence[tuple[int, int]],
+    batches: Iterator[tuple[int, pa.Table]],
+    schema: pa.Schema,
+    required: Sequence[str],
+) -> Iterator[pa.Table]:
+    """For each range its rows, cut out of batches that come with the number of their first row.
+
+    Raises SourceError where the batches end too early.
+    """
+    position, batch = next(batches, (0, None))
+    for first, stop in ranges:
+        pending: list[pa.Table] = []
+        reached = first
+        while reached < stop:
+            if batch is None:
+                raise SourceError(f"{uri}: ends at row {reached} and should have {stop}", reason="corrupt")
+            if position + batch.num_rows <= reached:
+                position, batch = next(batches, (0, None))
+                continue
+            piece = batch.slice(reached - position, stop - reached)
+            pending.append(piece)
+            reached += piece.num_rows
+        table = pa.concat_tables(pending) if pending else schema.empty_table()
+        row = pa.array(range(first, stop), pa.int64())
+        yield conform(table, schema=schema, row=row, required=required)
 
 
 def _batches(

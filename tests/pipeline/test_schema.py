@@ -28,13 +28,13 @@ def inferred(folder: Path, *files: Records | bytes, fields: Mapping[str, str] | 
         path.write_bytes(content)
         found.append(file_at(path))
     spec = InputSpec.model_validate({"urls": ["x"], "schema": fields})
-    return resolve_schema(spec=spec, files=found, parquet_schemas={})
+    return resolve_schema(spec=spec, files=found, own={})
 
 
 def unified(*schemas: pa.Schema) -> pa.Schema:
     named = {f"file:///in/{number}.parquet": schema for number, schema in enumerate(schemas)}
     files = [source_file(uri) for uri in named]
-    return resolve_schema(spec=InputSpec(urls=["x"]), files=files, parquet_schemas=named)
+    return resolve_schema(spec=InputSpec(urls=["x"]), files=files, own=named)
 
 
 def test_columns_stand_in_the_order_in_which_they_first_appear(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_gzipped_file_and_one_that_is_broken_are_sampled_as_far_as_they_go(tmp
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"a": 1}\n'))
     (tmp_path / "b.jsonl.gz").write_bytes(b"no gzip")
     files = [file_at(tmp_path / "a.jsonl.gz"), file_at(tmp_path / "b.jsonl.gz")]
-    schema = resolve_schema(spec=InputSpec(urls=["x"]), files=files, parquet_schemas={})
+    schema = resolve_schema(spec=InputSpec(urls=["x"]), files=files, own={})
     assert schema == pa.schema([("a", pa.int64())])
 
 
@@ -94,12 +94,10 @@ def test_files_in_which_no_object_is_found_ask_for_a_declaration(tmp_path: Path)
 
 def test_text_files_have_one_column_beside_those_of_others(tmp_path: Path) -> None:
     files = [source_file("file:///in/a.txt", format="text")]
-    assert resolve_schema(spec=InputSpec(urls=["x"]), files=files, parquet_schemas={}) == pa.schema(
-        [("text", pa.string())]
-    )
+    assert resolve_schema(spec=InputSpec(urls=["x"]), files=files, own={}) == pa.schema([("text", pa.string())])
     both = [*files, source_file("file:///in/b.parquet")]
     own = {"file:///in/b.parquet": pa.schema([("id", pa.int64()), ("text", pa.string())])}
-    assert resolve_schema(spec=InputSpec(urls=["x"]), files=both, parquet_schemas=own).names == ["id", "text"]
+    assert resolve_schema(spec=InputSpec(urls=["x"]), files=both, own=own).names == ["id", "text"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import SourceError
 from pipeline.formats.jsonl import json_rows
-from pipeline.formats.lines import TEXT_SCHEMA, LineBlock, StreamBlock, read_block, stream_blocks, text_rows
+from pipeline.formats.lines import TEXT_SCHEMA, LineBlock, line_ends, read_block, text_rows
+from pipeline.formats.streams import StreamBlock, stream_blocks
 from pipeline.shards import CutRule, cut_bytes
 from pipeline.storage import put
 from tests.pipeline.small import file_at, reasons, source_file
@@ -52,7 +53,9 @@ def blocks_of(path: Path, *, cut: int, line_bytes: int = LINE_BYTES) -> Iterator
 
 def stream_of(path: Path, *, rows: int, cut: int, line_bytes: int = LINE_BYTES) -> list[StreamBlock]:
     rule = CutRule(rows=rows, bytes=cut)
-    return list(stream_blocks(uri=str(path), compression="gzip", rule=rule, line_bytes=line_bytes))
+    return list(
+        stream_blocks(uri=str(path), compression="gzip", rule=rule, line_bytes=line_bytes, record_ends=line_ends)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +292,9 @@ def test_a_broken_gzip_file_is_corrupt_after_the_blocks_that_are_whole(tmp_path:
     blocks: list[StreamBlock] = []
     rule = CutRule(rows=100, bytes=10_000)
     with pytest.raises(SourceError) as caught:
-        blocks.extend(stream_blocks(uri=str(path), compression="gzip", rule=rule, line_bytes=LINE_BYTES))
+        blocks.extend(
+            stream_blocks(uri=str(path), compression="gzip", rule=rule, line_bytes=LINE_BYTES, record_ends=line_ends)
+        )
     assert caught.value.reason == "corrupt"
     assert content.startswith(b"".join(block.lines.content for block in blocks))
     assert not any(block.last for block in blocks)
@@ -314,7 +319,11 @@ def test_byte_ranges_and_streams_of_an_object_store_hold_the_same_lines(s3_bucke
         for first in range(0, len(content), 1000)
     ]
     rule = CutRule(rows=70, bytes=10_000)
-    zipped = list(stream_blocks(uri=f"{s3_bucket}/a.txt.gz", compression="gzip", rule=rule, line_bytes=LINE_BYTES))
+    zipped = list(
+        stream_blocks(
+            uri=f"{s3_bucket}/a.txt.gz", compression="gzip", rule=rule, line_bytes=LINE_BYTES, record_ends=line_ends
+        )
+    )
     assert b"".join(block.content for block in plain) == content
     assert b"".join(block.lines.content for block in zipped) == content
 

@@ -1,0 +1,46 @@
+"""URLs of hive-partitioned folders in, the columns that their `key=value` names stand for out."""
+
+from collections.abc import Iterable
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+NULL_VALUE = "__HIVE_DEFAULT_PARTITION__"
+"""How Hive spells a null in a folder's name."""
+
+
+def partition_values(uri: str) -> dict[str, str | None]:
+    """Keys and values in the folders of a file's URL, in order."""
+    pairs = (part.partition("=") for part in uri.split("/")[:-1])
+    return {
+        unquote(key): None if value == NULL_VALUE else unquote(value) for key, equals, value in pairs if key and equals
+    }
+
+
+def partition_schema(uris: Iterable[str]) -> pa.Schema:
+    """Columns of the partitions of some files: whole numbers where all values are, else text."""
+    values: dict[str, list[str]] = {}
+    for uri in uris:
+        for key, value in partition_values(uri).items():
+            values.setdefault(key, []).extend([] if value is None else [value])
+    whole = {key: bool(found) and all(_is_whole(value) for value in found) for key, found in values.items()}
+    return pa.schema([(key, pa.int64() if whole[key] else pa.string()) for key in values])
+
+
+def _is_whole(value: str) -> bool:
+    """Whether a value is a number and nothing but: 007 is a name."""
+    try:
+        return str(int(value)) == value and abs(int(value)) < 2**63
+    except ValueError:
+        return False
+
+
+def with_partitions(table: pa.Table, *, uri: str, schema: pa.Schema) -> pa.Table:
+    """A table of a file's rows with its partitions' values where the file has no such column itself."""
+    for key, value in partition_values(uri).items():
+        if key in schema.names and key in table.column_names:
+            index = table.column_names.index(key)
+            if table.column(index).null_count == table.num_rows and value is not None:
+                column = pa.array([value] * table.num_rows, pa.string()).cast(schema.field(key).type)
+                table = table.set_column(index, table.schema.field(index), column)
+    return table
