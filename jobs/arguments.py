@@ -55,6 +55,8 @@ def job_spec(
             values = read_yaml(job.read_text(encoding="utf-8"))
         except OSError as error:
             raise SpecError(f"{job}: {error.strerror or error}") from None
+        except UnicodeDecodeError as error:
+            raise SpecError(f"{job}: byte {error.start} is not UTF-8; a job file is YAML in UTF-8") from None
     flags = {
         "task.name": task,
         "model.checkpoint": model,
