@@ -1,13 +1,13 @@
 """Lines of JSON in, rows of the job's columns out.
 
 A line that is no JSON object is a row of nulls with an error; a value of another type than its column is null with an
-error. Blank lines are nothing. Arrow's parser reads blocks of lines; a block that it refuses is halved until the refused
-lines stand alone, so that what a row holds follows from its own line and no other.
+error. Blank lines are nothing. Arrow's parser reads blocks of lines; of a block that it refuses each field is read apart, in
+halves until the refused lines stand alone, so that what a row holds follows from its own line and no other.
 """
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,31 +16,23 @@ import pyarrow.json as paj
 
 from pipeline.formats.conform import conform, shown
 from pipeline.formats.lines import LineBlock, line_borders
-from pipeline.rows import RowError, error_array
+from pipeline.rows import RowError, error_array, first_error
 
 
 def json_rows(block: LineBlock, *, schema: pa.Schema) -> pa.Table:
     """Every line that is not blank as a row."""
     content, starts, stops = line_borders(block)
-    tables = list(_parsed(content, starts, stops, schema)) if len(starts) else []
-    empty = conform(schema.empty_table(), schema=schema, row=pa.array([], pa.int64()))
-    return pa.concat_tables(tables or [empty]).combine_chunks()
-
-
-def _parsed(content: bytes, starts: np.ndarray, stops: np.ndarray, schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of consecutive lines. content: the bytes from the first line's beginning on."""
+    if not len(starts):
+        return conform(schema.empty_table(), schema=schema, row=pa.array([], pa.int64()))
     whole = _parse_whole(content, starts, stops, schema)
     if whole is not None:
-        yield conform(whole[0], schema=schema, row=pa.array(whole[1]))
-    elif len(starts) == 1:
-        line = content[: int(stops[0] - starts[0])]
-        if line.strip():
-            yield _parse_alone(line, int(starts[0]), schema)
-    else:
-        half = len(starts) // 2
-        border = int(starts[half] - starts[0])
-        yield from _parsed(content[:border], starts[:half], stops[:half], schema)
-        yield from _parsed(content[border:], starts[half:], stops[half:], schema)
+        return conform(whole[0], schema=schema, row=pa.array(whole[1]))
+    base = int(starts[0])
+    lines = [
+        (start, content[start - base : stop - base])
+        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
+    ]
+    return _parse_lines([(start, line) for start, line in lines if line.strip()], schema)
 
 
 def _parse_whole(
@@ -65,16 +57,45 @@ def _parse_whole(
     return (table, rows) if table.num_rows == len(rows) else None
 
 
-def _parse_alone(line: bytes, start: int, schema: pa.Schema) -> pa.Table:
-    """A line that Arrow refuses, as one row: each field is read by itself."""
-    record, error = parse_line(line)
-    columns = []
+def _parse_lines(lines: Sequence[tuple[int, bytes]], schema: pa.Schema) -> pa.Table:
+    """(offset, bytes) of lines that Arrow refuses together as rows: those that are objects field by field, the others null."""
+    parsed = [parse_line(line) for _, line in lines]
+    sound = [index for index, (_, error) in enumerate(parsed) if error is None]
+    objects = [(lines[index][1], parsed[index][0]) for index in sound]
+    place = np.full(len(lines), -1)
+    place[sound] = np.arange(len(sound))
+    row_of_object = pa.array(place, mask=place < 0)
+    columns, errors = [], [error_array([error for _, error in parsed])]
     for field in schema:
-        value, misfit = _read_field(record.get(field.name), field)
-        columns.append(value)
-        error = error or misfit
-    table = pa.table(columns, schema=schema)
-    return conform(table, schema=schema, row=pa.array([start], pa.int64()), errors=error_array([error]))
+        pieces, misfits = _read_column(objects, field)
+        columns.append(pa.concat_arrays([pa.nulls(0, field.type), *pieces]).take(row_of_object))
+        if any(misfits):
+            errors.append(error_array(misfits).take(row_of_object))
+    starts = pa.array([start for start, _ in lines], pa.int64())
+    return conform(pa.table(columns, schema=schema), schema=schema, row=starts, errors=first_error(errors))
+
+
+def _read_column(
+    objects: Sequence[tuple[bytes, Mapping[str, Any]]], field: pa.Field
+) -> tuple[list[pa.Array], list[RowError | None]]:
+    """One field of lines (as bytes and as parsed), by Arrow where it takes it, in halves down to the lines that it refuses."""
+    if not objects:
+        return [], []
+    try:
+        table = _read_json(b"\n".join(line for line, _ in objects), pa.schema([field]))
+        if table.num_rows == len(objects):
+            return table[field.name].chunks, [None] * len(objects)
+    except pa.ArrowException:
+        pass
+    if len(objects) == 1:
+        value, error = _read_field(objects[0][1].get(field.name), field)
+        return [value], [error]
+    half = len(objects) // 2
+    (left, left_errors), (right, right_errors) = (
+        _read_column(objects[:half], field),
+        _read_column(objects[half:], field),
+    )
+    return left + right, left_errors + right_errors
 
 
 def _read_field(value: Any, field: pa.Field) -> tuple[pa.Array, RowError | None]:
