@@ -257,13 +257,11 @@ def test_a_step_does_not_change_the_cache_it_was_given() -> None:
     assert past.reorder(tf.constant([0, 0])).layers[0].self_key.shape[0] == 2
 
 
-@pytest.mark.parametrize("side", ["none", "left", "right"])
+@pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_generation_takes_the_forward_pass_s_best_token_each_time(side: str, use_cache: bool) -> None:
     model = build("ForCausalLM", is_decoder=True)
     prompt, mask = padded_ids()
-    if side == "none":
-        prompt = token_ids(3, 9)
     if side == "left":
         prompt, mask = prompt[:, ::-1], mask[:, ::-1]
     found = model.generate(prompt, max_new_tokens=5, eos_token_id=-1, use_cache=use_cache)

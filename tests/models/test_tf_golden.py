@@ -23,6 +23,16 @@ pytestmark = [
 ]
 
 
+# Every layer and head that a graph could get wrong, once: tracing takes longer than answering.
+TRACED = (
+    "Model-relative_key_query",
+    "ForCausalLM-cross",
+    "ForMaskedLM-untied",
+    "ForMultipleChoice",
+    "ForQuestionAnswering",
+)
+
+
 @functools.cache
 def load(model: str) -> Any:
     case_class = "TFRobertaPreLayerNorm" + model.split("-")[0]
@@ -46,7 +56,7 @@ def test_the_outputs_of_every_case_are_the_reference_s(model: str, name: str) ->
     golden.compare(numpy(output), case.outputs())
 
 
-@pytest.mark.parametrize("model", golden.model_names())
+@pytest.mark.parametrize("model", [model for model in golden.model_names() if model in TRACED])
 def test_a_graph_answers_as_eager_execution_does(model: str) -> None:
     case = golden.cases_of(model)["masked"]
     built = load(model)
