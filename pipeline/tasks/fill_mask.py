@@ -70,6 +70,8 @@ class FillMask(Task):
         cuts = cut_first(lengths_N=tokens.lengths_N, room=room)
         within_T = np.arange(len(tokens.ids_T)) - tokens.offsets[tokens.item_T]
         masks = np.flatnonzero((tokens.ids_T == facts.tokenizer.mask_id) & (within_T < room))
+        # A mask takes the spaces before it: its fill brings its own.
+        left_G = np.where(within_T[masks] > 0, tokens.end_T[np.maximum(masks - 1, 0)], 0) if len(masks) else masks
         counts_N = np.bincount(tokens.item_T[masks], minlength=len(long_N))
         refused_N = long_N if self.on_long == "error" else np.zeros_like(long_N)
         first, last = facts.vocabulary.marks
@@ -84,7 +86,7 @@ class FillMask(Task):
                     ]
                 ),
                 "positions": list_array((within_T[masks] + 1).astype(np.int32), counts_N),
-                "left": list_array(tokens.start_T[masks], counts_N),
+                "left": list_array(left_G, counts_N),
                 "right": list_array(tokens.end_T[masks], counts_N),
             }
         )
