@@ -80,7 +80,7 @@ class FlaxRobertaPreLayerNormLayer(nn.Module):
         head_mask_N11: Array | None = None,
         past: LayerCache | None = None,
         filled: Array | None = None,
-        # By place: nn.remat knows its static arguments by number.
+        # By place: nn.remat knows its static arguments by number, `self` being 0.
         deterministic: bool = True,
         output_attentions: bool = False,
     ) -> tuple[Array, Array | None, Array | None, LayerCache]:
@@ -135,7 +135,7 @@ class FlaxRobertaPreLayerNormLayerStack(nn.Module):
     def setup(self) -> None:
         layer_class: Any = FlaxRobertaPreLayerNormLayer
         if self.gradient_checkpointing:
-            layer_class = nn.remat(FlaxRobertaPreLayerNormLayer, static_argnums=(5, 6))
+            layer_class = nn.remat(FlaxRobertaPreLayerNormLayer, static_argnums=(6, 7))
         self.layers = [
             layer_class(self.config, layer=i, dtype=self.dtype, name=str(i))
             for i in range(self.config.num_hidden_layers)
