@@ -216,6 +216,16 @@ def test_weights_saved_by_keras_load_again(kind: str, tmp_path: Path) -> None:
         assert other.get_output_embeddings().weight is other.get_input_embeddings().weight
 
 
+@pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn.t accept a copy keyword:DeprecationWarning"
+)  # Keras's
+def test_a_whole_model_saved_by_keras_loads_again(tmp_path: Path) -> None:
+    model = build("ForMaskedLM")
+    model.save(tmp_path / "mlm.keras")
+    again = keras.models.load_model(tmp_path / "mlm.keras", custom_objects={type(model).__name__: type(model)})
+    near(again(**inputs()).logits, model(**inputs()).logits, 0.0)
+
+
 def test_a_model_is_rebuilt_from_keras_s_description() -> None:
     model = build("ForTokenClassification", num_labels=5)
     again = type(model).from_config(model.get_config())
