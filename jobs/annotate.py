@@ -46,10 +46,18 @@ def annotate(
         bool, typer.Option("--show-spec", help="Print the job with all its defaults, and stop.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON lines, for machines.")] = False,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Run shards that hold error rows again.")
+    ] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Drop the rows of input files that are gone.")] = False,
+    accept_failed: Annotated[
+        bool, typer.Option("--accept-failed", help="Write _SUCCESS although files failed, with their list in it.")
+    ] = False,
 ) -> None:
     """Annotate every row that is not annotated yet. The same command goes on where the last one stopped.
 
-    Exit codes: 0 done, 2 wrong use and nothing was started, 3 finished with failed shards or too many bad rows.
+    Exit codes: 0 done, 1 a run that could not go on, 2 wrong use and nothing was started, 3 finished with failed shards or
+    too many bad rows, 130 interrupted.
     """
     spec = job_spec(
         job=job,
@@ -65,15 +73,16 @@ def annotate(
     if show_spec:
         print(spec.to_yaml(), end="")
         return
-    report = annotate_spec(spec, as_json=as_json)
+    wishes = run.Wishes(retry_errors=retry_errors, prune=prune, accept_failed=accept_failed)
+    report = annotate_spec(spec, as_json=as_json, wishes=wishes)
     raise typer.Exit(EXIT_CODES[report.state])
 
 
-def annotate_spec(spec: JobSpec, *, as_json: bool = False) -> run.Report:
+def annotate_spec(spec: JobSpec, *, as_json: bool = False, wishes: run.Wishes = run.NO_WISHES) -> run.Report:
     """Run a job under a live line, and print how it ended."""
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     with terminated_like_interrupted(), ProgressLine(console, as_json=as_json) as line:
-        report = run.annotate(spec=spec, cluster=this_cluster(), watcher=line)
+        report = run.annotate(spec=spec, cluster=this_cluster(), watcher=line, wishes=wishes)
     if as_json:
         print(json.dumps(run.record_of(report)), flush=True)
     else:

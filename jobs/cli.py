@@ -10,8 +10,9 @@ from jobs.convert import convert
 from jobs.demo import demo
 from jobs.plan import plan
 from jobs.status import status
+from jobs.verify import verify
 from pipeline import __version__
-from pipeline.errors import PrelnError
+from pipeline.errors import PrelnError, RunFailed
 
 app = typer.Typer(
     name="preln",
@@ -20,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for verb in (annotate, plan, status, convert, demo):
+for verb in (annotate, plan, status, verify, convert, demo):
     app.command()(verb)
 
 
@@ -40,9 +41,9 @@ def options(
 
 
 def main() -> None:
-    """The `preln` command. A PrelnError is one line and exit code 2, a replica that can't run exit code 1."""
+    """The `preln` command. A PrelnError is one line; exit code 1 where a run had begun, 2 where nothing was started."""
     try:
         app()
     except PrelnError as error:
         Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(f"preln: {error}", style="red")
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, RunFailed) else 2)

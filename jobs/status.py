@@ -39,6 +39,8 @@ def status(
         console.print(f"            {count:,} with the error {reason}")
     if found.last_state:
         console.print(f"  last run  {found.last_state}, {found.last_finished}")
+    if found.last_reason:
+        console.print(f"            {found.last_reason}", markup=False)
     console.print("Complete." if found.complete else "Not complete; the same annotate command goes on.")
 
 

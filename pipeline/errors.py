@@ -5,7 +5,8 @@ PrelnError (models.errors)           one readable line; exit code 2 unless said
 ├── SpecError                        a job that can't work as written: unknown key, missing column, no input
 ├── OutputError                      an output folder that holds another job's rows
 ├── StorageError                     an object store that refused, or stayed away longer than the retries
-├── ResourceError                    replicas that the cluster can't place, or that never came up; exit code 1
+├── ResourceError                    replicas that the cluster can't place, or that could not start
+├── RunFailed                        a run that had begun and could not go on; exit code 1
 └── SourceError                      an input file that is corrupt, gone or changed since the plan: its shards fail,
                                      the others go on; it ends no run, and the run ends with exit code 3
 
@@ -19,6 +20,7 @@ __all__ = [
     "OutputError",
     "PrelnError",
     "ResourceError",
+    "RunFailed",
     "SourceError",
     "SpecError",
     "StorageError",
@@ -50,6 +52,10 @@ def _storage_error(message: str, refused: bool) -> StorageError:
 
 class ResourceError(PrelnError):
     """Replicas that can't be placed, or could not start, and why."""
+
+
+class RunFailed(PrelnError):
+    """A run that had begun and could not go on, and why; what is written stays."""
 
 
 class SourceError(PrelnError):

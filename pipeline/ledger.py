@@ -35,10 +35,11 @@ PLAN_SCHEMA = pa.schema(
         ("rows", pa.int64()),
         ("shards", pa.list_(pa.struct([("first", pa.int64()), ("stop", pa.int64()), ("key", pa.string())]))),
         ("failure", pa.string()),
+        ("removed", pa.bool_()),
     ]
 )
 """A plan: one row a file that is new or changed. `rows` and `shards` are null where only reading tells; `failure` says why a
-file could not even be looked at."""
+file could not even be looked at; `removed` that it is gone, and its rows with it."""
 
 MANIFEST_SCHEMA = pa.schema(
     [
@@ -68,6 +69,7 @@ class PlannedFile:
     rows: int | None
     shards: tuple[tuple[int, int, str], ...] | None
     failure: str | None = None
+    removed: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def write_plan(output: str, *, run: str, files: Sequence[PlannedFile]) -> str:
                 if planned.shards is None
                 else [{"first": first, "stop": stop, "key": key} for first, stop, key in planned.shards],
                 "failure": planned.failure,
+                "removed": planned.removed,
             }
             for planned in files
         ],
@@ -142,6 +145,7 @@ def _planned(row: Mapping[str, Any]) -> PlannedFile:
         rows=row["rows"],
         shards=None if shards is None else tuple((shard["first"], shard["stop"], shard["key"]) for shard in shards),
         failure=row["failure"],
+        removed=row["removed"],
     )
 
 
@@ -169,10 +173,13 @@ def read_manifest(output: str) -> tuple[str | None, dict[str, Entry]]:
     return manifests[-1], {row["key"]: Entry(**{**row, "errors": dict(row["errors"])}) for row in table.to_pylist()}
 
 
-def known_entries(output: str, *, written: frozenset[str]) -> dict[str, Entry]:
-    """Entries of all objects that exist: from the newest manifest, and from the footers of what an interrupted run left."""
+def known_entries(output: str, *, written: frozenset[str], made: Mapping[str, Entry] | None = None) -> dict[str, Entry]:
+    """Entries of all objects that exist: from the newest manifest, and from the footers of what an interrupted run left.
+
+    made: entries of what this run has just written, over those of the manifest.
+    """
     _, entries = read_manifest(output)
-    known = {key: entry for key, entry in entries.items() if key in written}
+    known = {key: entry for key, entry in {**entries, **(made or {})}.items() if key in written}
     rest = entries_from_footers(output, [key for key in written if key not in known])
     return known | {entry.key: entry for entry in rest}
 

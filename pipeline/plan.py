@@ -5,7 +5,7 @@ rows; one that changed gets new shards, and its old ones go when all the new one
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline import ledger
 from pipeline.inputs import Described, describe, list_files
@@ -14,6 +14,7 @@ from pipeline.ledger import Entry, PlannedFile
 from pipeline.shards import Shard, SourceFile, Stream, cut_bytes, cut_rows, key_stem
 from pipeline.source import Work
 from pipeline.spec import JobSpec
+from pipeline.storage import exists
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,18 @@ class Plan:
         return sum(item.stop - item.first for item in self.work if isinstance(item, Shard))
 
 
-def make_plan(*, job: FrozenJob, spec: JobSpec, described: Sequence[Described] | None = None) -> Plan:
+def make_plan(
+    *,
+    job: FrozenJob,
+    spec: JobSpec,
+    described: Sequence[Described] | None = None,
+    retry_errors: bool = False,
+    prune: bool = False,
+) -> Plan:
     """What is to be done for the input as it is now. Raises SpecError where it matches nothing.
 
-    described: the files if they were looked at already.
+    described: the files if they were looked at already. retry_errors: shards with error rows, empty texts apart, are
+    missing too. prune: files that are gone are removed.
     """
     name, plans = ledger.read_plans(job.output)
     known = newest(plans)
@@ -63,18 +72,26 @@ def make_plan(*, job: FrozenJob, spec: JobSpec, described: Sequence[Described] |
     looked_at = {item.file.uri: item for item in described or ()}
     cuts = [cut(item, job=job) for item in _described(fresh, looked_at)]
     changes = [planned for planned in cuts if known.get(planned.file.uri) != planned]
-    current = {**known, **{planned.file.uri: planned for planned in changes}}
+    if prune:
+        changes += removals(known, listed={file.uri for file in listing.files})
+    current = newest([[*known.values(), *changes]])
     written = ledger.written_keys(job.output)
     entries = ledger.known_entries(job.output, written=written)
+    standing = written - {key for key, entry in entries.items() if entry.error_rows} if retry_errors else written
     return Plan(
         changes=changes,
         current=current,
         written=written,
         entries=entries,
-        work=list(missing_work(current=current.values(), written=written, entries=entries)),
+        work=list(missing_work(current=current.values(), written=standing, entries=entries)),
         ignored=listing.ignored,
         name=name,
     )
+
+
+def removals(known: Mapping[str, PlannedFile], *, listed: set[str]) -> list[PlannedFile]:
+    """Files of the dataset that do not exist any more; one that this job's input merely does not name stays."""
+    return [replace(planned, removed=True) for uri, planned in known.items() if uri not in listed and not exists(uri)]
 
 
 def _is_new(file: SourceFile, known: PlannedFile | None) -> bool:
@@ -127,8 +144,9 @@ def missing_work(
 
 
 def newest(plans: Sequence[Sequence[PlannedFile]]) -> dict[str, PlannedFile]:
-    """The newest version of every file that was ever planned, by URL."""
-    return {planned.file.uri: planned for plan in plans for planned in plan}
+    """The newest version of every file that was ever planned, by URL, less those that were removed."""
+    files = {planned.file.uri: planned for plan in plans for planned in plan}
+    return {uri: planned for uri, planned in files.items() if not planned.removed}
 
 
 def is_whole(planned: PlannedFile, entries: Sequence[Entry]) -> bool:

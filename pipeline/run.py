@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 from pipeline import __version__, ledger
 from pipeline.cluster import Cluster
+from pipeline.errors import PrelnError, RunFailed
 from pipeline.flow import MODEL_LOADER, annotate_shards
 from pipeline.job import FrozenJob, freeze
 from pipeline.ledger import Entry, PlannedFile, Success
@@ -71,7 +72,8 @@ class Tally:
 class Report:
     """How a run ended.
 
-    files, shards, total_rows, total_errors: of the whole dataset as it stands now. failures: file and reason.
+    files, shards, total_rows, total_errors: of the whole dataset as it stands now. failures: file and reason. reason: why
+    the run itself could not go on.
     """
 
     state: State
@@ -84,22 +86,40 @@ class Report:
     total_errors: Counter[str]
     failures: Sequence[str]
     ignored: Sequence[str]
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What one command asks for beyond bringing the folder up to date.
+
+    retry_errors: run the shards with error rows again. prune: drop the rows of input files that are gone.
+    accept_failed: close the run although some files failed.
+    """
+
+    retry_errors: bool = False
+    prune: bool = False
+    accept_failed: bool = False
+
+
+NO_WISHES = Wishes()
 
 
 def annotate(
-    *, spec: JobSpec, cluster: Cluster, watcher: Watcher, loader: str = MODEL_LOADER, accept_failed: bool = False
+    *, spec: JobSpec, cluster: Cluster, watcher: Watcher, loader: str = MODEL_LOADER, wishes: Wishes = NO_WISHES
 ) -> Report:
-    """Annotate every row that is not annotated yet. Raises PrelnError for what stops a run before or while it goes.
+    """Annotate every row that is not annotated yet. Raises PrelnError for what stops a run before it goes, RunFailed while.
 
     KeyboardInterrupt ends it at once; what is committed stays, the run is recorded, and the same call goes on.
     """
     began = time.monotonic()
     job, described = open_job(spec=spec, cluster=cluster)
-    plan = make_plan(job=job, spec=job.spec, described=described)
+    how: dict[str, Any] = {"described": described, "retry_errors": wishes.retry_errors, "prune": wishes.prune}
+    plan = make_plan(job=job, spec=job.spec, **how)
     placement = cluster.placement(job.spec) if plan.work else None
     frozen = freeze(job)
     if frozen != job:  # another driver was first, with the same answers and another cut
-        job, plan = frozen, make_plan(job=frozen, spec=frozen.spec, described=described)
+        job, plan = frozen, make_plan(job=frozen, spec=frozen.spec, **how)
     run = ledger.new_run_id()
     for folder in (DATA, ledger.PLANS, ledger.MANIFESTS, ledger.RUNS):
         sweep(join(job.output, folder))
@@ -108,30 +128,23 @@ def annotate(
         plan = replace(plan, name=ledger.write_plan(job.output, run=run, files=plan.changes))
     watcher.planned(job, plan)
     tally = Tally()
+    ended = Ended(job=job, plan=plan, tally=tally, run=run, began=began)
     try:
         receipts = (
             annotate_shards(job=job, work=plan.work, placement=placement, loader=loader) if placement else iter(())
         )
         within_limits = consume(receipts, tally=tally, plan=plan, job=job, watcher=watcher)
         settled = settle(job=job, tally=tally, run=run)
-        state = (
-            close(job=job, plan=plan, settled=settled, accept_failed=accept_failed)
-            if within_limits
-            else "too-many-errors"
-        )
+        if not within_limits:
+            return ended.record(state="too-many-errors", settled=settled)
+        return ended.record(state=close(job=job, plan=plan, settled=settled, wishes=wishes), settled=settled)
     except KeyboardInterrupt:
-        settled, state = Settled(entries=plan.entries), "interrupted"
+        return ended.record(state="interrupted", settled=Settled(entries=plan.entries))
     except Exception as error:
-        settled = Settled(entries=plan.entries, failures=[f"the run ended by {type(error).__name__}: {error}"])
-        crashed = report_of(
-            state="crashed", job=job, plan=plan, tally=tally, settled=settled, seconds=time.monotonic() - began
-        )
-        ledger.write_run(job.output, run=run, record=record_of(crashed))
+        ended.record(state="crashed", settled=Settled(entries=plan.entries), reason=f"{type(error).__name__}: {error}")
+        if isinstance(error, PrelnError):
+            raise RunFailed(f"{error}. What is written stays, and the same command goes on") from error
         raise
-    report = report_of(state=state, job=job, plan=plan, tally=tally, settled=settled, seconds=time.monotonic() - began)
-    if plan.work or plan.changes:
-        ledger.write_run(job.output, run=run, record=record_of(report))
-    return report
 
 
 def consume(receipts: Iterator[Receipt], *, tally: Tally, plan: Plan, job: FrozenJob, watcher: Watcher) -> bool:
@@ -171,12 +184,15 @@ def settle(*, job: FrozenJob, tally: Tally, run: str) -> Settled:
         versions.setdefault(planned.file.uri, []).append(planned.file.version)
     by_file: dict[str, list[Entry]] = {}
     written = ledger.written_keys(job.output)
-    for entry in ledger.known_entries(job.output, written=written).values():
+    made = {receipt.shard.key: ledger.entry_of(receipt) for receipt in tally.receipts if receipt.state == "done"}
+    known = ledger.known_entries(job.output, written=written, made=made)
+    for entry in known.values():
         by_file.setdefault(entry.uri, []).append(entry)
     kept: dict[str, Entry] = {}
     superseded: list[str] = []
     incomplete: list[PlannedFile] = []
-    for uri, planned in newest(plans).items():
+    current_files = newest(plans)
+    for uri, planned in current_files.items():
         entries = by_file.get(uri, [])
         current = [entry for entry in entries if entry.version == planned.file.version]
         old = [entry for entry in entries if entry.version != planned.file.version and entry.version in versions[uri]]
@@ -186,6 +202,8 @@ def settle(*, job: FrozenJob, tally: Tally, run: str) -> Settled:
             incomplete.append(planned)
             current += old
         kept |= {entry.key: entry for entry in sorted(current, key=lambda entry: entry.first)}
+    for uri in versions.keys() - current_files.keys():  # pruned
+        superseded += [entry.key for entry in by_file.get(uri, []) if entry.version in versions[uri]]
     delete([join(job.output, DATA, key) for key in superseded])
     manifest, stored = ledger.read_manifest(job.output)
     if stored != kept:
@@ -198,10 +216,9 @@ def settle(*, job: FrozenJob, tally: Tally, run: str) -> Settled:
     return Settled(entries=kept, manifest=manifest, failures=failures, complete=not incomplete)
 
 
-def close(*, job: FrozenJob, plan: Plan, settled: Settled, accept_failed: bool) -> State:
-    """Write _SUCCESS where everything planned is there, or where the user accepts what failed."""
-    if not settled.complete and not accept_failed:
-        return "failed-shards"
+def close(*, job: FrozenJob, plan: Plan, settled: Settled, wishes: Wishes) -> State:
+    """Write _SUCCESS where everything planned is there, or where the user accepts, now or before, what failed."""
+    stored = ledger.read_success(job.output)
     rows, bad, _ = ledger.totals(settled.entries.values())
     success = Success(
         plan=plan.name or "",
@@ -212,26 +229,45 @@ def close(*, job: FrozenJob, plan: Plan, settled: Settled, accept_failed: bool) 
         error_rows=bad,
         accepted_failures=tuple(settled.failures),
     )
-    if ledger.read_success(job.output) != success:
+    accepted = wishes.accept_failed or (
+        stored is not None and stored.plan == success.plan and set(settled.failures) <= set(stored.accepted_failures)
+    )
+    if not settled.complete and not accepted:
+        return "failed-shards"
+    if stored != success:
         ledger.write_success(job.output, success)
     return "done"
 
 
-def report_of(*, state: State, job: FrozenJob, plan: Plan, tally: Tally, settled: Settled, seconds: float) -> Report:
-    """The report of a run that has ended."""
-    rows, _, errors = ledger.totals(settled.entries.values())
-    return Report(
-        state=state,
-        job=job,
-        tally=tally,
-        seconds=seconds,
-        files=len(plan.current),
-        shards=len(settled.entries),
-        total_rows=rows,
-        total_errors=errors,
-        failures=settled.failures,
-        ignored=plan.ignored,
-    )
+@dataclass(frozen=True)
+class Ended:
+    """What a run was, to be told however it ends. began: by the monotonic clock."""
+
+    job: FrozenJob
+    plan: Plan
+    tally: Tally
+    run: str
+    began: float
+
+    def record(self, *, state: State, settled: Settled, reason: str | None = None) -> Report:
+        """The report of the run, kept under _runs/ where there was anything to do."""
+        rows, _, errors = ledger.totals(settled.entries.values())
+        report = Report(
+            state=state,
+            job=self.job,
+            tally=self.tally,
+            seconds=time.monotonic() - self.began,
+            files=len(self.plan.current),
+            shards=len(settled.entries),
+            total_rows=rows,
+            total_errors=errors,
+            failures=settled.failures,
+            ignored=self.plan.ignored,
+            reason=reason,
+        )
+        if self.plan.work or self.plan.changes:
+            ledger.write_run(self.job.output, run=self.run, record=record_of(report))
+        return report
 
 
 def record_of(report: Report) -> dict[str, Any]:
@@ -239,6 +275,7 @@ def record_of(report: Report) -> dict[str, Any]:
     tally = report.tally
     return {
         "state": report.state,
+        "reason": report.reason,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(report.seconds, 3),
         "shards": len(tally.receipts) - len(tally.failed),

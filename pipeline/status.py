@@ -16,7 +16,8 @@ class Status:
     """How far an output folder is.
 
     done: objects that belong to current files. missing: planned shards that are not there. open_files: compressed files
-    not read to their end, whose shards nobody can count. rows, errors: by the newest manifest. failed: of the last run.
+    not read to their end, whose shards nobody can count. rows, errors: by the newest manifest. failed: of the last run, whose
+    last_reason says why it could not go on, if it could not.
     complete: _SUCCESS speaks of the newest plan and nothing is missing.
     """
 
@@ -30,6 +31,7 @@ class Status:
     failed: list[str]
     complete: bool
     last_state: str | None
+    last_reason: str | None
     last_finished: str | None
 
 
@@ -60,5 +62,6 @@ def read_status(output: str) -> Status:
         failed=list(last.get("failed", [])) or unreadable,
         complete=success is not None and success.plan == plan_name and not work,
         last_state=last.get("state"),
+        last_reason=last.get("reason"),
         last_finished=last.get("finished"),
     )

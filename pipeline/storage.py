@@ -144,6 +144,15 @@ def info(url: str) -> FileInfo:
     return attempt(lambda: _file_info(fs, fs.info(path)), what=f"looking at {url}")
 
 
+def exists(url: str) -> bool:
+    """Whether a file is there."""
+    try:
+        info(url)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def find(url: str) -> list[FileInfo]:
     """The files that a path, folder or glob stands for, sorted by URL; hidden and underscored names are left out of
     folders and globs, as every reader of Parquet folders does. An empty list where nothing matches."""

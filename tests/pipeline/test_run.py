@@ -14,7 +14,7 @@ from pipeline.bundle import ShardTables
 from pipeline.job import FrozenJob, freeze
 from pipeline.plan import Plan, make_plan
 from pipeline.rows import error_array
-from pipeline.run import Tally, close, consume, record_of, report_of, settle
+from pipeline.run import Ended, Tally, Wishes, close, consume, record_of, settle
 from pipeline.shards import CutRule, Shard
 from pipeline.sink import DATA, Receipt, write_shard
 from pipeline.status import read_status
@@ -81,7 +81,7 @@ def done(job: FrozenJob, plan: Plan, *receipts: Receipt) -> str:
     for each in receipts:
         tally.add(each)
     settled = settle(job=job, tally=tally, run=ledger.new_run_id())
-    return close(job=job, plan=plan, settled=settled, accept_failed=False)
+    return close(job=job, plan=plan, settled=settled, wishes=Wishes())
 
 
 def objects(job: FrozenJob) -> set[str]:
@@ -195,8 +195,8 @@ def test_a_failed_file_is_named_and_the_user_may_accept_it(tmp_path: Path, job: 
     tally.add(Receipt(shard=first, state="failed", reason="gone", message=f"{first.file.uri}: the file is gone"))
     settled = settle(job=job, tally=tally, run=ledger.new_run_id())
     assert settled.failures == [f"{first.file.uri}: the file is gone"]
-    assert close(job=job, plan=plan, settled=settled, accept_failed=False) == "failed-shards"
-    assert close(job=job, plan=plan, settled=settled, accept_failed=True) == "done"
+    assert close(job=job, plan=plan, settled=settled, wishes=Wishes()) == "failed-shards"
+    assert close(job=job, plan=plan, settled=settled, wishes=Wishes(accept_failed=True)) == "done"
     success = ledger.read_success(job.output)
     assert success is not None
     assert success.accepted_failures == (f"{first.file.uri}: the file is gone",)
@@ -222,11 +222,12 @@ def test_the_record_of_a_run_says_what_it_did(tmp_path: Path, job: FrozenJob) ->
         write(job, shard)
         tally.add(receipt(shard, nan=1, empty=1))
     settled = settle(job=job, tally=tally, run="r")
-    report = report_of(state="done", job=job, plan=plan, tally=tally, settled=settled, seconds=2.0)
-    record = record_of(report)
+    ended = Ended(job=job, plan=plan, tally=tally, run="r", began=time.monotonic() - 2.0)
+    record = record_of(ended.record(state="done", settled=settled))
     assert (record["state"], record["rows"], record["shards"]) == ("done", 12, 3)
     assert record["errors"] == {"empty": 3, "nan": 3}
-    assert (record["tokens"], record["rows_per_second"]) == (21, 6.0)
+    assert record["tokens"] == 21
+    assert 5.0 < record["rows_per_second"] <= 6.0
     assert record["stage_seconds"] == {"encode_s": 1.5}
     assert {"preln", "python", "pyarrow"} <= set(record["versions"])
 

@@ -1,0 +1,64 @@
+"""`preln verify`: an output folder in, whether its promise holds out."""
+
+import json
+from collections import Counter
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from jobs.arguments import Input
+from pipeline.spec import InputSpec
+from pipeline.storage import canonical
+from pipeline.verify import Verdict
+from pipeline.verify import verify as verify_output
+
+SHOWN = 20
+
+
+def verify(
+    output: Annotated[str, typer.Argument(help="Output folder of a job, at any URL.", show_default=False)],
+    input_urls: Input = None,
+    input_format: Annotated[
+        str, typer.Option("--input-format", help="How the input is read, where its suffix does not say.")
+    ] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")] = False,
+) -> None:
+    """Check that every planned shard is there, every row once, and nothing of another job; with --input, count it anew.
+
+    Exit codes: 0 the promise holds, 3 it does not.
+    """
+    urls = [canonical(url) for url in input_urls or ()]
+    spec = InputSpec.model_validate({"urls": urls, "format": input_format}) if urls else None
+    verdict = verify_output(output, input_spec=spec)
+    if as_json:
+        findings = [vars(finding) for finding in verdict.findings]
+        print(
+            json.dumps(
+                {**{key: value for key, value in vars(verdict).items() if key != "findings"}, "findings": findings}
+            )
+        )
+    else:
+        print_verdict(verdict)
+    raise typer.Exit(0 if verdict.holds else 3)
+
+
+def print_verdict(verdict: Verdict) -> None:
+    """A verdict for people."""
+    console = Console(highlight=False, soft_wrap=True)
+    looked = f"{verdict.shards:,} shards of {verdict.files:,} files with {verdict.rows:,} rows"
+    recounted = ", and counted the input anew" if verdict.recounted else ""
+    console.print(f"Looked at {looked}{recounted}.")
+    for finding in verdict.findings[:SHOWN]:
+        console.print(f"  {finding.rule}: {finding.where} {finding.message}", markup=False)
+    if len(verdict.findings) > SHOWN:
+        by_rule = Counter(finding.rule for finding in verdict.findings[SHOWN:])
+        console.print(
+            f"  and {len(verdict.findings) - SHOWN:,} more: " + ", ".join(f"{n} {rule}" for rule, n in by_rule.items())
+        )
+    if verdict.holds:
+        console.print("The promise holds: every planned shard is there, every row once, nothing of another job.")
+    else:
+        console.print(
+            f"The promise does not hold (findings: {len(verdict.findings):,}). docs/recovery.md says what to do."
+        )
