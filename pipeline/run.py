@@ -46,11 +46,15 @@ class Tally:
     tokens: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     truncated: int = 0
+    bundles: int = 0
+    first_at: float | None = None
     facts: Counter[str] = field(default_factory=Counter)
 
     def add(self, receipt: Receipt) -> None:
         """One more receipt."""
         self.receipts.append(receipt)
+        self.first_at = self.first_at or time.monotonic()
+        self.bundles += "computing_s" in receipt.facts  # told once a bundle
         self.rows += receipt.rows
         self.truncated += receipt.truncated
         self.errors.update(receipt.errors)
@@ -72,6 +76,7 @@ class Tally:
 class Report:
     """How a run ended.
 
+    seconds: all of it; first_shard: to the first receipt; driver_cpu: of this process alone.
     files, shards, total_rows, total_errors: of the whole dataset as it stands now. failures: file and reason. reason: why
     the run itself could not go on.
     """
@@ -80,6 +85,8 @@ class Report:
     job: FrozenJob
     tally: Tally
     seconds: float
+    first_shard: float | None
+    driver_cpu: float
     files: int
     shards: int
     total_rows: int
@@ -112,7 +119,7 @@ def annotate(
 
     KeyboardInterrupt ends it at once; what is committed stays, the run is recorded, and the same call goes on.
     """
-    began = time.monotonic()
+    began, cpu_began = time.monotonic(), time.process_time()
     job, described = open_job(spec=spec, cluster=cluster)
     how: dict[str, Any] = {"described": described, "retry_errors": wishes.retry_errors, "prune": wishes.prune}
     plan = make_plan(job=job, spec=job.spec, **how)
@@ -128,7 +135,7 @@ def annotate(
         plan = replace(plan, name=ledger.write_plan(job.output, run=run, files=plan.changes))
     watcher.planned(job, plan)
     tally = Tally()
-    ended = Ended(job=job, plan=plan, tally=tally, run=run, began=began)
+    ended = Ended(job=job, plan=plan, tally=tally, run=run, began=began, cpu_began=cpu_began)
     try:
         receipts = (
             annotate_shards(job=job, work=plan.work, placement=placement, loader=loader) if placement else iter(())
@@ -241,13 +248,14 @@ def close(*, job: FrozenJob, plan: Plan, settled: Settled, wishes: Wishes) -> St
 
 @dataclass(frozen=True)
 class Ended:
-    """What a run was, to be told however it ends. began: by the monotonic clock."""
+    """What a run was, to be told however it ends. began: by the monotonic clock; cpu_began: by this process's."""
 
     job: FrozenJob
     plan: Plan
     tally: Tally
     run: str
     began: float
+    cpu_began: float
 
     def record(self, *, state: State, settled: Settled, reason: str | None = None) -> Report:
         """The report of the run, kept under _runs/ where there was anything to do."""
@@ -257,6 +265,8 @@ class Ended:
             job=self.job,
             tally=self.tally,
             seconds=time.monotonic() - self.began,
+            first_shard=None if self.tally.first_at is None else self.tally.first_at - self.began,
+            driver_cpu=time.process_time() - self.cpu_began,
             files=len(self.plan.current),
             shards=len(settled.entries),
             total_rows=rows,
@@ -278,6 +288,9 @@ def record_of(report: Report) -> dict[str, Any]:
         "reason": report.reason,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(report.seconds, 3),
+        "first_shard_seconds": None if report.first_shard is None else round(report.first_shard, 3),
+        "driver_cpu_seconds": round(report.driver_cpu, 3),
+        "bundles": tally.bundles,
         "shards": len(tally.receipts) - len(tally.failed),
         "rows": tally.rows,
         "tokens": tally.tokens,

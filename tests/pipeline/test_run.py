@@ -222,7 +222,7 @@ def test_the_record_of_a_run_says_what_it_did(tmp_path: Path, job: FrozenJob) ->
         write(job, shard)
         tally.add(receipt(shard, nan=1, empty=1))
     settled = settle(job=job, tally=tally, run="r")
-    ended = Ended(job=job, plan=plan, tally=tally, run="r", began=time.monotonic() - 2.0)
+    ended = Ended(job=job, plan=plan, tally=tally, run="r", began=time.monotonic() - 2.0, cpu_began=time.process_time())
     record = record_of(ended.record(state="done", settled=settled))
     assert (record["state"], record["rows"], record["shards"]) == ("done", 12, 3)
     assert record["errors"] == {"empty": 3, "nan": 3}
