@@ -3,7 +3,7 @@
 Linears run over [T, H]. Attention runs over equal-length groups through the seed classes' own attention, or, on a CUDA
 device of compute capability 8 or more in half precision, over all sequences at once through varlen_attn.
 Legend: B sequences, T packed tokens, G asked positions, H hidden size, N heads, D width of one head, A = N x D,
-V vocabulary, L labels, K candidate ids.
+V vocabulary, L labels, K asked tokens, each once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -107,10 +107,11 @@ class FlatRoberta:
         order_T = token_order(tokens=tokens, order_B=order_B)
         place_T = np.empty_like(order_T)
         place_T[order_T] = np.arange(len(order_T), dtype=order_T.dtype)
-        hidden_TH = self.encode(tokens, order_T, groups)
+        asked_K = np.unique(np.concatenate([place_T[ask.positions_G] for ask in asks.values()]))
+        hidden_KH = self.encode(tokens, order_T, groups, asked_K)
         answers: dict[Head, Answers] = {}
         for head, ask in asks.items():
-            asked_GH = hidden_TH[self.to_device(place_T[ask.positions_G])]
+            asked_GH = hidden_KH[self.to_device(np.searchsorted(asked_K, place_T[ask.positions_G]).astype(np.int32))]
             sequence_G = None
             if ask.reduce == "mean":
                 sequence_G = self.to_device(sequence_of_positions(tokens=tokens, ask=ask, head=head))
@@ -119,8 +120,11 @@ class FlatRoberta:
             )
         return answers
 
-    def encode(self, tokens: Tokens, order_T: IntArray, groups: list[tuple[int, int]]) -> Tensor:
-        """Final hidden states [T, H], tokens in `order_T`: runs of (sequences, length) alike."""
+    def encode(self, tokens: Tokens, order_T: IntArray, groups: list[tuple[int, int]], asked_K: IntArray) -> Tensor:
+        """Final hidden states [K, H] of the asked ones among tokens in `order_T`: runs of (sequences, length) alike.
+
+        What follows attention in the last layer is computed for those alone.
+        """
         positions_T = flat_positions(tokens=tokens, config=self.config)
         types_T = np.zeros_like(order_T) if tokens.token_type_ids_T is None else tokens.token_type_ids_T
         embeddings = self.base.embeddings
@@ -129,22 +133,30 @@ class FlatRoberta:
         attend: _GroupAttention | _VarlenAttention = _GroupAttention(groups, causal=tokens.causal)
         if self.varlen:
             attend = _VarlenAttention(groups, causal=tokens.causal, device=self.device)
-        for layer in self.base.encoder.layer:
-            hidden_TH = _run_layer(cast("RobertaPreLayerNormLayer", layer), hidden_TH, attend)
-        final_TH: Tensor = self.base.LayerNorm(hidden_TH)
-        return final_TH
+        kept_K = self.to_device(asked_K)
+        layers = [cast("RobertaPreLayerNormLayer", layer) for layer in self.base.encoder.layer]
+        for number, layer in enumerate(layers, start=1):
+            context_TA = _attend(layer, hidden_TH, attend)
+            if number == len(layers):
+                hidden_TH, context_TA = hidden_TH[kept_K], context_TA[kept_K]
+            hidden_TH = _feed(layer, hidden_TH, context_TA)
+        final_KH: Tensor = self.base.LayerNorm(hidden_TH if layers else hidden_TH[kept_K])
+        return final_KH
 
     def to_device(self, values: IntArray) -> Tensor:
         """Indices on the model's device."""
         return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64)).to(self.device)
 
 
-def _run_layer(
-    layer: RobertaPreLayerNormLayer, hidden_TH: Tensor, attend: "_GroupAttention | _VarlenAttention"
-) -> Tensor:
+def _attend(layer: RobertaPreLayerNormLayer, hidden_TH: Tensor, attend: "_GroupAttention | _VarlenAttention") -> Tensor:
+    """What each token attended to [T, A], before the output projection."""
     normed_TH = layer.attention.LayerNorm(hidden_TH)
     attention = layer.attention.inner
-    context_TA = attend(attention, attention.query(normed_TH), attention.key(normed_TH), attention.value(normed_TH))
+    return attend(attention, attention.query(normed_TH), attention.key(normed_TH), attention.value(normed_TH))
+
+
+def _feed(layer: RobertaPreLayerNormLayer, hidden_TH: Tensor, context_TA: Tensor) -> Tensor:
+    """The rest of a layer: projection, residual, feed-forward, token by token."""
     hidden_TH = hidden_TH + layer.attention.output(context_TA)
     fed_TH: Tensor = layer.output(layer.intermediate(hidden_TH), hidden_TH)
     return fed_TH
