@@ -82,7 +82,7 @@ def annotate_spec(spec: JobSpec, *, as_json: bool = False, wishes: run.Wishes = 
     """Run a job under a live line, and print how it ended."""
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     with terminated_like_interrupted(), ProgressLine(console, as_json=as_json) as line:
-        report = run.annotate(spec=spec, cluster=this_cluster(), watcher=line, wishes=wishes)
+        report = run.annotate(spec=spec, cluster=this_cluster(say=line.waiting), watcher=line, wishes=wishes)
     if as_json:
         print(json.dumps(run.record_of(report)), flush=True)
     else:

@@ -9,7 +9,8 @@ from typing import Any
 
 import ray
 
-from pipeline.cluster import Cluster
+from pipeline.cluster import Cluster, warn
+from pipeline.patience import Say
 
 
 def connect() -> None:
@@ -40,6 +41,6 @@ def silent_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def this_cluster() -> Cluster:
-    """Ray as a job sees it, connected to when first asked."""
-    return Cluster(connect)
+def this_cluster(*, say: Say = warn) -> Cluster:
+    """Ray as a job sees it, connected to when first asked. say: is told what is waited for."""
+    return Cluster(connect, say=say)

@@ -68,6 +68,13 @@ class ProgressLine:
         else:
             self._console.print("starting the replicas")
 
+    def waiting(self, words: str) -> None:
+        """The run can't go on until something is there."""
+        if self._as_json:
+            self._print_json(event="waiting", words=words)
+        else:
+            self._console.print(words)
+
     def committed(self, receipt: Receipt) -> None:
         """One shard more."""
         self._tally.add(receipt)

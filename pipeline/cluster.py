@@ -1,95 +1,204 @@
 """What Ray has to offer, and the replicas that fit on it: how many, with which resources, in which arithmetic."""
 
+import logging
+import math
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import ray
 
 from models.boundary import Framework
-from pipeline.errors import ResourceError
+from pipeline.errors import SpecError
+from pipeline.nodes import UNLIMITED, Demand, Nodes, nodes_of_ray
+from pipeline.patience import Patience, Say
 from pipeline.spec import JobSpec
 
 READ_CPUS = 0.5
 """CPUs that Ray sets aside for a task that reads and encodes; not the replicas' number, or Ray would fuse both stages."""
 WRITE_CPUS = 0.25
 """CPUs that Ray sets aside for a task that decodes and writes."""
+REPLICA_CORES = 8
+"""Cores of a replica on a node without GPUs, at most, where the job says nothing: more threads bring a pass little."""
+LEAST_CPUS = 0.1
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 AMPERE = 8.0
 
 
 @dataclass(frozen=True)
 class Placement:
-    """What each replica asks of Ray, how many there may be, and how many threads each may use."""
+    """What each replica asks of Ray, how many there may be, and how many threads each may use.
+
+    initial: replicas that are started at once; further ones up to `largest` follow as nodes arrive.
+    wait: seconds that a run waits while no replica at all has a place.
+    """
 
     smallest: int
     largest: int
-    cpus: float
-    gpus: float
+    initial: int
+    demand: Demand
     threads: int
+    wait: float
+
+    @property
+    def cpus(self) -> float:
+        """CPUs that Ray sets aside for a replica."""
+        return self.demand.cpus
+
+    @property
+    def gpus(self) -> float:
+        """GPUs, or the part of one, that Ray sets aside for a replica."""
+        return self.demand.gpus
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The demand as Ray's options of an actor or a task."""
+        return ray_options(self.demand)
+
+
+def ray_options(demand: Demand) -> dict[str, Any]:
+    """A demand as Ray's options of an actor or a task."""
+    options: dict[str, Any] = {"num_cpus": demand.cpus, "num_gpus": demand.gpus or None}
+    if demand.accelerator:
+        options["accelerator_type"] = demand.accelerator
+    if demand.labels:
+        options["label_selector"] = dict(demand.labels)
+    return options
+
+
+def warn(message: str) -> None:
+    """Say it in the driver's log, for want of anybody better."""
+    logging.getLogger("preln").warning(message)
 
 
 class Cluster:
-    """Ray as this job sees it; connected to at the first question that only it can answer."""
+    """Ray as this job sees it; connected to at the first question that only it can answer.
 
-    def __init__(self, connect: Callable[[], None]) -> None:
+    say: who is told what is being waited for.
+    """
+
+    def __init__(self, connect: Callable[[], None], *, say: Say = warn) -> None:
         self._connect = connect
+        self.say = say
 
     @cached_property
-    def resources(self) -> dict[str, float]:
-        """All that the cluster has now, by Ray's names."""
-        self._connect()
-        return dict(ray.cluster_resources())
+    def nodes(self) -> Nodes:
+        """The nodes when first asked, and those that may come."""
+        return self.nodes_now()
 
-    @cached_property
-    def node_cpus(self) -> float:
-        """CPUs of the largest node."""
+    def nodes_now(self) -> Nodes:
+        """The nodes as they are at this moment."""
         self._connect()
-        return max((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]), default=1.0)
+        return nodes_of_ray(home=Path.home())
 
     def gpus_each(self, spec: JobSpec) -> float:
         """GPUs that a replica takes."""
         if spec.resources.gpus is not None:
             return spec.resources.gpus
-        return 1.0 if self.resources.get("GPU", 0.0) > 0 else 0.0
+        return 1.0 if spec.resources.accelerator or self.nodes.total("GPU") > 0 else 0.0
 
     def placement(self, spec: JobSpec) -> Placement:
-        """What the replicas of a job ask for. Raises ResourceError where the cluster can never give it."""
-        wanted, gpus = spec.resources.replica_range, self.gpus_each(spec)
-        total = self.resources.get("CPU", 1.0)
-        if gpus > 0:
-            cpus = spec.resources.cpus or 1.0
-            threads = max(1, int(cpus))
-        else:
-            reserve = 1.0 if total >= 2 else 0.5  # reading and writing need some, or everything waits for everything
-            cpus = spec.resources.cpus or max(0.1, round((total - reserve) / wanted.max, 2))
-            threads = max(1, int(spec.resources.cpus or self.node_cpus / min(wanted.max, max(self.node_cpus, 1))))
-        self._refuse_impossible(spec=spec, cpus=cpus, gpus=gpus, total=total)
-        return Placement(smallest=wanted.min, largest=wanted.max, cpus=cpus, gpus=gpus, threads=threads)
+        """What the replicas of a job ask for. Raises SpecError where no node that is or may come can ever give it."""
+        gpus = self.gpus_each(spec)
+        cpus, threads = self._gpu_replica(spec, gpus) if gpus > 0 else self._cpu_replica(spec)
+        demand = _demand(spec, cpus=cpus, gpus=gpus)
+        wanted = spec.resources.replica_range
+        smallest = wanted.min if wanted else 1
+        if not self.nodes.untold:
+            self._refuse_impossible(demand=demand, least=smallest, places=self.nodes.places(demand))
+        roomy = self.nodes.less(_reserve)
+        most = UNLIMITED if self.nodes.untold else roomy.places(demand)
+        if wanted and not self.nodes.grows:  # somebody may add nodes by hand
+            most = wanted.max
+        largest = max(smallest, min(wanted.max, most) if wanted else most)
+        initial = min(max(roomy.places_now(demand), smallest), largest)
+        return Placement(smallest, largest, initial, demand=demand, threads=threads, wait=spec.resources.wait)
 
-    def _refuse_impossible(self, *, spec: JobSpec, cpus: float, gpus: float, total: float) -> None:
-        least = spec.resources.replica_range.min
-        if gpus > 0 and gpus * least > self.resources.get("GPU", 0.0):
-            raise ResourceError(
-                f"resources: {least} replicas with {gpus:g} GPUs each need {gpus * least:g}, and Ray has "
-                f"{self.resources.get('GPU', 0.0):g}; set resources.gpus or resources.replicas"
+    def _gpu_replica(self, spec: JobSpec, gpus: float) -> tuple[float, int]:
+        """CPUs and threads of a replica with a GPU: one CPU, or less where the GPUs of a node would leave none to read with."""
+        if spec.resources.cpus is not None:
+            return spec.resources.cpus, max(1, int(spec.resources.cpus))
+        bare = _demand(spec, cpus=0.0, gpus=gpus)
+        shares = [
+            (kind.cpus - _reserve(kind.cpus)) / kind.places(bare) for kind in self.nodes.ever if kind.places(bare)
+        ]
+        return _not_fused(min([1.0, *(max(LEAST_CPUS, _floor(share)) for share in shares)])), 1
+
+    def _cpu_replica(self, spec: JobSpec) -> tuple[float, int]:
+        """CPUs and threads of a replica without a GPU: its share of a node, less what reading and writing need there."""
+        if spec.resources.cpus is not None:
+            return spec.resources.cpus, max(1, int(spec.resources.cpus))
+        bare = _demand(spec, cpus=0.0, gpus=0.0)
+        kinds = [kind for kind in self.nodes.ever if kind.cpus > 0 and kind.suits(bare)]
+        if not kinds:
+            return 1.0, 1
+        count = max(
+            sum(kind.count for kind in self.nodes.up if kind in kinds),
+            sum(kind.count for kind in self.nodes.to_come if kind in kinds),
+        )
+        largest = max(kinds, key=lambda kind: kind.cpus)
+        wanted = spec.resources.replica_range
+        if wanted and wanted.max <= largest.count:
+            cores, each_node = largest.cpus, 1
+        else:  # a share of the smaller nodes fits on the larger ones, and not the other way round
+            cores = min([kind.cpus for kind in kinds if kind.cpus >= 2] or [largest.cpus])
+            each_node = math.ceil(wanted.max / count) if wanted else math.ceil(cores / REPLICA_CORES)
+        cpus = max(LEAST_CPUS, _floor((cores - _reserve(cores)) / each_node))
+        return _not_fused(cpus), max(1, int(cores / each_node))
+
+    def _refuse_impossible(self, *, demand: Demand, least: int, places: int) -> None:
+        if places < least:
+            raise SpecError(
+                f"resources: {least} replica{'s' if least > 1 else ''} with {demand} {'each ' if least > 1 else ''}can never "
+                f"be placed: there is room for {places}. The cluster has {self.nodes}. Ask for less by resources.gpus, "
+                "resources.cpus or resources.replicas, or run on another cluster"
             )
-        if cpus * least + READ_CPUS > total:
-            raise ResourceError(
-                f"resources: {least} replicas with {cpus:g} CPUs each, and {READ_CPUS:g} to read with, need "
-                f"{cpus * least + READ_CPUS:g} CPUs, and Ray has {total:g}; set resources.cpus or resources.replicas"
+        needed, total = demand.cpus * least + READ_CPUS, self.nodes.total("CPU")
+        if needed > total:
+            raise SpecError(
+                f"resources: {least} replicas with {demand.cpus:g} CPUs each, and {READ_CPUS:g} to read with, need {needed:g} "
+                f"CPUs, and there are {total:g}; set resources.cpus or resources.replicas"
             )
 
     def resolve_dtype(self, spec: JobSpec) -> str:
-        """The dtype that `auto` is here: asked of a machine that has what the replicas ask for."""
+        """The dtype that `auto` is here: asked of a machine that has what the replicas ask for.
+
+        Raises SpecError where there can be no such machine, ResourceError where none came up in time.
+        """
         if spec.model.dtype != "auto":
             return spec.model.dtype
-        gpus = self.gpus_each(spec)
-        probe = ray.remote(num_cpus=0.1, num_gpus=gpus)(best_dtype)
-        asked = probe.remote(spec.model.framework, gpus > 0)
-        return str(ray.get(asked, timeout=spec.resources.wait))
+        placement = self.placement(spec)
+        demand = _demand(spec, cpus=LEAST_CPUS, gpus=placement.gpus)
+        asked = ray.remote(**ray_options(demand))(best_dtype).remote(spec.model.framework, placement.gpus > 0)
+        patience = Patience(demand=demand, seconds=placement.wait, say=self.say, look=self.nodes_now)
+        try:
+            while not ray.wait([asked], timeout=1.0)[0]:
+                patience.wait()
+        except BaseException:
+            ray.cancel(asked, force=True)
+            raise
+        return str(ray.get(asked))
+
+
+def _demand(spec: JobSpec, *, cpus: float, gpus: float) -> Demand:
+    return Demand(cpus=cpus, gpus=gpus, accelerator=spec.resources.accelerator, labels=spec.resources.labels)
+
+
+def _reserve(cores: float) -> float:
+    """CPUs of a node that no replica takes: reading and writing need some, or everything waits for everything."""
+    return 1.0 if cores >= 2 else 0.5
+
+
+def _floor(amount: float) -> float:
+    return math.floor(amount * 100 + 1e-6) / 100
+
+
+def _not_fused(cpus: float) -> float:
+    """Ray fuses neighbouring stages that ask for the same; reading must not move into the replica."""
+    return cpus - 0.01 if cpus == READ_CPUS else cpus
 
 
 def best_dtype(framework: Framework, gpu: bool) -> str:

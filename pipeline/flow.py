@@ -6,24 +6,33 @@ The sentence: read + encode | infer | decode + write, as one Ray Data chain over
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import ray
+import ray.exceptions
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
-from pipeline import __version__
+from pipeline import __version__, journal, metrics
 from pipeline.bundle import ShardTables, pack, unpack
 from pipeline.child import LoadOrder
-from pipeline.cluster import READ_CPUS, WRITE_CPUS, Placement
+from pipeline.cluster import READ_CPUS, WRITE_CPUS, Placement, warn
 from pipeline.decode import annotated
 from pipeline.encode import encode_rows, model_facts
+from pipeline.failures import caused_by
 from pipeline.job import FrozenJob
+from pipeline.nodes import nodes_of_ray
+from pipeline.patience import Patience, Say
 from pipeline.replica import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, Replica, ReplicaOrder
+from pipeline.shards import Stream
 from pipeline.sink import Receipt, write_shard
 from pipeline.source import Reading, ShardSource, Work
 from pipeline.spec import JobSpec
+from pipeline.watch import PoolWatch, ReplicasLostError, watching
 
 MODEL_LOADER = "models.load:load"
 
@@ -35,12 +44,13 @@ INIT_TRIES = 3
 class Stages:
     """What the stages must know, sent to each task once.
 
-    spec: with the dtype resolved. provenance: what every footer says of the job.
+    spec: with the dtype resolved. provenance: what every footer says of the job. run: names this run in journals.
     """
 
     spec: JobSpec
     schema: pa.Schema
     provenance: dict[str, str]
+    run: str = ""
 
     def encode(self, bundle: pa.Table) -> pa.Table:
         """Rows of each shard to windows of tokens."""
@@ -49,6 +59,8 @@ class Stages:
     def finish(self, bundle: pa.Table) -> pa.Table:
         """Answers of each shard to rows in the store, and their receipts."""
         receipts = [finish_shard(shard, stages=self) for shard in unpack(bundle)]
+        for receipt in receipts:
+            tell(receipt, stages=self)
         return pa.table({"receipt": pa.array([receipt.to_json() for receipt in receipts], pa.string())})
 
 
@@ -73,7 +85,31 @@ def finish_shard(shard: ShardTables, *, stages: Stages) -> Receipt:
     return write_shard(shard, table, output=spec.output.url, prefix=spec.output.prefix, provenance=stages.provenance)
 
 
-def replica_order(*, job: FrozenJob, placement: Placement, loader: str = MODEL_LOADER) -> ReplicaOrder:
+def tell(receipt: Receipt, *, stages: Stages) -> None:
+    """Count a shard in the metrics and write it into the worker's journal."""
+    metrics.count_shard(
+        task=stages.spec.task.name,
+        state=receipt.state,
+        rows=receipt.rows,
+        errors=receipt.errors,
+        truncated=receipt.truncated,
+        size=receipt.bytes,
+        facts=receipt.facts,
+    )
+    journal.write(
+        "shard committed" if receipt.state == "done" else "shard failed",
+        level=logging.INFO if receipt.state == "done" else logging.WARNING,
+        run=stages.run,
+        shard=receipt.shard.key,
+        source=receipt.shard.file.uri,
+        first=receipt.shard.first,
+        rows=receipt.rows,
+        errors=dict(receipt.errors),
+        **({"reason": receipt.reason, "detail": receipt.message} if receipt.state == "failed" else {}),
+    )
+
+
+def replica_order(*, job: FrozenJob, placement: Placement, loader: str = MODEL_LOADER, run: str = "") -> ReplicaOrder:
     """What the job's replicas are to be."""
     spec, facts = job.spec, model_facts(job.spec)
     default = GPU_BATCH_TOKENS if placement.gpus > 0 else CPU_BATCH_TOKENS
@@ -89,26 +125,87 @@ def replica_order(*, job: FrozenJob, placement: Placement, loader: str = MODEL_L
         batch_tokens=spec.resources.batch_tokens or default,
         threads=placement.threads,
         stall=spec.limits.stall,
+        task=spec.task.name,
+        run=run,
     )
 
 
 def annotate_shards(
-    *, job: FrozenJob, work: Sequence[Work], placement: Placement, loader: str = MODEL_LOADER
+    *,
+    job: FrozenJob,
+    work: Sequence[Work],
+    placement: Placement,
+    loader: str = MODEL_LOADER,
+    say: Say = warn,
+    run: str = "",
 ) -> Iterator[Receipt]:
     """Run the work on Ray and yield a receipt for every shard as it is committed.
 
-    Closing the iterator early ends the run; what is committed stays.
+    say: is told what is waited for. run: names this run in journals. Closing the iterator early ends the run; what is
+    committed stays. Raises ResourceError where no replica has a place for `placement.wait` seconds. Where replicas are lost
+    with their nodes, and nothing is left but the shards they had, those begin anew on the replicas that there are.
     """
-    order = replica_order(job=job, placement=placement, loader=loader)
-    with DataContext.current(data_context()):
-        dataset = the_flow(job=job, work=work, placement=placement, order=order)
+    rest = list(work)
+    while rest:
+        received: list[Receipt] = []
+        try:
+            with closing(_one_dataset(job, rest, placement, loader, say, run)) as receipts:
+                for receipt in receipts:
+                    received.append(receipt)
+                    yield receipt
+            return
+        except ray.exceptions.RayError as error:
+            raise caused_by(error) from error
+        except ReplicasLostError:
+            rest = remaining(rest, received)
+            placement = refitted(placement)
+            say(f"replicas were lost with their nodes; {len(rest)} shards that they had begin anew on the others")
+
+
+def _one_dataset(
+    job: FrozenJob, work: Sequence[Work], placement: Placement, loader: str, say: Say, run: str
+) -> Generator[Receipt, None, None]:
+    order = replica_order(job=job, placement=placement, loader=loader, run=run)
+    patience = Patience(
+        demand=placement.demand,
+        seconds=placement.wait,
+        say=say,
+        look=lambda: nodes_of_ray(home=Path.home()),
+    )
+    with watching(patience) as watch, DataContext.current(data_context(watch=watch)):
+        dataset = the_flow(job=job, work=work, placement=placement, order=order, run=run)
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             receipts: pa.Table = batch
             for text in receipts["receipt"].to_pylist():
                 yield Receipt.from_json(text)
 
 
-def the_flow(*, job: FrozenJob, work: Sequence[Work], placement: Placement, order: ReplicaOrder) -> Dataset:
+def remaining(work: Sequence[Work], received: Sequence[Receipt]) -> list[Work]:
+    """The work without the shards that have a receipt, and streams without theirs."""
+    keys = {receipt.shard.key for receipt in received}
+    failed = {receipt.shard.file.uri for receipt in received if receipt.state == "failed"}
+    rest: list[Work] = []
+    for item in work:
+        if not isinstance(item, Stream):
+            rest += [] if item.key in keys else [item]
+        elif item.file.uri not in failed:
+            rest.append(replace(item, done=frozenset(item.done) | keys))
+    return rest
+
+
+def refitted(placement: Placement) -> Placement:
+    """The placement on the nodes that are left; what may still come is not waited for."""
+    places = max(1, nodes_of_ray(home=Path.home()).places_now(placement.demand))
+    return replace(
+        placement,
+        smallest=min(placement.smallest, places),
+        initial=min(max(placement.smallest, places), placement.largest),
+    )
+
+
+def the_flow(
+    *, job: FrozenJob, work: Sequence[Work], placement: Placement, order: ReplicaOrder, run: str = ""
+) -> Dataset:
     """read + encode | infer | decode + write."""
     reading = Reading(
         schema=job.schema,
@@ -118,8 +215,8 @@ def the_flow(*, job: FrozenJob, work: Sequence[Work], placement: Placement, orde
         line_bytes=job.spec.limits.line_bytes,
         delimiter=job.spec.input.delimiter,
     )
-    stages = Stages(spec=job.spec, schema=job.schema, provenance=provenance(job))
-    pool = ActorPoolStrategy(min_size=placement.smallest, max_size=placement.largest)
+    stages = Stages(spec=job.spec, schema=job.schema, provenance=provenance(job), run=run)
+    pool = ActorPoolStrategy(min_size=placement.smallest, max_size=placement.largest, initial_size=placement.initial)
     source = ray.data.read_datasource(ShardSource(work=work, reading=reading), num_cpus=READ_CPUS)
     encoded = source.map_batches(stages.encode, batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS)
     answered = encoded.map_batches(
@@ -128,10 +225,11 @@ def the_flow(*, job: FrozenJob, work: Sequence[Work], placement: Placement, orde
         batch_size=1,
         batch_format="pyarrow",
         compute=pool,
-        num_cpus=placement.cpus,
-        num_gpus=placement.gpus or None,
+        **placement.options,
     )
-    return answered.map_batches(stages.finish, batch_size=1, batch_format="pyarrow", num_cpus=WRITE_CPUS)
+    finished = answered.map_batches(stages.finish, batch_size=1, batch_format="pyarrow", num_cpus=WRITE_CPUS)
+    finished.set_name(f"preln {job.spec.task.name}")
+    return finished
 
 
 def required_columns(spec: JobSpec) -> tuple[str, ...]:
@@ -139,8 +237,11 @@ def required_columns(spec: JobSpec) -> tuple[str, ...]:
     return tuple(spec.input.columns.get(part.name, part.name) for part in spec.task.parts() if part.required)
 
 
-def data_context() -> DataContext:
-    """Ray Data as this flow needs it: every row a block of its own, no order, our own progress line, patience at the start."""
+def data_context(*, watch: Callable[[], PoolWatch] | None = None) -> DataContext:
+    """Ray Data as this flow needs it: every row a block of its own, no order, our own progress line, patience at the start.
+
+    watch: makes the callback that looks at the pool.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # copying touches a field that Ray itself deprecates
         context = DataContext.get_current().copy()
@@ -152,6 +253,13 @@ def data_context() -> DataContext:
     context.max_consecutive_actor_init_deaths = INIT_TRIES
     context.actor_init_retry_on_errors = True
     context.actor_init_max_retries = INIT_TRIES - 1
+    # Ours says what is missing, and a slow shard is no fault.
+    context.execution_no_progress_timeout_s = -1
+    context.wait_for_min_actors_s = -1
+    if watch is not None:
+        # Ray only calls what is in this list, so that a partly applied class does as well as a class.
+        callbacks: list[Any] = [*context.custom_execution_callback_classes, watch]
+        context.custom_execution_callback_classes = callbacks
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return context
 

@@ -6,6 +6,7 @@ order, so that nothing a row is told depends on its neighbours.
 
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from models.boundary import Answers, Ask, Tokens
+from pipeline import journal, metrics
 from pipeline.batching import packs
 from pipeline.bundle import ShardTables, pack, unpack
 from pipeline.child import LoadOrder
@@ -35,6 +37,8 @@ class ReplicaOrder:
     batch_tokens: int
     threads: int
     stall: float
+    task: str = ""
+    run: str = ""
 
 
 class Replica:
@@ -44,6 +48,8 @@ class Replica:
         self._order = order
         self._supervisor = Supervisor(order=order.load, threads=order.threads, stall=order.stall)
         self._supervisor.start()
+        self._processes = 0
+        self._tell_processes()
         self._idle_since = time.monotonic()
 
     def __call__(self, bundle: pa.Table) -> pa.Table:
@@ -51,9 +57,37 @@ class Replica:
         waited, computed = began - self._idle_since, self._supervisor.seconds.computing
         shards = unpack(bundle)
         answered = answer_shards(shards=shards, order=self._order, supervisor=self._supervisor)
-        result = pack(_timed(answered, computing=self._supervisor.seconds.computing - computed, waiting=waited))
+        told = _timed(answered, computing=self._supervisor.seconds.computing - computed, waiting=waited)
+        result = pack(told)
         self._idle_since = time.monotonic()
+        self._tell_processes()
+        metrics.count_bundle(task=self._order.task, facts=_sums(told), seconds=self._idle_since - began)
         return result
+
+    def _tell_processes(self) -> None:
+        """Count and note model processes that were started since the last time."""
+        started = self._supervisor.seconds.children - self._processes
+        metrics.count("model_processes", started, task=self._order.task)
+        if started:
+            journal.write(
+                "model loaded" if self._processes == 0 else "model process replaced",
+                run=self._order.run,
+                replica=os.getpid(),
+                attempt=self._processes + started,
+                seconds=round(self._supervisor.seconds.starting, 3),
+                checkpoint=self._order.load.checkpoint,
+                framework=self._order.load.framework,
+                dtype=self._order.load.dtype,
+            )
+        self._processes += started
+
+
+def _sums(shards: Sequence[ShardTables]) -> Counter[str]:
+    """Facts of all shards together."""
+    sums: Counter[str] = Counter()
+    for shard in shards:
+        sums.update(shard.facts)
+    return sums
 
 
 def _timed(shards: Sequence[ShardTables], *, computing: float, waiting: float) -> list[ShardTables]:

@@ -138,7 +138,9 @@ def annotate(
     ended = Ended(job=job, plan=plan, tally=tally, run=run, began=began, cpu_began=cpu_began)
     try:
         receipts = (
-            annotate_shards(job=job, work=plan.work, placement=placement, loader=loader) if placement else iter(())
+            annotate_shards(job=job, work=plan.work, placement=placement, loader=loader, say=cluster.say, run=run)
+            if placement
+            else iter(())
         )
         within_limits = consume(receipts, tally=tally, plan=plan, job=job, watcher=watcher)
         settled = settle(job=job, tally=tally, run=run)

@@ -124,25 +124,27 @@ class ReplicaRange(_Section):
 class ResourceSpec(_Section):
     """What the replicas run on."""
 
-    replicas: Annotated[int, Field(ge=1)] | ReplicaRange = 1
-    """Copies of the model: a number, or {min, max} to follow the cluster."""
+    replicas: Annotated[int, Field(ge=1)] | ReplicaRange | None = None
+    """Copies of the model: a number, or {min, max} to follow the cluster. When absent, one a GPU, or one for every 8 cores of a
+    node without GPUs, as many as the cluster has or may start."""
     gpus: float | None = Field(default=None, ge=0)
     """GPUs a replica takes, fractions allowed; 1 where the cluster has GPUs and 0 elsewhere, when absent."""
     cpus: float | None = Field(default=None, gt=0)
     """CPU cores a replica takes; shared out among the replicas when absent."""
+    accelerator: str | None = None
+    """Kind of GPU a replica must have, by Ray's name for it, such as A10G or H100; any when absent."""
+    labels: dict[str, str] = {}
+    """Labels a replica's node must have, as in Ray's label selectors, such as {ray.io/market-type: spot}; a value may be
+    negated (!spot) or a choice (in(a,b))."""
     batch_tokens: int | None = Field(default=None, ge=1)
     """Token budget of one pass through the model; found by the replica when absent. Changes no answer."""
     wait: Seconds = 900.0
     """How long a run waits for nodes that are still starting."""
 
     @property
-    def replica_range(self) -> ReplicaRange:
-        """`replicas` as a range."""
-        return (
-            self.replicas
-            if isinstance(self.replicas, ReplicaRange)
-            else ReplicaRange(min=self.replicas, max=self.replicas)
-        )
+    def replica_range(self) -> ReplicaRange | None:
+        """`replicas` as a range; None where the cluster decides."""
+        return ReplicaRange(min=self.replicas, max=self.replicas) if isinstance(self.replicas, int) else self.replicas
 
 
 class ShardSpec(_Section):

@@ -26,7 +26,7 @@ def job(tmp_path: Path) -> Path:
 def test_a_job_file_alone_is_a_job(job: Path) -> None:
     spec = job_spec(job=job)
     assert spec.input.urls == ["s3://b/in/*.parquet"]
-    assert spec.resources.replica_range.max == 4
+    assert spec.resources.replicas == 4
 
 
 def test_flags_alone_are_a_job() -> None:

@@ -12,6 +12,8 @@ from pipeline.bundle import ShardTables
 from pipeline.cluster import Cluster
 from pipeline.inputs import recognised
 from pipeline.job import CheckpointState, FrozenJob
+from pipeline.nodes import NodeKind, Nodes
+from pipeline.patience import Say
 from pipeline.shards import CutRule, Shard, SourceFile
 from pipeline.spec import JobSpec
 from pipeline.storage import info
@@ -37,22 +39,17 @@ def spec(
 class OfflineCluster(Cluster):
     """Two CPUs and no Ray."""
 
-    def __init__(self) -> None:
-        super().__init__(self._refuse)
+    def __init__(self, *, say: Say = lambda _: None) -> None:
+        super().__init__(self._refuse, say=say)
 
     @staticmethod
     def _refuse() -> None:
         raise AssertionError("this test starts no Ray")
 
     @cached_property
-    def resources(self) -> dict[str, float]:
-        """Two CPUs."""
-        return {"CPU": 2.0}
-
-    @cached_property
-    def node_cpus(self) -> float:
-        """Both on one node."""
-        return 2.0
+    def nodes(self) -> Nodes:
+        """Both CPUs on one node."""
+        return Nodes(up=[NodeKind(name="node", resources={"CPU": 2.0}, labels={}, count=1)])
 
 
 def source_file(uri: str = "file:///in/a.parquet", **fields: Any) -> SourceFile:

@@ -114,7 +114,9 @@ def test_a_missing_section_is_named() -> None:
 def test_a_range_of_replicas_rises() -> None:
     assert "min (3) is above max (2)" in refusal({"resources": {"replicas": {"min": 3, "max": 2}}})
     four = JobSpec.parse({**LEAST, "resources": {"replicas": 4}}).resources.replica_range
+    assert four is not None
     assert (four.min, four.max) == (4, 4)
+    assert JobSpec.parse(LEAST).resources.replica_range is None
 
 
 def test_several_mistakes_are_told_at_once() -> None:

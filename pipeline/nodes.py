@@ -1,0 +1,234 @@
+"""Ray's word on its nodes in, kinds of node that a replica could be placed on out: those that are up and those that may come.
+
+A cluster that is not told to grow is what it is. One with an autoscaler may grow: into the node types that are known (Ray's
+cluster configuration, or the file that `ray up` leaves on the head node), or into types that nobody tells (KubeRay).
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+from ray.core.generated import autoscaler_pb2
+from ray.experimental.internal_kv import _internal_kv_get
+
+BOOTSTRAP_FILE = "ray_bootstrap_config.yaml"
+"""What `ray up` leaves in the home folder of the head node, where a submitted driver runs."""
+STATIC_NODE_PREFIX = "node_"
+"""Under a cluster that does not grow, Ray's monitor reports every node as a type of its own with this name."""
+UNLIMITED = 1_000
+"""Nodes that a type without a limit is taken to have at most."""
+ACCELERATOR = "accelerator_type:"
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What one replica asks of a node.
+
+    accelerator: the name of a GPU as Ray knows it, such as A10G. labels: as in Ray's label selectors.
+    """
+
+    cpus: float
+    gpus: float
+    accelerator: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = [f"{self.gpus:g} GPU{'s' if self.gpus > 1 else ''}"] if self.gpus else []
+        parts += [f"{self.cpus:g} CPU{'s' if self.cpus > 1 else ''}"]
+        where = [f"an accelerator {self.accelerator}"] if self.accelerator else []
+        where += [f"the label {key}={value}" for key, value in sorted(self.labels.items())]
+        return " and ".join(parts) + (f" on a node with {' and '.join(where)}" if where else "")
+
+
+@dataclass(frozen=True)
+class NodeKind:
+    """Nodes that are alike. count: how many are up, or, of a type, how many there may be."""
+
+    name: str
+    resources: Mapping[str, float]
+    labels: Mapping[str, str]
+    count: int
+
+    @property
+    def cpus(self) -> float:
+        """CPUs of one node."""
+        return self.resources.get("CPU", 0.0)
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of one node."""
+        return self.resources.get("GPU", 0.0)
+
+    def suits(self, demand: Demand) -> bool:
+        """Whether the node is of the kind asked for, however large it is."""
+        if demand.accelerator and not any(name == ACCELERATOR + demand.accelerator for name in self.resources):
+            return False
+        return all(label_fits(self.labels.get(key), value) for key, value in demand.labels.items())
+
+    def places(self, demand: Demand) -> int:
+        """Replicas that one node can hold."""
+        if not self.suits(demand):
+            return 0
+        places = math.inf if demand.cpus == 0 else math.floor(self.cpus / demand.cpus + 1e-6)
+        if demand.gpus >= 1:
+            places = min(places, math.floor(self.gpus / demand.gpus))
+        elif demand.gpus > 0:  # a fraction never spans two GPUs
+            places = min(places, math.floor(1 / demand.gpus + 1e-6) * math.floor(self.gpus))
+        return int(places) if math.isfinite(places) else 1
+
+    def __str__(self) -> str:
+        named = [name.removeprefix(ACCELERATOR) for name in self.resources if name.startswith(ACCELERATOR)]
+        gpus = f", {self.gpus:g} GPU{'s' if self.gpus > 1 else ''}{' ' + '/'.join(named) if named else ''}"
+        return f"{self.name} ({self.cpus:g} CPUs{gpus if self.gpus else ''})"
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """A cluster's nodes. up: those that are alive. to_come: types that an autoscaler may start, each with its limit.
+
+    grows: an autoscaler is at work. untold: it is, and its node types are not known.
+    """
+
+    up: Sequence[NodeKind]
+    to_come: Sequence[NodeKind] = ()
+    grows: bool = False
+
+    @property
+    def untold(self) -> bool:
+        """Whether nodes may come of which nobody knows what they are."""
+        return self.grows and not self.to_come
+
+    @property
+    def ever(self) -> Sequence[NodeKind]:
+        """All kinds that there are or may be."""
+        return [*self.up, *self.to_come]
+
+    def places(self, demand: Demand) -> int:
+        """Replicas that the cluster can hold when it is as large as it may become."""
+        up = sum(kind.count * kind.places(demand) for kind in self.up)
+        return max(up, sum(kind.count * kind.places(demand) for kind in self.to_come))
+
+    def less(self, reserve: Callable[[float], float]) -> "Nodes":
+        """The same nodes, each without the CPUs that `reserve` says are not for replicas."""
+
+        def smaller(kind: NodeKind) -> NodeKind:
+            cpus = max(0.0, kind.cpus - reserve(kind.cpus))
+            return replace(kind, resources={**kind.resources, "CPU": cpus})
+
+        return replace(self, up=[smaller(kind) for kind in self.up], to_come=[smaller(kind) for kind in self.to_come])
+
+    def places_now(self, demand: Demand) -> int:
+        """Replicas that the nodes that are up can hold."""
+        return sum(kind.count * kind.places(demand) for kind in self.up)
+
+    def total(self, resource: str) -> float:
+        """How much of a resource there can be in all."""
+        up = sum(kind.count * kind.resources.get(resource, 0.0) for kind in self.up)
+        return max(up, sum(kind.count * kind.resources.get(resource, 0.0) for kind in self.to_come))
+
+    def __str__(self) -> str:
+        up = ", ".join(f"{kind.count} x {kind}" for kind in self.up) or "no nodes"
+        if self.to_come:
+            return f"{up} up; up to {', '.join(f'{kind.count} x {kind}' for kind in self.to_come)} may be started"
+        return f"{up}; more of types unknown here may be started" if self.grows else up
+
+
+def label_fits(value: str | None, wanted: str) -> bool:
+    """Whether a node's label is what a selector asks for: `a`, `!a`, `in(a,b)`, `!in(a,b)`."""
+    negated, wanted = wanted.startswith("!"), wanted.removeprefix("!")
+    listed = wanted[3:-1].split(",") if wanted.startswith("in(") and wanted.endswith(")") else [wanted]
+    return (value in [item.strip() for item in listed]) != negated
+
+
+def nodes_of_ray(*, home: Path) -> Nodes:
+    """The nodes of the Ray that this process is connected to. home: where `ray up` may have left its file."""
+    told = _told_by_ray() or _told_by_file(home / BOOTSTRAP_FILE)
+    return Nodes(up=kinds_up(ray.nodes()), to_come=told, grows=bool(told) or autoscaler_at_work())
+
+
+def kinds_up(nodes: Iterable[Mapping[str, Any]]) -> list[NodeKind]:
+    """Nodes that are alive, those with the same resources and labels together."""
+    found: dict[str, NodeKind] = {}
+    for node in nodes:
+        if not node["Alive"]:
+            continue
+        resources = {
+            name: amount for name, amount in node["Resources"].items() if name in ("CPU", "GPU") or ACCELERATOR in name
+        }
+        labels = {key: value for key, value in (node.get("Labels") or {}).items() if key != "ray.io/node-id"}
+        key = json.dumps([resources, labels], sort_keys=True)
+        name = found[key].name if key in found else labels.get("ray.io/node-group") or "node"
+        count = found[key].count + 1 if key in found else 1
+        found[key] = NodeKind(name=name, resources=resources, labels=labels, count=count)
+    return list(found.values())
+
+
+def _told_by_ray() -> list[NodeKind]:
+    """Node types as Ray's own state has them, where its autoscaler reports them there."""
+    config = ray._private.state.state.get_cluster_config()
+    groups = config.node_group_configs if config else ()
+    return [
+        NodeKind(
+            name=group.name,
+            resources=dict(group.resources),
+            labels=dict(getattr(group, "labels", {})),
+            count=UNLIMITED if group.max_count < 0 else group.max_count,
+        )
+        for group in groups
+        if group.resources and group.max_count != 0
+    ]
+
+
+def _told_by_file(path: Path) -> list[NodeKind]:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return []
+    return kinds_of_config(config) if isinstance(config, dict) else []
+
+
+def kinds_of_config(config: Mapping[str, Any]) -> list[NodeKind]:
+    """The node types of a cluster file, each with the most nodes that it may have; the head's own is left out."""
+    most = int(config.get("max_workers", UNLIMITED))
+    return [
+        NodeKind(
+            name=name,
+            resources={key: float(amount) for key, amount in (kind.get("resources") or {}).items()},
+            labels=dict(kind.get("labels") or {}),
+            count=min(int(kind.get("max_workers", most)), most),
+        )
+        for name, kind in config.get("available_node_types", {}).items()
+        if name != config.get("head_node_type") and kind.get("max_workers", most) != 0
+    ]
+
+
+def autoscaler_at_work() -> bool:
+    """Whether anything could start further nodes: an autoscaler with node types of its own, in either of its versions."""
+    status = json.loads(_internal_kv_get("__autoscaling_status") or b"{}").get("autoscaler_report") or {}
+    types = {*(status.get("node_type_mapping") or {}).values(), *(status.get("active_nodes") or {})}
+    reply = _cluster_status()
+    if reply.HasField("autoscaling_state"):
+        types |= {node.ray_node_type_name for node in reply.cluster_resource_state.node_states}
+    return any(name and not name.startswith(STATIC_NODE_PREFIX) for name in types)
+
+
+def infeasible_demands() -> list[dict[str, float]]:
+    """Demands that the autoscaler says no node type of its can ever meet (its second version says so)."""
+    return infeasible_of(_cluster_status())
+
+
+def infeasible_of(reply: Any) -> list[dict[str, float]]:
+    """The same, of a status."""
+    return [dict(request.resources_bundle) for request in reply.autoscaling_state.infeasible_resource_requests]
+
+
+def _cluster_status() -> Any:
+    """Ray's `GetClusterStatusReply`; the class is made at run time, so that nothing is known of its type before."""
+    worker: Any = ray._private.worker.global_worker
+    reply_class: Any = autoscaler_pb2.GetClusterStatusReply  # type: ignore[attr-defined]
+    return reply_class.FromString(worker.gcs_client.get_cluster_status())

@@ -1,0 +1,67 @@
+"""A replica without a place in, words now and then and at last a ResourceError out: nobody waits in silence, or for ever."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pipeline.errors import ResourceError, SpecError
+from pipeline.nodes import Demand, Nodes, infeasible_demands
+
+Say = Callable[[str], None]
+
+FIRST_WORD = 5.0
+"""Seconds of waiting before anything is said of it."""
+NEXT_WORD = 30.0
+"""Seconds between one word and the next."""
+SAME_AMOUNT = 1e-3
+
+
+@dataclass
+class Patience:
+    """How long one wait may last, and who is told meanwhile.
+
+    demand: what a replica asks. seconds: how long it may be waited for. look: the nodes as they are now.
+    refused: demands that the autoscaler says it can never meet.
+    """
+
+    demand: Demand
+    seconds: float
+    say: Say
+    look: Callable[[], Nodes]
+    refused: Callable[[], list[dict[str, float]]] = infeasible_demands
+    clock: Callable[[], float] = time.monotonic
+    _since: float | None = field(default=None, init=False)
+    _said: float | None = field(default=None, init=False)
+
+    def end(self) -> None:
+        """There is a place: the next wait begins anew."""
+        self._since = self._said = None
+
+    def wait(self) -> None:
+        """There is no place yet. Raises SpecError where there can never be one, ResourceError after `seconds`."""
+        now = self.clock()
+        if self._since is None:
+            self._since = now
+        waited = now - self._since
+        if waited >= self.seconds:
+            raise ResourceError(
+                f"no node had room for a replica ({self.demand}) within resources.wait ({self.seconds:g} s); the cluster has "
+                f"{self.look()}. Start such nodes, ask for less by resources, or wait longer; the same command then goes on"
+            )
+        if waited >= FIRST_WORD and (self._said is None or now - self._said >= NEXT_WORD):
+            self._said = now
+            self._refuse_what_can_not_come()
+            left = self.seconds - waited
+            self.say(
+                f"waiting for a node with room for a replica ({self.demand}); the cluster has {self.look()}; "
+                f"{left:.0f} s of resources.wait left"
+            )
+
+    def _refuse_what_can_not_come(self) -> None:
+        wanted = {"CPU": self.demand.cpus, "GPU": self.demand.gpus}
+        for bundle in self.refused():
+            if all(abs(bundle.get(name, 0.0) - amount) < SAME_AMOUNT for name, amount in wanted.items()):
+                raise SpecError(
+                    f"resources: the cluster's autoscaler has no node type for a replica ({self.demand}); the cluster has "
+                    f"{self.look()}. Ask for less, or add such a type to the cluster"
+                )

@@ -1,0 +1,127 @@
+"""The pool of replicas of a running Dataset in, an end to waiting out: called by Ray Data at every step of its loop.
+
+Ray Data waits without a word and without an end for actors that have no place. Here a run in which no replica can be
+placed ends after `resources.wait` with the reason, and shards that wait for a lost replica are taken to living ones.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import ray
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+from pipeline.patience import Patience
+
+GLANCE = 1.0
+"""Seconds between two looks at the pool."""
+GRACE = 10.0
+"""Seconds that idle replicas leave a lost one to come back before its shards are given to them."""
+CLASS_NAME = "MapWorker("
+
+
+class ReplicasLostError(Exception):
+    """Nothing is left to do but shards that wait for replicas whose nodes are gone; raised out of the Dataset's iteration."""
+
+
+@dataclass(frozen=True)
+class PoolState:
+    """How the replicas of a running Dataset are.
+
+    alive: ready for work. starting: placed, loading the model. active: with shards in hand, lost ones included.
+    lost: had been alive and have no place now. ended: the stage has nothing left to do. queued: shards nobody has taken yet.
+    """
+
+    alive: int
+    starting: int
+    active: int
+    lost: int
+    queued: int
+    ended: bool
+
+
+@dataclass
+class Watched:
+    """What is made of the pool's states, one after the other."""
+
+    patience: Patience
+    clock: Callable[[], float] = time.monotonic
+    _stuck_since: float | None = field(default=None, init=False)
+
+    def look(self, state: PoolState) -> None:
+        """Raises ReplicasLostError, and what Patience raises."""
+        if state.ended or state.alive or state.starting:
+            self.patience.end()
+        else:
+            self.patience.wait()
+        stuck = (
+            state.alive > 0 and state.lost > 0 and state.active <= state.lost and not state.queued and not state.ended
+        )
+        if not stuck:
+            self._stuck_since = None
+        elif self._stuck_since is None:
+            self._stuck_since = self.clock()
+        elif self.clock() - self._stuck_since >= GRACE:
+            raise ReplicasLostError
+
+
+_WATCHED: dict[str, Watched] = {}
+
+
+class PoolWatch(ExecutionCallback):
+    """Ray Data's hook. Workers get a copy of the context that names it, so it holds a key and the driver has the rest."""
+
+    def __init__(self, key: str) -> None:
+        self._watched = _WATCHED.get(key)
+        self._next_look = 0.0
+
+    def on_execution_step(self, executor: Any) -> None:
+        """Look at the pool now and then."""
+        now = time.monotonic()
+        if self._watched is not None and now >= self._next_look:
+            self._next_look = now + GLANCE
+            for operator, queues in executor._topology.items():
+                if operator.get_autoscaling_actor_pools():
+                    self._watched.look(pool_state(operator, queued=queues.total_enqueued_input_blocks()))
+
+
+@contextmanager
+def watching(patience: Patience) -> Iterator[Callable[[], PoolWatch]]:
+    """A callback class for `DataContext.custom_execution_callback_classes` that watches by this patience."""
+    key = uuid.uuid4().hex
+    _WATCHED[key] = Watched(patience)
+    try:
+        yield partial(PoolWatch, key)
+    finally:
+        del _WATCHED[key]
+
+
+def pool_state(operator: Any, *, queued: int) -> PoolState:
+    """The state of an actor stage's pool. Ray's actors are asked about only while none is alive."""
+    pool = operator.get_autoscaling_actor_pools()[0]
+    lost = pool.num_restarting_actors()
+    alive = pool.num_running_actors() - lost
+    return PoolState(
+        alive=alive,
+        starting=0 if alive else _placed_actors(),
+        active=pool.num_active_actors(),
+        lost=lost,
+        queued=queued,
+        ended=operator.has_completed(),
+    )
+
+
+def _placed_actors() -> int:
+    """Replicas of this driver that have a node and are not ready yet."""
+    job = ray.get_runtime_context().get_job_id()
+    return sum(
+        actor["JobID"] == job
+        and actor["ActorClassName"].startswith(CLASS_NAME)
+        and actor["State"] in ("PENDING_CREATION", "RESTARTING")
+        and bool(actor["Address"]["IPAddress"])
+        for actor in ray._private.state.actors().values()
+    )

@@ -1,0 +1,52 @@
+"""A job file in, annotated by the sleepy model on the Ray of RAY_ADDRESS; what happens as JSON lines out.
+
+python -m tests.pipeline.sleepy_driver job.yaml
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from jobs.connect import connect
+from pipeline import run
+from pipeline.cluster import Cluster
+from pipeline.errors import PrelnError, RunFailed
+from pipeline.job import FrozenJob
+from pipeline.plan import Plan
+from pipeline.sink import Receipt
+from pipeline.spec import JobSpec
+from tests.pipeline.sleepy import LOADER
+
+
+def tell(event: str, **fields: object) -> None:
+    """One line."""
+    print(json.dumps({"event": event, "time": time.time(), **fields}), flush=True)
+
+
+class Teller:
+    """A watcher that tells everything."""
+
+    def planned(self, job: FrozenJob, plan: Plan) -> None:
+        """How much there is to do."""
+        tell("planned", shards=len(plan.work))
+
+    def committed(self, receipt: Receipt) -> None:
+        """A shard, and who answered it."""
+        tell("committed", key=receipt.shard.key, state=receipt.state, replica=receipt.facts.get("replica"))
+
+
+def main() -> None:
+    """Run the job of the first argument."""
+    spec = JobSpec.from_yaml(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    cluster = Cluster(connect, say=lambda words: tell("waiting", words=words))
+    try:
+        report = run.annotate(spec=spec, cluster=cluster, watcher=Teller(), loader=LOADER)
+    except PrelnError as error:
+        tell("ended", state="failed", kind=type(error).__name__, words=str(error))
+        sys.exit(1 if isinstance(error, RunFailed) else 2)
+    tell("ended", state=report.state, rows=report.total_rows)
+
+
+if __name__ == "__main__":
+    main()

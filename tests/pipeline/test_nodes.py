@@ -1,0 +1,70 @@
+"""What Ray and cluster files say of nodes in; proof that the kinds found are those that there are, or may be, out."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.core.generated import autoscaler_pb2
+
+from pipeline.nodes import Demand, NodeKind, infeasible_of, kinds_of_config, kinds_up, label_fits
+
+
+def test_nodes_that_are_alike_are_one_kind_and_dead_ones_are_none() -> None:
+    nodes = [
+        {
+            "Alive": alive,
+            "Resources": {"CPU": 4.0, "node:10.0.0.1": 1.0, **gpu},
+            "Labels": {"ray.io/node-id": str(index)},
+        }
+        for index, (alive, gpu) in enumerate([(True, {"GPU": 1.0}), (True, {"GPU": 1.0}), (True, {}), (False, {})])
+    ]
+    assert [(kind.gpus, kind.count) for kind in kinds_up(nodes)] == [(1.0, 2), (0.0, 1)]
+
+
+def test_a_cluster_file_tells_which_nodes_may_come_and_how_many(repository: Path) -> None:
+    config = yaml.safe_load((repository / "cluster.yaml").read_text(encoding="utf-8"))
+    kinds = kinds_of_config(config)
+    assert "gpu" in {kind.name for kind in kinds}
+    assert "head" not in {kind.name for kind in kinds}
+    assert all(0 < kind.count <= config["max_workers"] for kind in kinds)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "demand", "places"),
+    [
+        (8, 2, Demand(cpus=1, gpus=1), 2),
+        (8, 2, Demand(cpus=1, gpus=0.5), 4),
+        (8, 2, Demand(cpus=1, gpus=0.4), 4),  # two a GPU: a fraction never spans two
+        (2, 2, Demand(cpus=1, gpus=0.25), 2),
+        (8, 3, Demand(cpus=1, gpus=2), 1),
+        (8, 0, Demand(cpus=1, gpus=1), 0),
+        (2, 0, Demand(cpus=0.66, gpus=0), 3),
+    ],
+)
+def test_a_node_has_as_many_places_as_ray_would_find(cpus: float, gpus: float, demand: Demand, places: int) -> None:
+    assert NodeKind("node", {"CPU": cpus, "GPU": gpus}, {}, 1).places(demand) == places
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted", "fits"),
+    [
+        ("spot", "spot", True),
+        ("spot", "!spot", False),
+        (None, "spot", False),
+        (None, "!spot", True),
+        ("a", "in(a,b)", True),
+        ("c", "!in(a, b)", True),
+        ("b", "!in(a, b)", False),
+    ],
+)
+def test_labels_fit_as_in_rays_selectors(value: str | None, wanted: str, fits: bool) -> None:
+    assert label_fits(value, wanted) is fits
+
+
+def test_what_an_autoscaler_can_never_start_is_read_from_its_state() -> None:
+    reply_class = autoscaler_pb2.GetClusterStatusReply  # type: ignore[attr-defined]  # made at run time
+    reply = reply_class()
+    request = reply.autoscaling_state.infeasible_resource_requests.add()
+    request.resources_bundle["GPU"] = 4.0
+    request.resources_bundle["CPU"] = 1.0
+    assert infeasible_of(reply_class.FromString(reply.SerializeToString())) == [{"GPU": 4.0, "CPU": 1.0}]

@@ -1,0 +1,114 @@
+"""A wait of any length in; proof that it is spoken of, ends, and ends at once where it would be in vain, out."""
+
+from collections.abc import Callable
+
+import pytest
+
+from pipeline.errors import ResourceError, SpecError
+from pipeline.nodes import Demand, NodeKind, Nodes
+from pipeline.patience import FIRST_WORD, NEXT_WORD, Patience
+from pipeline.watch import GRACE, PoolState, ReplicasLostError, Watched
+
+NODES = Nodes(
+    up=[NodeKind("head", {"CPU": 2.0}, {}, 1)], to_come=[NodeKind("gpu", {"CPU": 8.0, "GPU": 1.0}, {}, 4)], grows=True
+)
+DEMAND = Demand(cpus=1.0, gpus=1.0)
+
+
+class Clock:
+    """Time that goes when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def patience(clock: Clock, said: list[str], refused: Callable[[], list[dict[str, float]]] = list) -> Patience:
+    return Patience(demand=DEMAND, seconds=900, say=said.append, look=lambda: NODES, refused=refused, clock=clock)
+
+
+def test_a_wait_is_spoken_of_now_and_then_with_what_is_waited_for() -> None:
+    clock, said = Clock(), list[str]()
+    waiting = patience(clock, said)
+    for _ in range(100):
+        waiting.wait()
+        clock.now += 1
+    assert len(said) == 1 + int((100 - FIRST_WORD) // NEXT_WORD)
+    assert said[0] == (
+        "waiting for a node with room for a replica (1 GPU and 1 CPU); the cluster has 1 x head (2 CPUs) up; up to 4 x gpu "
+        "(8 CPUs, 1 GPU) may be started; 895 s of resources.wait left"
+    )
+
+
+def test_a_wait_ends_with_its_reason_and_a_place_in_between_begins_it_anew() -> None:
+    clock = Clock()
+    waiting = patience(clock, [])
+    waiting.wait()
+    clock.now += 800
+    waiting.wait()
+    waiting.end()
+    clock.now += 800
+    waiting.wait()
+    clock.now += 900
+    with pytest.raises(
+        ResourceError, match=r"no node had room for a replica \(1 GPU and 1 CPU\) within resources.wait"
+    ):
+        waiting.wait()
+
+
+def test_what_the_autoscaler_says_can_never_come_is_not_waited_for() -> None:
+    clock = Clock()
+    waiting = patience(clock, [], refused=lambda: [{"CPU": 1.0, "GPU": 1.0}])
+    waiting.wait()
+    clock.now += FIRST_WORD
+    with pytest.raises(SpecError, match="no node type for a replica"):
+        waiting.wait()
+    others = patience(clock, [], refused=lambda: [{"CPU": 1.0, "GPU": 8.0}])
+    others.wait()
+    clock.now += FIRST_WORD
+    others.wait()
+
+
+def state(
+    *, alive: int, starting: int = 0, active: int = 0, lost: int = 0, queued: int = 0, ended: bool = False
+) -> PoolState:
+    return PoolState(alive=alive, starting=starting, active=active, lost=lost, queued=queued, ended=ended)
+
+
+def test_a_run_whose_last_shards_wait_for_lost_replicas_is_begun_anew() -> None:
+    clock = Clock()
+    watched = Watched(patience(clock, []), clock=clock)
+    stuck = state(alive=2, lost=1, active=1)
+    watched.look(stuck)
+    clock.now += GRACE
+    with pytest.raises(ReplicasLostError):
+        watched.look(stuck)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        state(alive=3),
+        state(alive=2, lost=1, active=2),
+        state(alive=2, lost=1, active=1, queued=1),
+        state(alive=0, ended=True),
+    ],
+)
+def test_replicas_that_have_work_or_come_back_are_left_alone(other: PoolState) -> None:
+    clock = Clock()
+    watched = Watched(patience(clock, []), clock=clock)
+    stuck = state(alive=2, lost=1, active=1)
+    for seen in (stuck, other, stuck, other):
+        watched.look(seen)
+        clock.now += GRACE
+
+
+def test_a_model_that_loads_slowly_is_no_reason_to_give_up() -> None:
+    clock, said = Clock(), list[str]()
+    watched = Watched(patience(clock, said), clock=clock)
+    for _ in range(50):
+        watched.look(state(alive=0, starting=1))
+        clock.now += 100
+    assert not said
