@@ -196,6 +196,17 @@ def test_equal_texts_at_two_places_are_two_answers_unless_as_the_reference(check
     assert [answer["answer"] for answer in summed].count("Ada") == 1
 
 
+def test_a_single_span_of_a_single_window_scores_as_in_the_reference(checkpoint_of: CheckpointOf) -> None:
+    task = {"name": "question-answering", "question": "Who?", "top_k": 3, "max_answer_length": 1, "align_to_words": False}
+    ours = only(checkpoint_of, "question-answering", task, context="Ada met Charles.")
+    theirs = only(checkpoint_of, "question-answering", {**task, "score_mode": "hf"}, context="Ada met Charles.")
+    assert [answer["answer"] for answer in ours["answers"]] == [answer["answer"] for answer in theirs["answers"]]
+    np.testing.assert_allclose(
+        [answer["score"] for answer in ours["answers"]], [answer["score"] for answer in theirs["answers"]], atol=CLOSE
+    )
+    assert abs(ours["null_score"] - theirs["null_score"]) < CLOSE
+
+
 def test_equal_choices_have_equal_scores_and_the_first_is_chosen(checkpoint_of: CheckpointOf) -> None:
     row = only(
         checkpoint_of, "multiple-choice", {"name": "multiple-choice"}, prompt=TEXT, choices=["same", "same", "same"]
