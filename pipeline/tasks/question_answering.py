@@ -6,9 +6,10 @@ Legend: N items, W windows, T tokens of all contexts, Q tokens of all questions,
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field, model_validator
 
@@ -41,6 +42,7 @@ ANSWER = pa.struct(
 )
 MARKS_OF_A_PAIR = 4
 LONGEST_OVERLAP = 128
+SMALLEST_STEP = 8
 
 
 class QuestionAnswering(Task):
@@ -102,8 +104,7 @@ class QuestionAnswering(Task):
         room_N = window - MARKS_OF_A_PAIR - length_N
         good = np.flatnonzero(room_N >= 1)
         stride = min(window // 2, LONGEST_OVERLAP) if self.doc_stride is None else self.doc_stride
-        # A long question leaves less room than the windows would share.
-        overlap_N = np.where(room_N > stride, stride, room_N // 2)
+        overlap_N = self._overlaps(room_N, stride)
         cuts = cut_windows(lengths_N=contexts.lengths_N[good], room_N=room_N[good], overlap_N=overlap_N[good])
         item_W = good[cuts.item_W]
         windows = self._windows(questions, contexts, question_of[item_W], item_W, cuts, facts)
@@ -111,6 +112,15 @@ class QuestionAnswering(Task):
         for item in np.flatnonzero(room_N < 1).tolist():
             errors[item] = _long_question(int(length_N[item]), window)
         return Encoding(windows=windows, truncated=np.zeros(items, bool), errors=error_array(errors))
+
+    def _overlaps(self, room_N: Ints, stride: int) -> Ints:
+        """Tokens that windows share, less where a long question leaves little room: windows must get on."""
+        if self.score_mode == "span":
+            return np.minimum(stride, room_N // 2)
+        # The reference shares all that was asked for; an eighth of the room, at least, has to be new.
+        return np.minimum(
+            np.where(room_N > stride, stride, room_N // 2), room_N - np.maximum(room_N // SMALLEST_STEP, 1)
+        )
 
     def _tokens(self, parts: Mapping[str, pa.Array], facts: ModelFacts) -> tuple[Tokenized, Tokenized, Ints]:
         """Distinct questions, contexts, and the number of each item's question."""
@@ -131,14 +141,7 @@ class QuestionAnswering(Task):
         size_W = cuts.stop_W - cuts.first_W
         token_G = ranges(begin_W, size_W)
         start_G, end_G = self._bounds(contexts, token_G, begin_W, size_W)
-        # Entry 0 of each list is the window's `<s>`.
         place_G = ranges(length_W + MARKS_OF_A_PAIR - 1, size_W)
-        with_mark = lambda values_G, mark: laid_out(  # noqa: E731
-            [
-                Piece.mark(mark, count_W),
-                Piece(values_G.astype(np.int32), np.cumsum(size_W) - size_W, size_W),
-            ]
-        )
         return pa.table(
             {
                 "item": pa.array(item_W.astype(np.int32)),
@@ -152,11 +155,11 @@ class QuestionAnswering(Task):
                         Piece.mark(last, count_W),
                     ]
                 ),
-                "positions": with_mark(place_G, 0),
-                "token": with_mark(ranges(cuts.first_W, size_W), -1),
-                "start": with_mark(start_G, 0),
-                "end": with_mark(end_G, 0),
-                "blank": with_mark(facts.vocabulary.blank_V[contexts.ids_T[token_G]], 1),
+                "positions": _marked(place_G, mark=0, size_W=size_W),
+                "token": _marked(ranges(cuts.first_W, size_W), mark=-1, size_W=size_W),
+                "start": _marked(start_G, mark=0, size_W=size_W),
+                "end": _marked(end_G, mark=0, size_W=size_W),
+                "blank": _marked(facts.vocabulary.blank_V[contexts.ids_T[token_G]], mark=1, size_W=size_W),
             }
         )
 
@@ -239,6 +242,12 @@ class QuestionAnswering(Task):
             )
         rows = [rule.answers(text, own) for text, own in zip(contexts.to_pylist(), of_item, strict=True)]
         return pa.array([found for found, _ in rows], pa.list_(ANSWER)), np.array([null for _, null in rows])
+
+
+def _marked(values_G: npt.NDArray[Any], *, mark: int, size_W: Ints) -> pa.ListArray:
+    """A value for each token of each window's context, with `mark` before them for the window's `<s>`."""
+    own = Piece(values_G.astype(np.int32), np.cumsum(size_W) - size_W, size_W)
+    return laid_out([Piece.mark(mark, len(size_W)), own])
 
 
 def _long_question(tokens: int, limit: int) -> RowError:
