@@ -2,12 +2,14 @@
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Annotated
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from jobs.arguments import (
@@ -25,8 +27,9 @@ from jobs.arguments import (
 from jobs.connect import this_cluster
 from jobs.progress import ProgressLine
 from pipeline import run
+from pipeline.errors import PrelnError, SpecError
 from pipeline.rows import EMPTY
-from pipeline.spec import JobSpec
+from pipeline.spec import JobSpec, Seconds
 from pipeline.storage import readable
 
 EXIT_CODES = {"done": 0, "failed-shards": 3, "too-many-errors": 3, "interrupted": 130}
@@ -53,6 +56,15 @@ def annotate(
     accept_failed: Annotated[
         bool, typer.Option("--accept-failed", help="Write _SUCCESS although files failed, with their list in it.")
     ] = False,
+    every: Annotated[
+        str | None,
+        typer.Option(
+            "--every",
+            metavar="DURATION",
+            help="Stay, and annotate what is new so often, such as 15m or 1h.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Annotate every row that is not annotated yet. The same command goes on where the last one stopped.
 
@@ -74,8 +86,44 @@ def annotate(
         print(spec.to_yaml(), end="")
         return
     wishes = run.Wishes(retry_errors=retry_errors, prune=prune, accept_failed=accept_failed)
+    if every is not None:
+        raise typer.Exit(annotate_again(spec, every=duration(every), as_json=as_json, wishes=wishes))
     report = annotate_spec(spec, as_json=as_json, wishes=wishes)
     raise typer.Exit(EXIT_CODES[report.state])
+
+
+def duration(text: str) -> float:
+    """Seconds of a duration such as 90s, 15m, 2h. Raises SpecError."""
+    try:
+        return TypeAdapter(Seconds).validate_python(text)
+    except ValidationError:
+        raise SpecError(f"--every {text}: write a duration such as 90s, 15m, 2h") from None
+
+
+def annotate_again(spec: JobSpec, *, every: float, as_json: bool, wishes: run.Wishes) -> int:
+    """Run a job now and then, until it is interrupted or its rows are too bad; the exit code.
+
+    A run that can't go on, once one has begun well, is told and tried again at the next time: stores and clusters come back.
+    """
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    ran = False
+    with terminated_like_interrupted():
+        try:
+            while True:
+                began = time.monotonic()
+                try:
+                    report = annotate_spec(spec, as_json=as_json, wishes=wishes)
+                except PrelnError as error:
+                    if not ran:
+                        raise
+                    console.print(f"preln: {error}", style="red")
+                else:
+                    ran = True
+                    if report.state in ("interrupted", "too-many-errors"):
+                        return EXIT_CODES[report.state]
+                time.sleep(max(0.0, every - (time.monotonic() - began)))
+        except KeyboardInterrupt:
+            return EXIT_CODES["interrupted"]
 
 
 def annotate_spec(spec: JobSpec, *, as_json: bool = False, wishes: run.Wishes = run.NO_WISHES) -> run.Report:

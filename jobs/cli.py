@@ -8,11 +8,15 @@ from rich.console import Console
 from jobs.annotate import annotate
 from jobs.convert import convert
 from jobs.demo import demo
+from jobs.logs import logs
 from jobs.plan import plan
+from jobs.schedule import schedule
 from jobs.status import status
+from jobs.stop import stop
+from jobs.submit import submit
 from jobs.verify import verify
 from pipeline import __version__
-from pipeline.errors import PrelnError, RunFailed
+from pipeline.errors import PrelnError, ResourceError, RunFailed
 
 app = typer.Typer(
     name="preln",
@@ -21,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for verb in (annotate, plan, status, verify, convert, demo):
+for verb in (annotate, plan, status, verify, submit, logs, stop, schedule, convert, demo):
     app.command()(verb)
 
 
@@ -41,9 +45,10 @@ def options(
 
 
 def main() -> None:
-    """The `preln` command. A PrelnError is one line; exit code 1 where a run had begun, 2 where nothing was started."""
+    """The `preln` command. A PrelnError is one line; exit code 1 where the same command may do better later (a run
+    that had begun, nodes that did not come), 2 where nothing was started and something must be changed."""
     try:
         app()
     except PrelnError as error:
         Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(f"preln: {error}", style="red")
-        sys.exit(1 if isinstance(error, RunFailed) else 2)
+        sys.exit(1 if isinstance(error, RunFailed | ResourceError) else 2)

@@ -91,12 +91,14 @@ class NodeKind:
 class Nodes:
     """A cluster's nodes. up: those that are alive. to_come: types that an autoscaler may start, each with its limit.
 
-    grows: an autoscaler is at work. untold: it is, and its node types are not known.
+    grows: an autoscaler is at work. untold: it is, and its node types are not known. most: nodes that it starts, of all types
+    together.
     """
 
     up: Sequence[NodeKind]
     to_come: Sequence[NodeKind] = ()
     grows: bool = False
+    most: int = UNLIMITED
 
     @property
     def untold(self) -> bool:
@@ -110,8 +112,15 @@ class Nodes:
 
     def places(self, demand: Demand) -> int:
         """Replicas that the cluster can hold when it is as large as it may become."""
-        up = sum(kind.count * kind.places(demand) for kind in self.up)
-        return max(up, sum(kind.count * kind.places(demand) for kind in self.to_come))
+        return max(self.places_now(demand), self._to_come(lambda kind: kind.places(demand)))
+
+    def _to_come(self, worth: Callable[[NodeKind], float]) -> int:
+        """What all nodes that may come are worth together: the worthiest first, and no more than may come in all."""
+        left, found = self.most, 0.0
+        for kind in sorted(self.to_come, key=worth, reverse=True):
+            found += min(kind.count, left) * worth(kind)
+            left -= min(kind.count, left)
+        return int(found)
 
     def less(self, reserve: Callable[[float], float]) -> "Nodes":
         """The same nodes, each without the CPUs that `reserve` says are not for replicas."""
@@ -129,12 +138,13 @@ class Nodes:
     def total(self, resource: str) -> float:
         """How much of a resource there can be in all."""
         up = sum(kind.count * kind.resources.get(resource, 0.0) for kind in self.up)
-        return max(up, sum(kind.count * kind.resources.get(resource, 0.0) for kind in self.to_come))
+        return max(up, self._to_come(lambda kind: kind.resources.get(resource, 0.0)))
 
     def __str__(self) -> str:
         up = ", ".join(f"{kind.count} x {kind}" for kind in self.up) or "no nodes"
         if self.to_come:
-            return f"{up} up; up to {', '.join(f'{kind.count} x {kind}' for kind in self.to_come)} may be started"
+            limit = "" if self.most >= sum(kind.count for kind in self.to_come) else f", {self.most} in all,"
+            return f"{up} up; up to {', '.join(f'{kind.count} x {kind}' for kind in self.to_come)}{limit} may be started"
         return f"{up}; more of types unknown here may be started" if self.grows else up
 
 
@@ -147,8 +157,12 @@ def label_fits(value: str | None, wanted: str) -> bool:
 
 def nodes_of_ray(*, home: Path) -> Nodes:
     """The nodes of the Ray that this process is connected to. home: where `ray up` may have left its file."""
-    told = _told_by_ray() or _told_by_file(home / BOOTSTRAP_FILE)
-    return Nodes(up=kinds_up(ray.nodes()), to_come=told, grows=bool(told) or autoscaler_at_work())
+    up, config = kinds_up(ray.nodes()), _file_of_ray_up(home / BOOTSTRAP_FILE)
+    if told := _told_by_ray():
+        return Nodes(up=up, to_come=told, grows=True)
+    if config and (told := kinds_of_config(config)):
+        return Nodes(up=up, to_come=told, grows=True, most=int(config.get("max_workers", UNLIMITED)))
+    return Nodes(up=up, grows=autoscaler_at_work())
 
 
 def kinds_up(nodes: Iterable[Mapping[str, Any]]) -> list[NodeKind]:
@@ -184,12 +198,12 @@ def _told_by_ray() -> list[NodeKind]:
     ]
 
 
-def _told_by_file(path: Path) -> list[NodeKind]:
+def _file_of_ray_up(path: Path) -> dict[str, Any] | None:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
-        return []
-    return kinds_of_config(config) if isinstance(config, dict) else []
+        return None
+    return config if isinstance(config, dict) else None
 
 
 def kinds_of_config(config: Mapping[str, Any]) -> list[NodeKind]:

@@ -1,4 +1,4 @@
-"""cluster.yaml in; proof, without any cloud, that `ray up` would take it out."""
+"""cluster.yaml and its variants in; proof, without any cloud, that `ray up` would take them out."""
 
 import tomllib
 from pathlib import Path
@@ -9,10 +9,16 @@ import yaml
 from jsonschema import ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+FILES = ("cluster.yaml", "jobs/clusters/gcp.yaml", "jobs/clusters/azure.yaml")
+PROVIDERS = {"cluster.yaml": "aws", "jobs/clusters/gcp.yaml": "gcp", "jobs/clusters/azure.yaml": "azure"}
+STORES = {"aws": "s3", "gcp": "gcs", "azure": "azure"}
 
-@pytest.fixture
-def cluster(repository: Path) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load((repository / "cluster.yaml").read_text(encoding="utf-8"))
+
+@pytest.fixture(params=FILES)
+def cluster(repository: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Each of the files."""
+    content: dict[str, Any] = yaml.safe_load((repository / request.param).read_text(encoding="utf-8"))
+    assert content["provider"]["type"] == PROVIDERS[request.param]
     return content
 
 
@@ -38,9 +44,22 @@ def test_images_have_the_pinned_ray(cluster: dict[str, Any], repository: Path) -
 
 
 def test_workers_come_and_go_and_the_dashboard_stays_on_loopback(cluster: dict[str, Any]) -> None:
-    assert cluster["available_node_types"]["gpu"]["min_workers"] == 0
+    kinds = cluster["available_node_types"]
+    assert all(kind["min_workers"] == 0 for name, kind in kinds.items() if name != "head")
     assert cluster["idle_timeout_minutes"] > 0
     assert "--dashboard-host=127.0.0.1" in cluster["head_start_ray_commands"][-1]
+
+
+def test_the_head_has_neither_a_gpu_nor_cpus_for_work(cluster: dict[str, Any]) -> None:
+    assert cluster["available_node_types"][cluster["head_node_type"]]["resources"] == {"CPU": 0}
+
+
+def test_spot_machines_are_asked_for_and_on_demand_ones_stand_behind_them(cluster: dict[str, Any]) -> None:
+    kinds = cluster["available_node_types"]
+    spot, fallback = (str(kinds[name]["node_config"]).lower() for name in ("gpu", "gpu_on_demand"))
+    assert "spot" in spot
+    assert "spot" not in fallback
+    assert kinds["gpu"]["resources"] == kinds["gpu_on_demand"]["resources"]
 
 
 def test_every_node_starts_with_the_token_on(cluster: dict[str, Any]) -> None:
@@ -53,8 +72,7 @@ def test_mounted_files_and_installed_extras_exist(cluster: dict[str, Any], repos
     mounted = [source for source in cluster["file_mounts"].values() if not source.startswith("~")]
     assert {"jobs", "pipeline", "models", "constraints.txt"} <= set(mounted)
     assert all((repository / source).exists() for source in mounted)
-    extras = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"][
-        "optional-dependencies"
-    ]
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     installed = cluster["setup_commands"][0].split(".[")[1].split("]")[0].split(",")
-    assert set(installed) <= set(extras)
+    assert set(installed) <= set(project["optional-dependencies"])
+    assert STORES[cluster["provider"]["type"]] in installed

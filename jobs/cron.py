@@ -1,0 +1,101 @@
+"""A cron expression of five fields in, its meaning checked, and the same times as systemd writes them, out."""
+
+import re
+from dataclasses import dataclass
+
+from pipeline.errors import SpecError
+
+MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
+SHORTHANDS = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One of the five fields: its name, its least and greatest value, and names for values."""
+
+    name: str
+    least: int
+    most: int
+    names: tuple[str, ...] = ()
+
+
+FIELDS = (
+    Field("minute", 0, 59),
+    Field("hour", 0, 23),
+    Field("day of month", 1, 31),
+    Field("month", 1, 12, tuple(MONTHS)),
+    Field("day of week", 0, 7, tuple(DAYS)),
+)
+
+
+@dataclass(frozen=True)
+class Cron:
+    """When something runs. text: as it was written, shorthands resolved. values: of each field, sorted; None for all (`*`)."""
+
+    text: str
+    values: tuple[tuple[int, ...] | None, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "Cron":
+        """From five fields, or a shorthand such as @daily. Raises SpecError."""
+        text = SHORTHANDS.get(text.strip().lower(), " ".join(text.split()))
+        words = text.split(" ")
+        if len(words) != len(FIELDS):
+            raise SpecError(
+                f"--cron '{text}': has {len(words)} fields, and cron has five: minute, hour, day of month, month, day of week, "
+                "such as '0 2 * * *'"
+            )
+        values = tuple(_values(word, field, text) for word, field in zip(words, FIELDS, strict=True))
+        return cls(text, values)
+
+    def on_calendar(self) -> list[str]:
+        """The same times as lines of systemd's OnCalendar; two where cron joins days of month and of week by "or"."""
+        minute, hour, day, month, weekday = self.values
+        clock = f"{_listed(hour)}:{_listed(minute)}:00"
+        week = ",".join(DAYS[value].capitalize() for value in weekday or ())
+        if day is not None and weekday is not None:
+            return [f"*-{_listed(month)}-{_listed(day)} {clock}", f"{week} *-{_listed(month)}-* {clock}"]
+        return [f"{week + ' ' if week else ''}*-{_listed(month)}-{_listed(day)} {clock}"]
+
+
+def _listed(values: tuple[int, ...] | None) -> str:
+    return "*" if values is None else ",".join(f"{value:02d}" for value in values)
+
+
+def _values(word: str, field: Field, text: str) -> tuple[int, ...] | None:
+    if word == "*":
+        return None
+    found: set[int] = set()
+    for part in word.split(","):
+        match = re.fullmatch(r"(\*|\w+)(?:-(\w+))?(?:/(\d+))?", part)
+        if not match:
+            raise SpecError(f"--cron '{text}': {part!r} is no {field.name}")
+        first, last, step = match.groups()
+        if first == "*":
+            low, high = field.least, 6 if field.name == "day of week" else field.most
+        else:
+            low = _number(first, field, text)
+            high = _number(last, field, text) if last else field.most if step else low
+        if low > high or (step is not None and int(step) == 0):
+            raise SpecError(f"--cron '{text}': {part!r} is no {field.name}: it must rise, and step by one at least")
+        found |= set(range(low, high + 1, int(step or 1)))
+    if field.name == "day of week":
+        found = {value % 7 for value in found}
+    return tuple(sorted(found))
+
+
+def _number(word: str, field: Field, text: str) -> int:
+    if word[:3].lower() in field.names and not word.isdigit():
+        return field.names.index(word[:3].lower()) + (field.least if field.name == "month" else 0)
+    if not word.isdigit() or not field.least <= int(word) <= field.most:
+        raise SpecError(f"--cron '{text}': {word!r} is no {field.name}; it goes from {field.least} to {field.most}")
+    return int(word)

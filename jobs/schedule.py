@@ -1,0 +1,133 @@
+"""`preln schedule`: a job and its times in, files for Kubernetes, crontab, systemd or Airflow out."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import typer
+from rich.console import Console
+
+from jobs import manifests, schedules
+from jobs.arguments import Settings, job_spec
+from jobs.cron import Cron
+from jobs.submit import with_absolute_paths
+from models.checkpoint import check
+from pipeline.encode import model_facts
+from pipeline.errors import SpecError
+from pipeline.inputs import describe, list_files
+from pipeline.prepare import check_columns, schema_of
+from pipeline.spec import JobSpec
+
+Target = Literal["kubernetes", "crontab", "systemd", "airflow"]
+ROOT = Path(__file__).resolve().parents[1]
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+"""Names that Kubernetes and systemd both take, with room for what KubeRay appends."""
+
+HOW_TO = {
+    "kubernetes": "kubectl apply -f {0}   (KubeRay's own RayCronJob)   or   kubectl apply -f {1}   (a CronJob; any KubeRay)",
+    "crontab": "put its lines into a crontab: (crontab -l; cat {0}) | crontab -",
+    "systemd": "put both into ~/.config/systemd/user, then: systemctl --user enable --now {1.name}",
+    "airflow": "put it into Airflow's DAGs folder",
+}
+
+
+def schedule(
+    job: Annotated[Path, typer.Argument(help="Job file (YAML).")],
+    cron: Annotated[str, typer.Option("--cron", help="When, as five fields of cron, such as '0 2 * * *', or @daily.")],
+    to: Annotated[str, typer.Option("--to", help=f"{', '.join(get_args(Target))}.")],
+    output_folder: Annotated[Path, typer.Option("--out", help="Where the files are written.")] = Path(),
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Of the schedule; preln and the job file's by default.", show_default=False),
+    ] = None,
+    zone: Annotated[
+        str | None,
+        typer.Option("--time-zone", help="Such as Europe/Berlin; the platform's own by default.", show_default=False),
+    ] = None,
+    cpu_image: Annotated[str, typer.Option("--cpu-image", help="Kubernetes: image of the driver.")] = "preln:cpu",
+    cuda_image: Annotated[str, typer.Option("--cuda-image", help="Kubernetes: image of the workers.")] = "preln:cuda",
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="Elsewhere: submit to this cluster rather than run here.", show_default=False),
+    ] = None,
+    image_has_it: Annotated[
+        bool, typer.Option("--image-has-it", help="With --address: its nodes have all packages already.")
+    ] = False,
+    settings: Settings = None,
+    checked: Annotated[
+        bool, typer.Option("--check/--no-check", help="Look at the checkpoint and the input first, as plan does.")
+    ] = True,
+) -> None:
+    """Write ready files that run a job again and again; every run annotates what is new."""
+    times = Cron.parse(cron)
+    called = name or _name_from(job)
+    if to not in get_args(Target):
+        raise SpecError(f"--to {to}: choose one of {', '.join(get_args(Target))}")
+    if not NAME.fullmatch(called):
+        raise SpecError(f"--name {called}: at most 40 lower-case letters, digits and dashes, such as nightly-topics")
+    _check_zone(zone)
+    spec, local = with_absolute_paths(job_spec(job=job, settings=settings))
+    console = Console(highlight=False, soft_wrap=True)
+    if local and (address or to == "kubernetes"):
+        console.print(f"local paths must be there, with the same content, on every node: {', '.join(local)}")
+    if checked:
+        validate(spec)
+    if to == "kubernetes":
+        files = for_kubernetes(
+            manifests.Running(name=called, job=spec.to_yaml(), cpu=cpu_image, cuda=cuda_image), times, zone=zone
+        )
+    else:
+        if settings:
+            raise SpecError(
+                f"--set with --to {to}: these files run the job file as it stands; write the setting into it"
+            )
+        command = schedules.Command(
+            name=called,
+            python=Path(sys.executable),
+            folder=ROOT,
+            job=job.resolve(),
+            address=address,
+            image_has_it=image_has_it,
+        )
+        files = getattr(schedules, to)(command, times, zone=zone)
+    output_folder.mkdir(parents=True, exist_ok=True)
+    written = [output_folder / file for file in files]
+    for path, content in zip(written, files.values(), strict=True):
+        path.write_text(content, encoding="utf-8")
+    for path in written:
+        console.print(f"wrote {path}")
+    console.print(HOW_TO[to].format(*written))
+
+
+def for_kubernetes(running: manifests.Running, times: Cron, *, zone: str | None) -> dict[str, str]:
+    """Both ways to schedule on Kubernetes."""
+    when = manifests.Times(times.text, zone or "Etc/UTC")
+    return {
+        f"{running.name}-raycronjob.yaml": manifests.to_yaml(*manifests.ray_cron_job(running, when)),
+        f"{running.name}-cronjob.yaml": manifests.to_yaml(*manifests.cron_job(running, when)),
+    }
+
+
+def validate(spec: JobSpec) -> None:
+    """Whether the job could run now, as far as that is known without a cluster. Raises PrelnError."""
+    facts = model_facts(spec)
+    check(checkpoint=spec.model.checkpoint, heads=spec.task.heads(facts), tokenizer=True)
+    spec.task.fields(facts)
+    described = describe(list_files(spec.input, output=spec.output.url).files)
+    check_columns(schema=schema_of(described, spec=spec.input), spec=spec, facts=facts)
+
+
+def _name_from(job: Path) -> str:
+    stem = re.sub(r"[^a-z0-9]+", "-", job.stem.lower()).strip("-")[:30].strip("-")
+    return f"preln-{stem}" if stem and stem != "preln" else "preln"
+
+
+def _check_zone(zone: str | None) -> None:
+    if zone is None:
+        return
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise SpecError(f"--time-zone {zone}: no such zone; write one such as Europe/Berlin or UTC") from None

@@ -1,0 +1,17 @@
+"""`preln stop`: a submission's id in, that job ended out."""
+
+from typing import Annotated
+
+import typer
+
+from jobs import submission
+from jobs.submit import LOCALHOST, Address
+
+
+def stop(
+    submission_id: Annotated[str, typer.Argument(metavar="ID", help="As `preln submit` told it.")],
+    address: Address = LOCALHOST,
+) -> None:
+    """End a submitted job as Ctrl-C would; what is committed stays, and submitting it again goes on."""
+    status = submission.stop(submission.client_of(address), submission_id)
+    print(f"{submission_id}: {status.value.lower()}")

@@ -1,0 +1,128 @@
+"""`preln submit`: a job and a cluster's address in, its log and its driver's exit code out."""
+
+import os
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from jobs import submission
+from jobs.arguments import (
+    DtypeName,
+    FrameworkName,
+    Input,
+    JobFile,
+    Model,
+    Output,
+    Replicas,
+    Settings,
+    TaskName,
+    job_spec,
+)
+from models.errors import PrelnError
+from pipeline.spec import JobSpec
+
+Address = Annotated[
+    str,
+    typer.Option(
+        "--address",
+        envvar="RAY_API_SERVER_ADDRESS",
+        help="Where the cluster's dashboard answers, such as http://HEAD:8265.",
+    ),
+]
+LOCALHOST = "http://127.0.0.1:8265"
+
+
+def submit(
+    job: JobFile = None,
+    flags: Annotated[
+        list[str] | None, typer.Argument(help="Behind --: further flags of annotate, such as --retry-errors.")
+    ] = None,
+    address: Address = LOCALHOST,
+    task: TaskName = None,
+    model: Model = None,
+    input_urls: Input = None,
+    output: Output = None,
+    framework: FrameworkName = None,
+    dtype: DtypeName = None,
+    replicas: Replicas = None,
+    settings: Settings = None,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait/--no-wait", help="Follow the log and return the driver's exit code, or leave at once."),
+    ] = True,
+    environment: Annotated[
+        list[str] | None,
+        typer.Option("--env", metavar="KEY=VALUE", help="A variable for the driver and all workers; may be repeated."),
+    ] = None,
+    image_has_it: Annotated[
+        bool, typer.Option("--image-has-it", help="The nodes have all packages already: install nothing.")
+    ] = False,
+) -> None:
+    """Run a job on a cluster. The same job, while it runs, is found rather than started twice.
+
+    Exit codes with --wait are those of annotate on the cluster; 130 where the job was stopped.
+    """
+    spec = job_spec(
+        job=job,
+        task=task,
+        model=model,
+        input_urls=input_urls,
+        output=output,
+        framework=framework,
+        dtype=dtype,
+        replicas=replicas,
+        settings=settings,
+    )
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    spec, local = with_absolute_paths(spec)
+    if local:
+        console.print(f"local paths must be there, with the same content, on every node: {', '.join(local)}")
+    client = submission.client_of(address)
+    found = submission.submit(
+        client, spec=spec, flags=flags or (), environment=variables(environment or ()), image_has_it=image_has_it
+    )
+    console.print(f"submitted as {found.id}" if found.fresh else f"this job runs already, as {found.id}")
+    if not wait:
+        print(found.id)
+        return
+    try:
+        for text in submission.follow(client, found.id):
+            print(text, end="", flush=True)
+    except KeyboardInterrupt:
+        console.print(f"\nThe job goes on. `preln logs {found.id}` follows it, `preln stop {found.id}` ends it.")
+        raise typer.Exit(submission.EXIT_STOPPED) from None
+    code = submission.exit_code(client, found.id)
+    if code == submission.EXIT_FAILED and (message := submission.info_of(client, found.id).message):
+        console.print(message)
+    raise typer.Exit(code)
+
+
+def with_absolute_paths(spec: JobSpec) -> tuple[JobSpec, list[str]]:
+    """The job with its local paths absolute, for the cluster starts it elsewhere; and those paths. Other URLs stay as they
+    are: their stores' packages need not be here."""
+    local: list[str] = []
+
+    def anchored(url: str) -> str:
+        if "://" in url:
+            return url
+        local.append(os.path.abspath(url))
+        return local[-1]
+
+    changes = {
+        "input": spec.input.model_copy(update={"urls": [anchored(url) for url in spec.input.urls]}),
+        "model": spec.model.model_copy(update={"checkpoint": anchored(spec.model.checkpoint)}),
+        "output": spec.output.model_copy(update={"url": anchored(spec.output.url)}),
+    }
+    return spec.model_copy(update=changes), local
+
+
+def variables(settings: list[str] | tuple[str, ...]) -> dict[str, str]:
+    """`KEY=VALUE` words as a mapping. Raises PrelnError."""
+    found = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name.isidentifier():
+            raise PrelnError(f"--env {setting}: write NAME=VALUE, such as --env AWS_REGION=us-west-2")
+        found[name] = value
+    return found

@@ -1,0 +1,41 @@
+"""A custom resource definition in, whether a manifest keeps to it out; fields that it does not know are refused."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+
+@cache
+def schema_of(folder: Path, kind: str) -> dict[str, Any]:
+    """The schema of the served version of a kind of Ray's, as JSON Schema."""
+    text = (folder / f"ray.io_{kind.lower()}s.yaml").read_text(encoding="utf-8")
+    definition = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    (version,) = [version for version in definition["spec"]["versions"] if version["name"] == "v1"]
+    schema: dict[str, Any] = _strict(version["schema"]["openAPIV3Schema"])
+    for free in ("metadata", "apiVersion", "kind"):
+        schema["properties"][free] = {}
+    return schema
+
+
+def _strict(schema: Any) -> Any:
+    """With what Kubernetes' own dialect adds said in JSON Schema's."""
+    if isinstance(schema, list):
+        return [_strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    strict = {key: _strict(value) for key, value in schema.items()}
+    if schema.get("x-kubernetes-int-or-string") is True:
+        strict.pop("type", None)
+        strict["anyOf"] = [{"type": "integer"}, {"type": "string"}]
+    open_ended = "additionalProperties" in schema or schema.get("x-kubernetes-preserve-unknown-fields") is True
+    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object" and not open_ended:
+        strict["additionalProperties"] = False
+    return strict
+
+
+def check(manifest: dict[str, Any], *, folder: Path) -> None:
+    """Raises jsonschema.ValidationError where a manifest does not keep to its definition."""
+    jsonschema.validate(manifest, schema_of(folder, manifest["kind"]))

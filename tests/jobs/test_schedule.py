@@ -1,0 +1,137 @@
+"""Jobs and times in; proof that the files written are ones that their platforms take, out."""
+
+import ast
+import configparser
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jobs import cli
+from tests.jobs.crds import check
+from tests.pipeline.small import CHECKPOINT
+
+NIGHTLY = "30 2 * * mon-fri"
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    """A job file that could run now; a percent sign in its folder's name, which cron and systemd both take for their own."""
+    folder = tmp_path / "100% of it"
+    (folder / "in").mkdir(parents=True)
+    (folder / "in/a.txt").write_text("One line.\n")
+    file = folder / "Topics.yaml"
+    spec = {
+        "input": str(folder / "in"),
+        "model": CHECKPOINT,
+        "task": "text-classification",
+        "output": str(folder / "out"),
+    }
+    file.write_text(yaml.safe_dump(spec))
+    return file
+
+
+def schedule(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
+    """The verb in this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["preln", "schedule", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def written(monkeypatch: pytest.MonkeyPatch, job: Path, to: str, *more: str) -> dict[str, str]:
+    """What the verb writes for a platform."""
+    folder = job.parent / to
+    assert schedule(monkeypatch, job, "--cron", NIGHTLY, "--to", to, "--out", folder, *more) == 0
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_for_kubernetes_both_ways_keep_to_their_definitions(
+    monkeypatch: pytest.MonkeyPatch, job: Path, shared: Path
+) -> None:
+    files = written(monkeypatch, job, "kubernetes", "--time-zone", "Europe/Berlin", "--cuda-image", "mine:7")
+    assert set(files) == {"preln-topics-raycronjob.yaml", "preln-topics-cronjob.yaml"}
+    own = list(yaml.safe_load_all(files["preln-topics-raycronjob.yaml"]))
+    portable = list(yaml.safe_load_all(files["preln-topics-cronjob.yaml"]))
+    check(own[-1], folder=shared / "data/kuberay-crds")
+    for manifest in (own[-1], portable[-1]):
+        assert (manifest["spec"]["schedule"], manifest["spec"]["timeZone"]) == (NIGHTLY, "Europe/Berlin")
+    (ray_job,) = [document["data"]["rayjob.yaml"] for document in portable if "rayjob.yaml" in document.get("data", {})]
+    check(yaml.safe_load(ray_job), folder=shared / "data/kuberay-crds")
+    assert "mine:7" in ray_job
+    assert yaml.safe_load(own[0]["data"]["job.yaml"])["task"]["name"] == "text-classification"
+
+
+def test_a_crontab_line_runs_the_command_under_a_lock(monkeypatch: pytest.MonkeyPatch, job: Path) -> None:
+    text = written(monkeypatch, job, "crontab")["preln-topics.crontab"]
+    (line,) = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert line.startswith(NIGHTLY + " ")
+    command = line.removeprefix(NIGHTLY)
+    assert "%" not in command.replace(r"\%", "")
+    words = shlex.split(command.replace(r"\%", "%"))
+    assert words[words.index("flock") + 1] == "--nonblock"
+    assert words[words.index("annotate") + 1] == str(job)
+    as_cron_runs_it = command.replace(r"\%", "%").replace(" -m jobs annotate", " -c pass")
+    assert subprocess.run(["sh", "-c", as_cron_runs_it], check=False).returncode == 0
+    assert (job.parent / "preln-topics.log").exists()
+
+
+def test_systemd_takes_the_service_and_the_timer(monkeypatch: pytest.MonkeyPatch, job: Path) -> None:
+    files = written(monkeypatch, job, "systemd", "--time-zone", "UTC")
+    assert set(files) == {"preln-topics.service", "preln-topics.timer"}
+    timer = configparser.ConfigParser()
+    timer.read_string(files["preln-topics.timer"])
+    assert timer["Timer"]["OnCalendar"] == "Mon,Tue,Wed,Thu,Fri *-*-* 02:30:00 UTC"
+    assert "Type=oneshot" in files["preln-topics.service"]
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not here: the units were not verified by it")
+    paths = [str(job.parent / "systemd" / name) for name in files]
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(job.parent))
+    run = subprocess.run(["systemd-analyze", "verify", "--user", *paths], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert not run.stderr
+
+
+def test_airflow_gets_a_dag_of_one_run_at_a_time(monkeypatch: pytest.MonkeyPatch, job: Path) -> None:
+    text = written(monkeypatch, job, "airflow", "--address", "http://head:8265")["preln_topics_dag.py"]
+    calls = {
+        node.func.id: {word.arg: word.value for word in node.keywords}
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert ast.literal_eval(calls["DAG"]["schedule"]) == NIGHTLY
+    assert ast.literal_eval(calls["DAG"]["max_active_runs"]) == 1
+    assert ast.literal_eval(calls["DAG"]["catchup"]) is False
+    words = shlex.split(ast.literal_eval(calls["BashOperator"]["bash_command"]))
+    assert words[1:] == ["-m", "jobs", "submit", str(job), "--address", "http://head:8265", "--wait"]
+
+
+def test_airflow_itself_reads_the_dag(monkeypatch: pytest.MonkeyPatch, job: Path) -> None:
+    dagbag = pytest.importorskip("airflow.dag_processing.dagbag", reason="Airflow is not installed")
+    written(monkeypatch, job, "airflow")
+    bag = dagbag.DagBag(str(job.parent / "airflow"))
+    assert not bag.import_errors
+    assert list(bag.dags) == ["preln-topics"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cron", "2 am", "--to", "crontab"], "has 2 fields"),
+        (["--cron", "@daily", "--to", "nomad"], "--to nomad: choose one of kubernetes"),
+        (["--cron", "@daily", "--to", "crontab", "--name", "Not A Name"], "--name Not A Name"),
+        (["--cron", "@daily", "--to", "crontab", "--time-zone", "Mars/Olympus"], "no such zone"),
+        (["--cron", "@daily", "--to", "crontab", "--set", "model.max_length=9"], "write the setting into it"),
+        (["--cron", "@daily", "--to", "kubernetes", "--set", "model.checkpoint=nowhere"], "nowhere"),
+    ],
+)
+def test_what_could_not_run_is_refused_before_anything_is_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], job: Path, words: list[str], said: str
+) -> None:
+    assert schedule(monkeypatch, job, "--out", job.parent / "files", *words) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not (job.parent / "files").exists()
