@@ -197,7 +197,13 @@ def test_equal_texts_at_two_places_are_two_answers_unless_as_the_reference(check
 
 
 def test_a_single_span_of_a_single_window_scores_as_in_the_reference(checkpoint_of: CheckpointOf) -> None:
-    task = {"name": "question-answering", "question": "Who?", "top_k": 3, "max_answer_length": 1, "align_to_words": False}
+    task = {
+        "name": "question-answering",
+        "question": "Who?",
+        "top_k": 3,
+        "max_answer_length": 1,
+        "align_to_words": False,
+    }
     ours = only(checkpoint_of, "question-answering", task, context="Ada met Charles.")
     theirs = only(checkpoint_of, "question-answering", {**task, "score_mode": "hf"}, context="Ada met Charles.")
     assert [answer["answer"] for answer in ours["answers"]] == [answer["answer"] for answer in theirs["answers"]]
