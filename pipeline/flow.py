@@ -6,7 +6,7 @@ The sentence: read + encode | infer | decode + write, as one Ray Data chain over
 import logging
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -138,7 +138,7 @@ def annotate_shards(
     loader: str = MODEL_LOADER,
     say: Say = warn,
     run: str = "",
-) -> Iterator[Receipt]:
+) -> Generator[Receipt, None, None]:
     """Run the work on Ray and yield a receipt for every shard as it is committed.
 
     say: is told what is waited for. run: names this run in journals. Closing the iterator early ends the run; what is

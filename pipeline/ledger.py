@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 from pipeline.rows import EMPTY
 from pipeline.shards import SourceFile
 from pipeline.sink import DATA, FOOTER_KEY, Receipt
-from pipeline.storage import delete, filesystem, join, names, put, read_bytes
+from pipeline.storage import delete, join, names, opened, put, read_bytes
 
 PLANS, MANIFESTS, RUNS, SUCCESS = "_plans", "_manifest", "_runs", "_SUCCESS"
 READERS = 32
+MOMENT = "%Y%m%dT%H%M%S.%fZ"
 
 PLAN_SCHEMA = pa.schema(
     [
@@ -58,7 +59,21 @@ MANIFEST_SCHEMA = pa.schema(
 
 def new_run_id() -> str:
     """Names what one run writes; later runs sort behind earlier ones."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:8]}"
+    return _moment_id(datetime.now(UTC))
+
+
+def _moment_id(moment: datetime) -> str:
+    return f"{moment:{MOMENT}}-{uuid.uuid4().hex[:8]}"
+
+
+def _behind(run: str, *, stored: Sequence[str]) -> str:
+    """The run's name, or one like it that sorts behind all that is stored: what is written last is the newest, also where
+    another driver began later and ended sooner, or has a fast clock."""
+    newest = max((name.removesuffix(".parquet") for name in stored), default="")
+    if run > newest:
+        return run
+    after = datetime.strptime(newest.partition("-")[0], MOMENT).replace(tzinfo=UTC) + timedelta(microseconds=1)
+    return _moment_id(max(after, datetime.now(UTC)))
 
 
 @dataclass(frozen=True)
@@ -125,7 +140,7 @@ def write_plan(output: str, *, run: str, files: Sequence[PlannedFile]) -> str:
         ],
         schema=PLAN_SCHEMA,
     )
-    name = f"{run}.parquet"
+    name = f"{_behind(run, stored=names(join(output, PLANS)))}.parquet"
     put(join(output, PLANS, name), _parquet(table))
     return name
 
@@ -159,7 +174,7 @@ def written_keys(output: str) -> frozenset[str]:
 def write_manifest(output: str, *, run: str, entries: Iterable[Entry]) -> str:
     """Store the current keys with their counts, and return the manifest's name."""
     rows = [{**vars(entry), "errors": sorted(entry.errors.items())} for entry in entries]
-    name = f"{run}.parquet"
+    name = f"{_behind(run, stored=names(join(output, MANIFESTS)))}.parquet"
     put(join(output, MANIFESTS, name), _parquet(pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA)))
     return name
 
@@ -208,9 +223,8 @@ def entries_from_footers(output: str, keys: Sequence[str]) -> list[Entry]:
 
 def _entry_from_footer(output: str, key: str) -> Entry | None:
     """None for an object that is gone, or that preln did not write."""
-    fs, path = filesystem(join(output, DATA, key))
     try:
-        with fs.open(path, "rb") as handle:
+        with opened(join(output, DATA, key)) as handle:
             facts = json.loads((pq.read_metadata(handle).metadata or {})[FOOTER_KEY])
     except (FileNotFoundError, KeyError, pa.ArrowException):
         return None

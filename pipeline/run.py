@@ -4,6 +4,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -11,13 +12,14 @@ from typing import Any, Literal, Protocol
 
 from pipeline import __version__, ledger
 from pipeline.cluster import Cluster
-from pipeline.errors import PrelnError, RunFailed
+from pipeline.errors import PrelnError, RunFailed, StorageError
 from pipeline.flow import MODEL_LOADER, annotate_shards
 from pipeline.job import FrozenJob, freeze
 from pipeline.ledger import Entry, PlannedFile, Success
 from pipeline.plan import Plan, is_whole, make_plan, newest
 from pipeline.prepare import open_job
 from pipeline.rows import EMPTY
+from pipeline.shards import Shard
 from pipeline.sink import DATA, Receipt
 from pipeline.spec import JobSpec
 from pipeline.storage import delete, join, sweep
@@ -111,6 +113,9 @@ class Wishes:
 
 NO_WISHES = Wishes()
 
+SETTLING_ROUNDS = 8
+"""How often a run looks again at a folder that others change while it settles."""
+
 
 def annotate(
     *, spec: JobSpec, cluster: Cluster, watcher: Watcher, loader: str = MODEL_LOADER, wishes: Wishes = NO_WISHES
@@ -128,8 +133,11 @@ def annotate(
     if frozen != job:  # another driver was first, with the same answers and another cut
         job, plan = frozen, make_plan(job=frozen, spec=frozen.spec, **how)
     run = ledger.new_run_id()
-    for folder in (DATA, ledger.PLANS, ledger.MANIFESTS, ledger.RUNS):
-        sweep(join(job.output, folder))
+    for folder in (
+        job.output,
+        *(join(job.output, name) for name in (DATA, ledger.PLANS, ledger.MANIFESTS, ledger.RUNS)),
+    ):
+        sweep(folder)
     if plan.changes:
         ledger.withdraw_success(job.output)
         plan = replace(plan, name=ledger.write_plan(job.output, run=run, files=plan.changes))
@@ -137,20 +145,20 @@ def annotate(
     tally = Tally()
     ended = Ended(job=job, plan=plan, tally=tally, run=run, began=began, cpu_began=cpu_began)
     try:
-        receipts = (
-            annotate_shards(job=job, work=plan.work, placement=placement, loader=loader, say=cluster.say, run=run)
-            if placement
-            else iter(())
-        )
-        within_limits = consume(receipts, tally=tally, plan=plan, job=job, watcher=watcher)
+        if placement is None:
+            within_limits = True
+        else:
+            how_run: dict[str, Any] = {"placement": placement, "loader": loader, "say": cluster.say, "run": run}
+            with closing(annotate_shards(job=job, work=plan.work, **how_run)) as receipts:
+                within_limits = consume(receipts, tally=tally, plan=plan, job=job, watcher=watcher)
         settled = settle(job=job, tally=tally, run=run)
         if not within_limits:
             return ended.record(state="too-many-errors", settled=settled)
-        return ended.record(state=close(job=job, plan=plan, settled=settled, wishes=wishes), settled=settled)
+        return ended.record(state=close(job=job, settled=settled, wishes=wishes), settled=settled)
     except KeyboardInterrupt:
-        return ended.record(state="interrupted", settled=Settled(entries=plan.entries))
+        return ended.record_what_can_be(state="interrupted")
     except Exception as error:
-        ended.record(state="crashed", settled=Settled(entries=plan.entries), reason=f"{type(error).__name__}: {error}")
+        ended.record_what_can_be(state="crashed", reason=f"{type(error).__name__}: {error}")
         if isinstance(error, PrelnError):
             raise RunFailed(f"{error}. What is written stays, and the same command goes on") from error
         raise
@@ -158,7 +166,8 @@ def annotate(
 
 def consume(receipts: Iterator[Receipt], *, tally: Tally, plan: Plan, job: FrozenJob, watcher: Watcher) -> bool:
     """Take receipts until they end; False where the rows with errors, of all runs of this output, pass the limits."""
-    rows_before, bad_before, _ = ledger.totals(plan.entries.values())
+    again = {item.key for item in plan.work if isinstance(item, Shard)}
+    rows_before, bad_before, _ = ledger.totals(entry for entry in plan.entries.values() if entry.key not in again)
     limits = job.spec.limits
     for receipt in receipts:
         tally.add(receipt)
@@ -173,11 +182,15 @@ def consume(receipts: Iterator[Receipt], *, tally: Tally, plan: Plan, job: Froze
 class Settled:
     """The dataset after a run. entries: its current objects. manifest: the name they are stored under.
 
+    plan: the newest, of whichever driver. files: how many there are. superseded: objects that are in nobody's way any more.
     failures: files that are not whole, and why. complete: nothing is missing.
     """
 
     entries: Mapping[str, Entry]
     manifest: str | None = None
+    plan: str | None = None
+    files: int = 0
+    superseded: Sequence[str] = ()
     failures: Sequence[str] = ()
     complete: bool = False
 
@@ -185,9 +198,25 @@ class Settled:
 def settle(*, job: FrozenJob, tally: Tally, run: str) -> Settled:
     """Write the manifest of what exists now, and delete what a changed file's new shards have superseded.
 
-    Plans and objects are looked up afresh: another driver may have planned and written meanwhile.
+    In this order, so that a manifest never names what is gone. Then it is looked again, until there is nothing left to write
+    or to delete: where two drivers settle at once, the one that comes last has seen what both did.
     """
-    plans = ledger.read_plans(job.output)[1]
+    settled = survey(job=job, tally=tally)
+    for _ in range(SETTLING_ROUNDS):
+        manifest, stored = ledger.read_manifest(job.output)
+        if stored != settled.entries:
+            manifest = ledger.write_manifest(job.output, run=run, entries=settled.entries.values())
+        delete([join(job.output, DATA, key) for key in settled.superseded])
+        settled = replace(settled, manifest=manifest)
+        if stored == settled.entries and not settled.superseded:
+            break
+        settled = replace(survey(job=job, tally=tally), manifest=manifest)
+    return settled
+
+
+def survey(*, job: FrozenJob, tally: Tally) -> Settled:
+    """The dataset as it is now; plans and objects are looked up afresh, since another driver may have been at work."""
+    name, plans = ledger.read_plans(job.output)
     versions: dict[str, list[str]] = {}
     for planned in (planned for plan in plans for planned in plan):
         versions.setdefault(planned.file.uri, []).append(planned.file.version)
@@ -213,26 +242,29 @@ def settle(*, job: FrozenJob, tally: Tally, run: str) -> Settled:
         kept |= {entry.key: entry for entry in sorted(current, key=lambda entry: entry.first)}
     for uri in versions.keys() - current_files.keys():  # pruned
         superseded += [entry.key for entry in by_file.get(uri, []) if entry.version in versions[uri]]
-    delete([join(job.output, DATA, key) for key in superseded])
-    manifest, stored = ledger.read_manifest(job.output)
-    if stored != kept:
-        manifest = ledger.write_manifest(job.output, run=run, entries=kept.values())
     reasons = {receipt.shard.file.uri: receipt.message for receipt in tally.failed}
     failures = [
         reasons.get(planned.file.uri) or planned.failure or f"{planned.file.uri}: not finished"
         for planned in incomplete
     ]
-    return Settled(entries=kept, manifest=manifest, failures=failures, complete=not incomplete)
+    return Settled(
+        entries=kept,
+        plan=name,
+        files=len(current_files),
+        superseded=superseded,
+        failures=failures,
+        complete=not incomplete,
+    )
 
 
-def close(*, job: FrozenJob, plan: Plan, settled: Settled, wishes: Wishes) -> State:
+def close(*, job: FrozenJob, settled: Settled, wishes: Wishes) -> State:
     """Write _SUCCESS where everything planned is there, or where the user accepts, now or before, what failed."""
     stored = ledger.read_success(job.output)
     rows, bad, _ = ledger.totals(settled.entries.values())
     success = Success(
-        plan=plan.name or "",
+        plan=settled.plan or "",
         manifest=settled.manifest or "",
-        files=len(plan.current),
+        files=settled.files,
         shards=len(settled.entries),
         rows=rows,
         error_rows=bad,
@@ -259,10 +291,25 @@ class Ended:
     began: float
     cpu_began: float
 
+    def record_what_can_be(self, *, state: State, reason: str | None = None) -> Report:
+        """The report of a run that was broken off; its record is no reason to fail, where the store is away."""
+        settled = Settled(entries=self.plan.entries)
+        try:
+            return self.record(state=state, settled=settled, reason=reason)
+        except StorageError:
+            return self.report(state=state, settled=settled, reason=reason)
+
     def record(self, *, state: State, settled: Settled, reason: str | None = None) -> Report:
         """The report of the run, kept under _runs/ where there was anything to do."""
+        report = self.report(state=state, settled=settled, reason=reason)
+        if self.plan.work or self.plan.changes:
+            ledger.write_run(self.job.output, run=self.run, record=record_of(report))
+        return report
+
+    def report(self, *, state: State, settled: Settled, reason: str | None = None) -> Report:
+        """How the run ended."""
         rows, _, errors = ledger.totals(settled.entries.values())
-        report = Report(
+        return Report(
             state=state,
             job=self.job,
             tally=self.tally,
@@ -277,9 +324,6 @@ class Ended:
             ignored=self.plan.ignored,
             reason=reason,
         )
-        if self.plan.work or self.plan.changes:
-            ledger.write_run(self.job.output, run=self.run, record=record_of(report))
-        return report
 
 
 def record_of(report: Report) -> dict[str, Any]:

@@ -135,8 +135,7 @@ def _read_some(file: SourceFile, shards: list[Shard], reading: Reading) -> Gener
     made = 0
     try:
         for shard, table in zip(shards, _tables(file, shards, reading), strict=True):
-            if made == 0 or shard is shards[-1]:
-                check_version(file)
+            check_version(file)
             table = with_partitions(table, uri=file.uri, schema=reading.schema)
             yield ShardTables(shard=shard, tables={"rows": table})
             made += 1
@@ -174,9 +173,8 @@ def read_stream(*, stream: Stream, reading: Reading) -> Iterator[ShardTables]:
         for block, parse in _blocks(file, reading):
             shard = _stream_shard(file, block, reading)
             reached = shard.stop
-            if block.last or shard.first == 0:
-                check_version(file)
             if shard.key not in stream.done:
+                check_version(file)
                 table = with_partitions(parse(), uri=file.uri, schema=reading.schema)
                 yield ShardTables(shard=shard, tables={"rows": table})
     except SourceError as error:
@@ -231,8 +229,8 @@ def check_version(file: SourceFile) -> None:
 
 
 def _explained(error: SourceError, file: SourceFile) -> tuple[str, str]:
-    """The reason of a failed read; a file that was replaced meanwhile looks corrupt and is changed."""
-    if error.reason == "corrupt":
+    """The reason of a failed read; a file that was replaced meanwhile looks corrupt, or is refused, and is changed."""
+    if error.reason in ("corrupt", "unreadable"):
         try:
             check_version(file)
         except SourceError as changed:

@@ -10,8 +10,10 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
@@ -36,6 +38,7 @@ REFUSALS_BY_NAME = {
     "ParamValidationError",
     "DefaultCredentialsError",
     "ClientAuthenticationError",
+    "FileExpired",
 }
 """The same of the cloud SDKs, which share no classes."""
 
@@ -65,7 +68,21 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         ) from error
     except ValueError as error:
         raise StorageError(f"{url}: {error}") from error
+    _tell_of_errors(fs)
     return fs, path
+
+
+def _tell_of_errors(fs: fsspec.AbstractFileSystem) -> None:
+    """fsspec leaves a folder that it can't list out of what it finds, as if it were empty; here it is an error."""
+    for name in ("walk", "_walk"):
+        walk = getattr(fs, name, None)
+        if walk is not None and not isinstance(walk, partial):
+            setattr(fs, name, partial(walk, on_error=_raise_unless_gone))
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def canonical(url: str) -> str:
@@ -159,8 +176,8 @@ def find(url: str) -> list[FileInfo]:
     fs, path = filesystem(url)
 
     def listing() -> list[FileInfo]:
-        if fs.isfile(path):
-            return [_file_info(fs, fs.info(path))]
+        if (entry := _file_entry(fs, path)) is not None:
+            return [_file_info(fs, entry)]
         found = fs.glob(path, detail=True) if has_magic(path) else fs.find(path, detail=True)
         root = PurePosixPath(path.split("*", 1)[0].rpartition("/")[0]) if has_magic(path) else PurePosixPath(path)
         files = []
@@ -176,6 +193,15 @@ def find(url: str) -> list[FileInfo]:
         return attempt(listing, what=f"listing {url}")
     except FileNotFoundError:
         return []
+
+
+def _file_entry(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any] | None:
+    """What the store says of a file; None of a folder, of nothing, and where only listing is allowed."""
+    try:
+        entry: dict[str, Any] = fs.info(path)
+    except (FileNotFoundError, PermissionError):
+        return None
+    return entry if entry["type"] == "file" else None
 
 
 def has_magic(path: str) -> bool:
@@ -203,6 +229,57 @@ def read_range(url: str, start: int, stop: int) -> bytes:
     return attempt(
         lambda: bytes(fs.cat_file(path, start=start, end=stop)) if stop > start else b"", what=f"reading {url}"
     )
+
+
+class Reading:
+    """An open file whose every read is tried again while the store only stumbles; read, seek and tell, for Arrow."""
+
+    def __init__(self, handle: Any, *, url: str) -> None:
+        self._handle = handle
+        self._url = url
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes. Raises StorageError, FileNotFoundError."""
+        place = self._handle.tell()
+
+        def again() -> bytes:
+            self._handle.seek(place)
+            return bytes(self._handle.read(size))
+
+        return attempt(again, what=f"reading {self._url}")
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        """Go there."""
+        return int(self._handle.seek(place, whence))
+
+    def tell(self) -> int:
+        """Where it is."""
+        return int(self._handle.tell())
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        self._handle.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is."""
+        return bool(self._handle.closed)
+
+
+@contextmanager
+def opened(url: str, **options: object) -> Iterator[Reading]:
+    """A file open for reading; options are those of fsspec's `open`. Raises FileNotFoundError, StorageError."""
+    fs, path = filesystem(url)
+    with attempt(lambda: fs.open(path, "rb", **options), what=f"reading {url}") as handle:
+        yield Reading(handle, url=url)
 
 
 def put(url: str, content: bytes) -> None:

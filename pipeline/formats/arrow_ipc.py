@@ -7,15 +7,14 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.formats.parquet import BUFFER_BYTES, Footer, reading_error, rows_of_ranges
-from pipeline.storage import filesystem
+from pipeline.storage import opened
 
 
 @contextmanager
 def batches_of(uri: str) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
     """(schema, record batches one at a time) of a file in either of the two IPC layouts. Raises SourceError."""
-    fs, path = filesystem(uri)
     try:
-        with fs.open(path, "rb", cache_type="readahead", block_size=BUFFER_BYTES) as handle:
+        with opened(uri, cache_type="readahead", block_size=BUFFER_BYTES) as handle:
             source = pa.PythonFile(handle, mode="r")
             reader = _reader(source)
             yield reader.schema, _each(reader)

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import storage
 from pipeline.errors import SourceError, StorageError
 from pipeline.formats.conform import conform
-from pipeline.storage import filesystem, passing
 
 BUFFER_BYTES = 4 * 1024 * 1024
 """Read ahead of each column; with it a row group is never held whole."""
@@ -21,10 +21,9 @@ BATCH_ROWS = 8_192
 @contextmanager
 def opened(uri: str) -> Iterator[pq.ParquetFile]:
     """The file with its footer read. Raises SourceError (gone, corrupt)."""
-    fs, path = filesystem(uri)
     try:
         with (
-            fs.open(path, "rb", cache_type="readahead", block_size=BUFFER_BYTES) as handle,
+            storage.opened(uri, cache_type="readahead", block_size=BUFFER_BYTES) as handle,
             pq.ParquetFile(handle, pre_buffer=False, buffer_size=BUFFER_BYTES) as file,
         ):
             yield file
@@ -38,9 +37,11 @@ def reading_error(uri: str, error: Exception) -> Exception:
     """What an exception while reading a file means: the file's own fault, or a store that is out of reach."""
     if isinstance(error, FileNotFoundError):
         return SourceError(f"{uri}: the file is gone", reason="gone")
+    if isinstance(error, StorageError):
+        return SourceError(str(error), reason="unreadable") if error.refused else error
     if isinstance(error, pa.ArrowException) or (isinstance(error, OSError) and error.errno is None):
         return SourceError(f"{uri}: {_first_line(error)}", reason="corrupt")
-    if passing(error):
+    if storage.passing(error):
         return StorageError(f"reading {uri}: {type(error).__name__}: {error}", refused=False)
     return SourceError(f"{uri}: {type(error).__name__}: {_first_line(error)}", reason="unreadable")
 

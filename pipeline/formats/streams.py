@@ -12,7 +12,7 @@ from pipeline.errors import SourceError
 from pipeline.formats.lines import CHUNK_BYTES, LineBlock
 from pipeline.formats.parquet import reading_error
 from pipeline.shards import CutRule
-from pipeline.storage import filesystem
+from pipeline.storage import opened
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,8 @@ class StreamBlock:
 @contextmanager
 def decompressed(uri: str, *, compression: str) -> Iterator[Any]:
     """A file as a stream of its decompressed bytes, over all members or frames of it. Raises SourceError."""
-    fs, path = filesystem(uri)
     try:
-        with fs.open(path, "rb", block_size=4 * CHUNK_BYTES) as handle:
+        with opened(uri, block_size=4 * CHUNK_BYTES) as handle:
             if compression == "none":
                 yield handle
             else:

@@ -81,7 +81,7 @@ def done(job: FrozenJob, plan: Plan, *receipts: Receipt) -> str:
     for each in receipts:
         tally.add(each)
     settled = settle(job=job, tally=tally, run=ledger.new_run_id())
-    return close(job=job, plan=plan, settled=settled, wishes=Wishes())
+    return close(job=job, settled=settled, wishes=Wishes())
 
 
 def objects(job: FrozenJob) -> set[str]:
@@ -195,8 +195,8 @@ def test_a_failed_file_is_named_and_the_user_may_accept_it(tmp_path: Path, job: 
     tally.add(Receipt(shard=first, state="failed", reason="gone", message=f"{first.file.uri}: the file is gone"))
     settled = settle(job=job, tally=tally, run=ledger.new_run_id())
     assert settled.failures == [f"{first.file.uri}: the file is gone"]
-    assert close(job=job, plan=plan, settled=settled, wishes=Wishes()) == "failed-shards"
-    assert close(job=job, plan=plan, settled=settled, wishes=Wishes(accept_failed=True)) == "done"
+    assert close(job=job, settled=settled, wishes=Wishes()) == "failed-shards"
+    assert close(job=job, settled=settled, wishes=Wishes(accept_failed=True)) == "done"
     success = ledger.read_success(job.output)
     assert success is not None
     assert success.accepted_failures == (f"{first.file.uri}: the file is gone",)
