@@ -1,0 +1,69 @@
+"""A drill's dataset in; what is promised of it, at all times and after a run that went through, asserted."""
+
+import io
+
+import pyarrow.parquet as pq
+
+from pipeline import ledger
+from pipeline.plan import newest
+from pipeline.run import Report
+from pipeline.sink import DATA, read_footer
+from pipeline.status import read_status
+from pipeline.storage import find, join, names, read_bytes
+from pipeline.verify import verify
+from tests.pipeline.drill_run import Drill
+
+
+def objects_of(drill: Drill) -> dict[str, bytes]:
+    """What lies under data/, by key."""
+    folder = join(drill.output, DATA)
+    return {key: read_bytes(join(folder, key)) for key in names(folder)}
+
+
+def assert_objects_are_whole(drill: Drill) -> None:
+    """At all times, whatever died and whoever wrote: each object can be read and holds what its footer says."""
+    for content in objects_of(drill).values():
+        footer = read_footer(io.BytesIO(content))
+        table = pq.read_table(io.BytesIO(content))
+        assert table.num_rows == footer["rows"]
+        assert set(table["text"].to_pylist()) <= set(drill.texts[footer["source"], footer["source_version"]])
+
+
+def assert_manifest_is_exact(drill: Drill) -> None:
+    """At all times, but where a driver died while it raced with another: what the manifest names exists, as it says, and no
+    row is in it twice."""
+    objects = objects_of(drill)
+    _, entries = ledger.read_manifest(drill.output)
+    seen: set[tuple[str, int]] = set()
+    for key, entry in entries.items():
+        table = pq.read_table(io.BytesIO(objects[key]))
+        assert table.num_rows == entry.rows
+        rows = set(zip(table["source"].to_pylist(), table["row"].to_pylist(), strict=True))
+        old_and_new = {row for row in rows & seen if entry.version != current_version(drill, row[0])}
+        assert rows & seen == old_and_new, "a row may only be there twice while its file's new version is under way"
+        seen |= rows
+
+
+def current_version(drill: Drill, uri: str) -> str | None:
+    """The version of a file that the newest plan names."""
+    planned = newest(ledger.read_plans(drill.output)[1]).get(uri)
+    return planned.file.version if planned else None
+
+
+def assert_done(drill: Drill, report: Report) -> None:
+    """After a run that went through: every row of the newest version of every file, once; all records agree."""
+    current = newest(ledger.read_plans(drill.output)[1])
+    here = {file.uri: file.version for file in find(join(drill.root, "in"))}
+    assert {uri: current[uri].file.version for uri in here} == here, "what is there is planned, as it is"
+    failed = {failure.split(": ")[0] for failure in report.failures}
+    assert not failed & here.keys(), "only what was deleted before it was read can fail"
+    assert report.state == ("failed-shards" if failed else "done")
+    rows = drill.rows()
+    whole = {uri: planned.file.version for uri, planned in current.items() if uri not in failed}
+    assert [row for row in rows if row[0] in whole] == drill.wanted_rows(whole)
+    assert report.total_rows == len(rows)
+    verdict = verify(drill.output)
+    assert {(finding.rule, finding.where) for finding in verdict.findings} <= {("complete", uri) for uri in failed}
+    assert read_status(drill.output).complete == (not failed)
+    errors = sum(label is None for _, _, label in rows)
+    assert report.total_errors.total() == errors, "the records count the errors that are there"

@@ -1,0 +1,175 @@
+"""A folder of inputs on any store in, the product's own `run.annotate` over it out, with the stages inlined: no Ray, no model.
+
+Planning, reading, writing, settling and closing are the product's; the answer to a text is made up and follows from it.
+Texts with BAD in them are errors until the model is mended.
+"""
+
+import gzip
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tenacity import wait_none
+
+from pipeline import run, storage
+from pipeline.bundle import ShardTables
+from pipeline.job import FrozenJob
+from pipeline.plan import Plan
+from pipeline.rows import error_array
+from pipeline.run import NO_WISHES, Report, Wishes
+from pipeline.shards import CutRule
+from pipeline.sink import DATA, Receipt, write_shard
+from pipeline.source import Reading, Work, read_bundles, read_tasks
+from pipeline.storage import canonical, join, put, read_bytes
+from tests.pipeline.small import FINGERPRINT, OfflineCluster, frozen_job, spec
+
+BAD = "bad"
+CUT = CutRule(rows=3, bytes=45)
+SCHEMA = pa.schema([("text", pa.string())])
+
+
+class Nobody:
+    """A watcher that looks away."""
+
+    def planned(self, job: FrozenJob, plan: Plan) -> None:
+        """The plan stands."""
+
+    def committed(self, receipt: Receipt) -> None:
+        """A shard is done."""
+
+
+class OneThread:
+    """A pool of no threads."""
+
+    def __init__(self, _count: int) -> None:
+        self.map = map
+
+    def __enter__(self) -> "OneThread":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+
+@dataclass
+class Drill:
+    """One dataset: inputs under root/in, rows under root/out.
+
+    mended: whether the model answers texts with BAD in them. texts: what each version of each file holds, by (URL, version).
+    """
+
+    root: str
+    mended: bool = False
+    texts: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+
+    @property
+    def job(self) -> FrozenJob:
+        """The job, frozen in the folder by its first run."""
+        given = spec(
+            source=join(canonical(self.root), "in"),
+            output=join(canonical(self.root), "out"),
+            limits={"error_rows": 1_000_000},
+        )
+        return frozen_job(job=given, schema=SCHEMA, cut=CUT)
+
+    @property
+    def output(self) -> str:
+        """The output folder."""
+        return self.job.output
+
+    def put_file(self, name: str, texts: Sequence[str]) -> None:
+        """A new input file, or a new version of one, in the format of its suffix."""
+        url = join(canonical(self.root), "in", name)
+        put(url, content_of(name, texts))
+        file = storage.info(url)
+        self.texts[file.uri, file.version] = list(texts)
+
+    def delete_file(self, name: str) -> None:
+        """An input file goes."""
+        storage.delete([join(canonical(self.root), "in", name)])
+
+    def annotate(self, wishes: Wishes = NO_WISHES) -> Report:
+        """`preln annotate`, whatever the store does meanwhile."""
+        with ExitStack() as stack:
+            stack.enter_context(patch.object(run, "open_job", lambda *, spec, cluster: (self.job, [])))
+            stack.enter_context(patch.object(run, "annotate_shards", self._inline))
+            # No threads: the number of a step says what it is, every time.
+            for module in ("pipeline.ledger", "pipeline.inputs"):
+                stack.enter_context(patch(f"{module}.ThreadPoolExecutor", OneThread))
+            stack.enter_context(patch.object(run, "package_versions", dict))
+            stack.enter_context(patch.object(storage, "wait_exponential_jitter", lambda **_: wait_none()))
+            return run.annotate(spec=self.job.spec, cluster=OfflineCluster(), watcher=Nobody(), wishes=wishes)
+
+    def _inline(self, *, job: FrozenJob, work: Sequence[Work], **_: Any) -> Iterator[Receipt]:
+        reading = Reading(
+            schema=job.schema, required=("text",), rule=job.cut, fingerprint=job.fingerprint, line_bytes=1_000_000
+        )
+        for task in read_tasks(work=work, rule=job.cut):
+            for bundle in read_bundles(task=task, reading=reading):
+                for shard in bundle:
+                    yield self._finish(shard)
+
+    def _finish(self, shard: ShardTables) -> Receipt:
+        if shard.failure is not None:
+            reason, message = shard.failure
+            return Receipt(shard=shard.shard, state="failed", reason=reason, message=message)
+        table = answered(shard.tables["rows"], source=shard.shard.file.uri, mended=self.mended)
+        provenance = {"fingerprint": FINGERPRINT}
+        return write_shard(shard, table, output=self.output, prefix="", provenance=provenance)
+
+    def rows(self) -> list[tuple[str, str, str | None]]:
+        """(source, text, label) of every row under data/, as a reader of the folder finds them, file by file in order."""
+        found: list[tuple[str, int, str, str | None]] = []
+        for name in storage.names(join(self.output, DATA)):
+            table = pq.read_table(io.BytesIO(read_bytes(join(self.output, DATA, name))))
+            found += [(row["source"], row["row"], row["text"], row["label"]) for row in table.to_pylist()]
+        return [(source, text, label) for source, _, text, label in sorted(found, key=lambda row: row[:2])]
+
+    def wanted_rows(self, files: Mapping[str, str]) -> list[tuple[str, str, str | None]]:
+        """The same as it should be, given the version of every file."""
+        return [
+            (uri, text, label_of(text, mended=self.mended))
+            for uri in sorted(files)
+            for text in self.texts[uri, files[uri]]
+        ]
+
+
+def answered(rows: pa.Table, *, source: str, mended: bool) -> pa.Table:
+    """Rows as the last stage writes them."""
+    texts: list[str | None] = rows["text"].to_pylist()
+    labels = [None if text is None else label_of(text, mended=mended) for text in texts]
+    errors = error_array([None if label else ("nan", "made up") for label in labels])
+    count = len(texts)
+    return pa.table(
+        {
+            "text": pa.array(texts, pa.string()),
+            "source": pa.array([source] * count, pa.string()),
+            "row": rows["__row__"],
+            "label": pa.array(labels, pa.string()),
+            "truncated": pa.array([False] * count, pa.bool_()),
+            "error": errors,
+        }
+    )
+
+
+def label_of(text: str, *, mended: bool) -> str | None:
+    """The answer to a text; none to a bad one."""
+    return None if BAD in text and not mended else f"label of {text}"
+
+
+def content_of(name: str, texts: Sequence[str]) -> bytes:
+    """A file's bytes, in the format of its suffix."""
+    if name.endswith(".parquet"):
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), sink, row_group_size=4)
+        return sink.getvalue().to_pybytes()
+    if name.endswith(".jsonl"):
+        return "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+    content = "".join(f"{text}\n" for text in texts).encode()
+    return gzip.compress(content, mtime=0) if name.endswith(".gz") else content
