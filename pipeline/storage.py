@@ -7,9 +7,6 @@ as fsspec and the cloud SDKs take them. A put is whole or absent: one PUT on an 
 
 import errno
 import os
-import socket
-import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +18,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
+from pipeline import local_disk
 from pipeline.errors import StorageError
 
 Result = TypeVar("Result")
@@ -44,9 +42,6 @@ REFUSALS_BY_NAME = {
 
 REFUSED_NUMBERS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG, errno.EINVAL}
 """The same among the system's own error numbers; EINVAL is how S3 clients tell of a range beyond the end of a file."""
-
-TEMPORARY_PREFIX = ".preln-"
-"""Names of half-written local files; swept at the start of a run, ignored by every Parquet reader."""
 
 
 @dataclass(frozen=True)
@@ -286,7 +281,7 @@ def put(url: str, content: bytes) -> None:
     """Store a whole object; a reader sees all of it or none of it, also when this process dies in the middle."""
     fs, path = filesystem(url)
     action = (
-        (lambda: _put_local(path, content))
+        (lambda: local_disk.put(path, content))
         if isinstance(fs, LocalFileSystem)
         else (lambda: fs.pipe_file(path, content))
     )
@@ -309,7 +304,7 @@ def put_if_absent(url: str, content: bytes) -> bytes:
         pass
     try:
         if isinstance(fs, LocalFileSystem):
-            _create_local(path, content)
+            local_disk.create(path, content)
         else:
             fs.pipe_file(path, content, mode="create")
     except Exception:
@@ -341,77 +336,11 @@ def names(url: str) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     found = (str(entry).rstrip("/").rpartition("/")[2] for entry in entries)
-    return sorted(name for name in found if not name.startswith(TEMPORARY_PREFIX))
+    return sorted(name for name in found if not name.startswith(local_disk.TEMPORARY_PREFIX))
 
 
 def sweep(url: str) -> None:
     """Remove what a killed process left half written in a local folder; other stores keep no such thing."""
     fs, path = filesystem(url)
-    if not isinstance(fs, LocalFileSystem) or not os.path.isdir(path):
-        return
-    for name in os.listdir(path):
-        full = os.path.join(path, name)
-        if name.startswith(TEMPORARY_PREFIX) and _abandoned(full):
-            try:
-                os.unlink(full)
-            except FileNotFoundError:
-                continue
-
-
-def _abandoned(path: str) -> bool:
-    """Whether nobody writes a temporary file any more: its process is gone, or, on another host, a day has passed."""
-    host, _, rest = os.path.basename(path).removeprefix(TEMPORARY_PREFIX).partition(".")
-    if host != _host():
-        return time.time() - os.stat(path).st_mtime > 86_400
-    try:
-        os.kill(int(rest.split(".")[0]), 0)
-    except (ValueError, ProcessLookupError):
-        return True
-    except PermissionError:
-        return False
-    return False
-
-
-def _host() -> str:
-    return socket.gethostname().partition(".")[0]
-
-
-def _temporary(path: str) -> str:
-    return os.path.join(os.path.dirname(path), f"{TEMPORARY_PREFIX}{_host()}.{os.getpid()}.{uuid.uuid4().hex}")
-
-
-def _write_synced(path: str, content: bytes) -> str:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = _temporary(path)
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return temporary
-
-
-def _put_local(path: str, content: bytes) -> None:
-    temporary = _write_synced(path, content)
-    try:
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    _sync_folder(os.path.dirname(path))
-
-
-def _create_local(path: str, content: bytes) -> None:
-    temporary = _write_synced(path, content)
-    try:
-        os.link(temporary, path)  # fails where the name exists: the atomic "put if absent" of a local disk
-    finally:
-        os.unlink(temporary)
-    _sync_folder(os.path.dirname(path))
-
-
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    if isinstance(fs, LocalFileSystem):
+        local_disk.sweep(path)

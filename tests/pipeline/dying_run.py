@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline import storage
+from pipeline import local_disk
 from pipeline.run import Wishes
 from tests.pipeline.drill_promise import assert_done, assert_manifest_is_exact, assert_objects_are_whole
 from tests.pipeline.drill_run import BAD, Drill
@@ -68,7 +68,7 @@ class Steps:
         """From now on."""
         for name in ("replace", "link", "unlink", "fsync"):
             setattr(os, name, self.before_and_after(getattr(os, name)))
-        storage.open = self.opening  # type: ignore[attr-defined]
+        local_disk.open = self.opening  # type: ignore[attr-defined]
 
 
 class Halving:
@@ -142,7 +142,7 @@ def die_everywhere(folder: Path) -> dict[str, Any]:
             assert_objects_are_whole(drill)
             assert_manifest_is_exact(drill)
             assert_done(drill, drill.annotate(WISHES))
-            left = [path.name for path in root.rglob(f"{storage.TEMPORARY_PREFIX}*")]
+            left = [path.name for path in root.rglob(f"{local_disk.TEMPORARY_PREFIX}*")]
             assert not left, left
 
         ended = in_a_fork(run)
