@@ -14,8 +14,8 @@ import pytest
 
 from pipeline import storage
 from pipeline.errors import StorageError
+from pipeline.local_disk import TEMPORARY_PREFIX
 from pipeline.storage import (
-    TEMPORARY_PREFIX,
     canonical,
     delete,
     find,
