@@ -12,6 +12,9 @@ import ray
 from pipeline.cluster import Cluster, warn
 from pipeline.patience import Say
 
+OBJECT_STORE_BYTES = 1 << 30
+"""Shared memory of a Ray of our own: room for many shards on their way, and a bound on what a run takes of a laptop."""
+
 
 def connect() -> None:
     """Connect to the cluster of RAY_ADDRESS, or start a local Ray; once a process."""
@@ -19,7 +22,9 @@ def connect() -> None:
         return
     workers_speak = bool(os.environ.get("PRELN_WORKER_LOGS"))
     address = os.environ.get("RAY_ADDRESS", "local")
-    local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    local: dict[str, Any] = {}
+    if address == "local":
+        local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     # Its C++ side warns of Ray's issue 53727 at every actor pool, whatever the pool is given.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with silent_stderr():

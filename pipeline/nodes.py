@@ -144,7 +144,9 @@ class Nodes:
         up = ", ".join(f"{kind.count} x {kind}" for kind in self.up) or "no nodes"
         if self.to_come:
             limit = "" if self.most >= sum(kind.count for kind in self.to_come) else f", {self.most} in all,"
-            return f"{up} up; up to {', '.join(f'{kind.count} x {kind}' for kind in self.to_come)}{limit} may be started"
+            return (
+                f"{up} up; up to {', '.join(f'{kind.count} x {kind}' for kind in self.to_come)}{limit} may be started"
+            )
         return f"{up}; more of types unknown here may be started" if self.grows else up
 
 

@@ -4,6 +4,7 @@
 run, on free ports, and stopped at its end.
 """
 
+import gc
 import importlib.util
 import os
 import secrets
@@ -20,6 +21,10 @@ RUN_ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Tiny models are compiled hundreds of times and run once each: code that is not optimised is half the work.
+    # `XLA_FLAGS= make test` tests the code that users get.
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
     # JAX compiles each operation once per shape: kept between test runs, a second run takes a third of the time.
     "JAX_COMPILATION_CACHE_DIR": str(REPOSITORY / ".cache" / "jax"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -34,6 +39,11 @@ for _name, _value in RUN_ENVIRONMENT.items():
 FRAMEWORK_MODULES = {"torch": "torch", "tensorflow": "tensorflow", "flax": "flax"}
 RAY_CPUS = 2
 RAY_OBJECT_STORE_BYTES = 300 * 1024**2
+
+
+def pytest_collection_finish() -> None:
+    """Three frameworks are a million objects that stay: the garbage collector need not look at them again and again."""
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -134,6 +144,7 @@ def local_ray(ray_environment: Path, s3_server: S3Server) -> Iterator[None]:
         python_path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
         patch.setenv("PYTHONPATH", python_path)
         ray.init(
+            address="local",  # never a cluster that another test, or a person, has started on this machine
             num_cpus=RAY_CPUS,
             include_dashboard=False,
             object_store_memory=RAY_OBJECT_STORE_BYTES,

@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from models.config import RobertaPreLayerNormConfig
 from models.roberta_flax.cache import append
-from models.roberta_flax.layers import Array, embedding, layer_norm, linear
+from models.roberta_flax.layers import Array, Dropout, embedding, layer_norm, linear
 
 
 class FlaxRobertaPreLayerNormSelfAttention(nn.Module):
@@ -30,7 +30,7 @@ class FlaxRobertaPreLayerNormSelfAttention(nn.Module):
         self.query = linear(config, self.heads * self.head_size, self.dtype)
         self.key = linear(config, self.heads * self.head_size, self.dtype)
         self.value = linear(config, self.heads * self.head_size, self.dtype)
-        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
+        self.dropout = Dropout(config.attention_probs_dropout_prob)
         if self.position_embedding_type != "absolute":
             self.distance_embedding = embedding(
                 config, 2 * config.max_position_embeddings - 1, self.head_size, self.dtype
@@ -106,7 +106,7 @@ class FlaxRobertaPreLayerNormSelfOutput(nn.Module):
 
     def setup(self) -> None:
         self.dense = linear(self.config, self.config.hidden_size, self.dtype)
-        self.dropout = nn.Dropout(self.config.hidden_dropout_prob)
+        self.dropout = Dropout(self.config.hidden_dropout_prob)
 
     def __call__(self, context_BSA: Array, *, deterministic: bool = True) -> Array:
         """[B, S, A] -> [B, S, H]."""

@@ -18,7 +18,7 @@ from models.outputs import (
 )
 from models.roberta_flax.base import FlaxRobertaPreLayerNormModule
 from models.roberta_flax.heads import FlaxRobertaPreLayerNormClassificationHead, classifier_dropout
-from models.roberta_flax.layers import Array, linear
+from models.roberta_flax.layers import Array, Dropout, linear
 from models.roberta_flax.losses import class_loss, sequence_loss, span_loss
 from models.roberta_flax.pretrained import FlaxRobertaPreLayerNormPreTrainedModel
 
@@ -91,7 +91,7 @@ class FlaxRobertaPreLayerNormForMultipleChoiceModule(nn.Module):
         self.roberta_prelayernorm = FlaxRobertaPreLayerNormModule(
             config, dtype=self.dtype, gradient_checkpointing=self.gradient_checkpointing
         )
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.classifier = linear(config, 1, self.dtype)
 
     def __call__(
@@ -150,7 +150,7 @@ class FlaxRobertaPreLayerNormForTokenClassificationModule(nn.Module):
         self.roberta_prelayernorm = FlaxRobertaPreLayerNormModule(
             config, dtype=self.dtype, add_pooling_layer=False, gradient_checkpointing=self.gradient_checkpointing
         )
-        self.dropout = nn.Dropout(classifier_dropout(config))
+        self.dropout = Dropout(classifier_dropout(config))
         self.classifier = linear(config, config.num_labels, self.dtype)
 
     def __call__(

@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from models.checks import check_length, check_range
 from models.config import RobertaPreLayerNormConfig
-from models.roberta_flax.layers import Array, embedding, layer_norm, readable
+from models.roberta_flax.layers import Array, Dropout, embedding, layer_norm, readable
 
 
 class FlaxRobertaPreLayerNormEmbeddings(nn.Module):
@@ -30,7 +30,7 @@ class FlaxRobertaPreLayerNormEmbeddings(nn.Module):
         )
         self.token_type_embeddings = embedding(config, config.type_vocab_size, width, self.dtype)
         self.LayerNorm = layer_norm(config, self.dtype)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def __call__(
         self,

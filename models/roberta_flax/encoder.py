@@ -15,7 +15,7 @@ from models.outputs import EncoderOutput
 from models.roberta_flax.activations import activation
 from models.roberta_flax.attention import FlaxRobertaPreLayerNormAttention
 from models.roberta_flax.cache import KeyValueCache, LayerCache
-from models.roberta_flax.layers import Array, layer_norm, linear
+from models.roberta_flax.layers import Array, Dropout, layer_norm, linear
 
 
 @struct.dataclass
@@ -51,7 +51,7 @@ class FlaxRobertaPreLayerNormOutput(nn.Module):
 
     def setup(self) -> None:
         self.dense = linear(self.config, self.config.hidden_size, self.dtype)
-        self.dropout = nn.Dropout(self.config.hidden_dropout_prob)
+        self.dropout = Dropout(self.config.hidden_dropout_prob)
 
     def __call__(self, wide_BSI: Array, hidden_BSH: Array, *, deterministic: bool = True) -> Array:
         """([B, S, I], [B, S, H]) -> [B, S, H]."""

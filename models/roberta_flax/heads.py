@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from models.config import RobertaPreLayerNormConfig
 from models.roberta_flax.activations import gelu
-from models.roberta_flax.layers import Array, layer_norm, linear
+from models.roberta_flax.layers import Array, Dropout, layer_norm, linear
 
 
 class FlaxRobertaPreLayerNormPooler(nn.Module):
@@ -58,7 +58,7 @@ class FlaxRobertaPreLayerNormClassificationHead(nn.Module):
 
     def setup(self) -> None:
         self.dense = linear(self.config, self.config.hidden_size, self.dtype)
-        self.dropout = nn.Dropout(classifier_dropout(self.config))
+        self.dropout = Dropout(classifier_dropout(self.config))
         self.out_proj = linear(self.config, self.config.num_labels, self.dtype)
 
     def __call__(self, first_BH: Array, *, deterministic: bool = True) -> Array:

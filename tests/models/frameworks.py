@@ -1,8 +1,9 @@
 """A framework's name in, its classes behind NumPy out: calls, gradients, tensors, for tests that hold for all three."""
 
+import functools
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,10 @@ class Classes(ABC):
     @abstractmethod
     def answer(self, model: Any, inputs: Inputs) -> dict[str, Array]:
         """A call's outputs under the golden files' names."""
+
+    def program(self, model: Any) -> Callable[[Inputs], dict[str, Array]]:
+        """`answer` of this model for many calls of few shapes, its inputs arrays only."""
+        return functools.partial(self.answer, model)
 
     @abstractmethod
     def gradients(self, model: Any, inputs: Inputs) -> dict[str, Array]:
@@ -130,10 +135,17 @@ class Flax(Classes):
     def answer(self, model: Any, inputs: Inputs) -> dict[str, Array]:
         return {name: np.asarray(array) for name, array in golden.flatten(model(**inputs))}
 
+    def program(self, model: Any) -> Callable[[Inputs], dict[str, Array]]:
+        """Compiled as a whole: by itself every operation would be compiled for every shape."""
+        import jax
+
+        called = jax.jit(model)
+        return lambda inputs: {name: np.asarray(array) for name, array in golden.flatten(called(**inputs))}
+
     def gradients(self, model: Any, inputs: Inputs) -> dict[str, Array]:
         import jax
 
-        tree = jax.grad(lambda params: model(**inputs, params=params)[0].sum())(model.params)
+        tree = jax.jit(jax.grad(lambda params: model(**inputs, params=params)[0].sum()))(model.params)
         return self._tensors(model, tree)
 
     def tensors(self, model: Any) -> dict[str, Array]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
 MODELS = GOLDEN / "models"
@@ -81,6 +82,22 @@ def case_names() -> list[tuple[str, str]]:
 def model_names() -> list[str]:
     """Every model folder; empty where the reference data is absent."""
     return sorted(folder.name for folder in MODELS.iterdir() if folder.is_dir()) if MODELS.is_dir() else []
+
+
+def one_a_structure(*, but: str | None = None) -> list[Any]:
+    """Every model folder; those that have no tensor which another has not are marked slow.
+
+    but: part of the names of folders to leave out.
+    """
+    same = (
+        "ForSequenceClassification-",
+        "Model-chunked",
+        "Model-decoder",
+        "Model-gelu_new",
+        "Model-relative_key_query",
+    )
+    names = [name for name in model_names() if but is None or but not in name]
+    return [pytest.param(name, marks=pytest.mark.slow) if name.startswith(same) else name for name in names]
 
 
 def flatten(output: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -24,7 +24,7 @@ needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reas
 FORMATS = ["safetensors", "safetensors-tf", "safetensors-flax", "h5", "msgpack"]
 TOLERANCE = 2e-5  # float32, the same sums in another order
 
-WIDTH, INNER, VOCABULARY, LAYERS, POSITIONS, HEADS = 16, 24, 61, 2, 40, 4
+WIDTH, INNER, VOCABULARY, LAYERS, POSITIONS, HEADS = 32, 37, 61, 2, 40, 4
 
 
 def random_tensors(config: RobertaPreLayerNormConfig, head: Any = "masked-lm") -> dict[str, Any]:
@@ -107,7 +107,7 @@ def test_another_size_than_the_config_s_is_refused_naming_both(tmp_path: Path) -
     saved(tmp_path / "a")
     file = tmp_path / "a/config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "intermediate_size": 32}))
-    with pytest.raises(ConversionError, match=r"\(24, 16\), config\.json asks for \(32, 16\)"):
+    with pytest.raises(ConversionError, match=r"\(37, 32\), config\.json asks for \(32, 32\)"):
         convert(source=str(tmp_path / "a"), destination=str(tmp_path / "b"), head="masked-lm")
 
 
@@ -156,7 +156,7 @@ def dinky_folder(folder: Path, **fields: Any) -> dict[str, Any]:
     stored = {name.replace(PREFIX, "roberta."): array for name, array in tensors.items()}
     for layer in range(config.num_hidden_layers):
         for leaf in ("weight", "bias"):
-            stored[f"roberta.encoder.layer.{layer}.attention.self.LayerNorm.{leaf}"] = np.ones(16, np.float32)
+            stored[f"roberta.encoder.layer.{layer}.attention.self.LayerNorm.{leaf}"] = np.ones(WIDTH, np.float32)
     stored["roberta.embeddings.position_ids"] = np.arange(40)[None]
     stored["lm_head.decoder.weight"] = tensors[PREFIX + "embeddings.word_embeddings.weight"]
     stored["lm_head.decoder.bias"] = tensors["lm_head.bias"]
@@ -408,7 +408,7 @@ def test_names_shapes_types_and_config_that_differ_are_told(tmp_path: Path) -> N
     found = compared(tmp_path)
     assert "lm_head.dense.weight" in found.only_first
     assert set(found.only_second) == {"classifier.weight", "classifier.bias"}
-    assert found.shapes == {PREFIX + "embeddings.word_embeddings.weight": ((61, 16), (70, 16))}
+    assert found.shapes == {PREFIX + "embeddings.word_embeddings.weight": ((61, 32), (70, 32))}
     assert found.config == {"vocab_size": (61, 70), "hidden_act": ("gelu", "relu")}
     assert set(found.dtypes.values()) == {("float32", "bfloat16")}
 

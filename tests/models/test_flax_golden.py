@@ -23,6 +23,8 @@ pytestmark = [
     pytest.mark.skipif(not golden.MODELS.is_dir(), reason="the reference data ../shared/golden is absent"),
 ]
 
+FUSED = ("Model", "ForCausalLM", "ForCausalLM-cross")
+
 
 @functools.cache
 def load(model: str) -> Any:
@@ -47,10 +49,14 @@ def test_the_outputs_of_every_case_are_the_reference_s(model: str, name: str) ->
     golden.compare(numpy(output), case.outputs())
 
 
-def fused_cases() -> list[tuple[str, str]]:
-    """Every kind of mask where no head mask or relative position keeps a model from the fused attention."""
+def fused_cases() -> list[Any]:
+    """Every kind of mask where no head mask or relative position keeps a model from the fused attention.
+
+    Heads see nothing of how it was computed: beyond one encoder, one decoder and one with cross-attention they are slow.
+    """
     masks = ("ids_only", "masked", "mask_3d", "cross_no_mask", "cross_mask_3d")
-    return [(m, name) for m, name in golden.case_names() if "relative" not in m and name in masks]
+    found = [(m, name) for m, name in golden.case_names() if "relative" not in m and name in masks]
+    return [case if case[0] in FUSED else pytest.param(*case, marks=pytest.mark.slow) for case in found]
 
 
 @pytest.mark.parametrize(("model", "name"), fused_cases())
@@ -64,23 +70,31 @@ def test_without_attention_maps_the_fused_attention_answers_the_same(model: str,
 def test_the_gradients_of_every_loss_are_the_reference_s(model: str) -> None:
     case = golden.cases_of(model)["loss"]
     built = load(model)
-    gradients = jax.grad(lambda params: built(**arrays(case), params=params).loss)(built.params)
+    # Compiled as a whole, as a training step is: by itself every operation would be, forward and back.
+    gradients = jax.jit(jax.grad(lambda params: built(**arrays(case), params=params).loss))(built.params)
     assert set(flatten_dict(gradients)) == built.required_params
     found = to_tensors(params=gradients, names=built.expected_tensors(), bare=built.bare)
     golden.compare_gradients(found, case.gradients())
 
 
-@pytest.mark.parametrize("fixed", [True, False])
-@pytest.mark.parametrize("model", [m for m in golden.model_names() if "decode_steps" in golden.cases_of(m)])
+def decoders() -> list[Any]:
+    """(model, whether the cache has a fixed size); one that grows has a new shape a step, so one model is enough."""
+    found = [m for m in golden.model_names() if "decode_steps" in golden.cases_of(m)]
+    grows = [pytest.param(m, False, marks=() if m == "ForCausalLM-cross" else pytest.mark.slow) for m in found]
+    return [(m, True) for m in found] + grows
+
+
+@pytest.mark.parametrize(("model", "fixed"), decoders())
 def test_decoding_step_by_step_with_the_cache_is_the_reference_s(model: str, fixed: bool) -> None:
     case = golden.cases_of(model)["decode_steps"]
     built = load(model)
     ids = case.inputs["input_ids"]
     masked = arrays(golden.cases_of(model)["masked"])
     cross = {name: masked[name] for name in ("encoder_hidden_states", "encoder_attention_mask") if name in masked}
+    step = jax.jit(functools.partial(built, use_cache=True))
     past, outputs = built.init_cache(3, 12) if fixed else None, []
     for piece in (ids[:, :4], *np.split(ids[:, 4:], 5, axis=1)):
-        output = built(input_ids=piece, past_key_values=past, use_cache=True, **cross)
+        output = step(input_ids=piece, past_key_values=past, **cross)
         past = output.past_key_values
         outputs.append(np.asarray(output[0]))
     joined = np.concatenate(outputs, axis=1)

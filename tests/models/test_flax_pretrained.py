@@ -22,7 +22,7 @@ import models.roberta_flax as roberta
 from models.checkpoint import Checkpoint
 from models.errors import MismatchError
 from tests.models import golden
-from tests.models.tiny import KINDS, tiny_config
+from tests.models.tiny import every_class_and_format, tiny_config
 
 pytestmark = pytest.mark.flax
 
@@ -41,8 +41,7 @@ def same_weights(left: Any, right: Any) -> None:
         np.testing.assert_array_equal(array, other[path], err_msg="/".join(path))
 
 
-@pytest.mark.parametrize("weights_format", FORMATS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "weights_format"), every_class_and_format(FORMATS))
 def test_every_class_reads_back_bit_for_bit_from_every_format(kind: str, weights_format: Any, tmp_path: Path) -> None:
     model = build(
         kind,
@@ -118,13 +117,13 @@ def test_what_is_missing_unexpected_or_of_another_size_is_told(
     assert info["missing_keys"] == ["pooler.dense.weight", "pooler.dense.bias"]
     assert "classifier.dense.weight" in info["unexpected_keys"]
     assert "started afresh in FlaxRobertaPreLayerNormModel: pooler.dense.weight" in caplog.text
-    assert base.params["pooler"]["dense"]["kernel"].shape == (16, 16)
+    assert base.params["pooler"]["dense"]["kernel"].shape == (32, 32)
     load = roberta.FlaxRobertaPreLayerNormForSequenceClassification.from_pretrained
-    with pytest.raises(MismatchError, match=r"'classifier.out_proj.weight' is \(2, 16\), .* has \(5, 16\)"):
+    with pytest.raises(MismatchError, match=r"'classifier.out_proj.weight' is \(2, 32\), .* has \(5, 32\)"):
         load(str(tmp_path), num_labels=5, from_pt=True)
     model, info = load(str(tmp_path), num_labels=5, ignore_mismatched_sizes=True, output_loading_info=True)
     assert len(info["mismatched_keys"]) == 2
-    assert model.params["classifier"]["out_proj"]["kernel"].shape == (16, 5)
+    assert model.params["classifier"]["out_proj"]["kernel"].shape == (32, 5)
     with pytest.raises(TypeError, match="no field 'num_lables'"):
         load(str(tmp_path), num_lables=3)
 

@@ -1,6 +1,7 @@
 """Three frameworks, one model: the same answers, losses and gradients on any config, and each reads what each writes."""
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,13 @@ LOSSES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", LOSSES)
+# The golden files hold every head's loss and its gradients, for all three frameworks; here is what they don't.
+BEYOND_GOLDEN = ("ForQuestionAnswering", "causal", "distances")
+
+
+@pytest.mark.parametrize(
+    "case", [case if case in BEYOND_GOLDEN else pytest.param(case, marks=pytest.mark.slow) for case in LOSSES]
+)
 def test_losses_and_their_gradients_agree(case: str, tmp_path: Path) -> None:
     kind, overrides, labels = LOSSES[case]
     built = all_three(kind, tmp_path, **overrides)
@@ -209,10 +216,10 @@ def padded(rows: list[int], *, width: int, side: str) -> tuple[Any, Any]:
     return ids, mask
 
 
-def hidden(name: str, model: Any, rows: list[int], *, width: int, side: str) -> list[Any]:
+def hidden(call: Callable[..., Any], rows: list[int], *, width: int, side: str) -> list[Any]:
     """Each text's last hidden states without its pads."""
     ids, mask = padded(rows, width=width, side=side)
-    states = CLASSES[name].answer(model, {"input_ids": ids, "attention_mask": mask})["last_hidden_state"]
+    states = call({"input_ids": ids, "attention_mask": mask})["last_hidden_state"]
     return [state[kept.astype(bool)] for state, kept in zip(states, mask, strict=True)]
 
 
@@ -223,7 +230,7 @@ def built_once(name: str, *, is_decoder: bool, positions: str) -> Any:
     key = (name, is_decoder, positions)
     if key not in BUILT:
         config = tiny_config(is_decoder=is_decoder, use_cache=False, position_embedding_type=positions)
-        BUILT[key] = CLASSES[name].fresh("Model", config)
+        BUILT[key] = CLASSES[name].program(CLASSES[name].fresh("Model", config))
     return BUILT[key]
 
 
@@ -237,15 +244,15 @@ TEXTS = {
 
 
 def check_padding(name: str, *, rows: list[int], order: list[int], side: str, is_decoder: bool, positions: str) -> None:
-    model = built_once(name, is_decoder=is_decoder, positions=positions)
-    expected = hidden(name, model, rows, width=12, side="right")
-    found = hidden(name, model, [rows[i] for i in order], width=16, side=side)
+    call = built_once(name, is_decoder=is_decoder, positions=positions)
+    expected = hidden(call, rows, width=12, side="right")
+    found = hidden(call, [rows[i] for i in order], width=16, side=side)
     for place, i in enumerate(order):
         np.testing.assert_allclose(found[place], expected[i], rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(**TEXTS)
 def test_neither_padding_nor_the_order_of_the_batch_changes_a_text_s_states(name: str, **drawn: Any) -> None:
     check_padding(name, **drawn)
@@ -261,9 +268,14 @@ def test_neither_padding_nor_order_changes_anything_in_very_many_batches(name: s
 
 # What every class of every framework does alike
 
+# One without a head, one with: the heads pass on what the encoder gives them, which the golden cases prove of each.
+WITH_STATES = ("Model", "ForTokenClassification")
+
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
-@pytest.mark.parametrize("kind", SEQUENCE_KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind in WITH_STATES else pytest.param(kind, marks=pytest.mark.slow) for kind in SEQUENCE_KINDS]
+)
 def test_maps_and_states_are_there_by_the_config_or_by_the_call(kind: str, name: str) -> None:
     inputs = {key: value for key, value in batch(kind).items() if key in ("input_ids", "attention_mask")}
     model = CLASSES[name].fresh(kind, tiny_config(num_hidden_layers=2))
@@ -277,7 +289,7 @@ def test_maps_and_states_are_there_by_the_config_or_by_the_call(kind: str, name:
         "hidden_states.2",
     ]
     assert asked["attentions.1"].shape == (3, 4, 9, 9)
-    assert asked["hidden_states.2"].shape == (3, 9, 16)
+    assert asked["hidden_states.2"].shape == (3, 9, 32)
     model.config.output_attentions = model.config.output_hidden_states = True
     near(CLASSES[name].answer(model, inputs), asked)
 

@@ -23,7 +23,7 @@ from models.checkpoint import Checkpoint
 from models.errors import CheckpointError, MismatchError
 from models.tensors import ARCHITECTURES
 from tests.models import golden
-from tests.models.tiny import KINDS, tiny_config, token_ids
+from tests.models.tiny import every_class_and_format, tiny_config, token_ids
 
 # Tiny tensors: a second thread only waits, for long where other processes share the cores.
 torch.set_num_threads(1)
@@ -50,8 +50,7 @@ def same_weights(one: Any, other: Any) -> None:
         assert torch.equal(tensor, right[name]), name
 
 
-@pytest.mark.parametrize("weights_format", FORMATS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "weights_format"), every_class_and_format(FORMATS))
 def test_every_class_reads_back_bit_for_bit_from_every_format(kind: str, weights_format: Any, tmp_path: Path) -> None:
     model = build(kind, is_decoder=kind == "ForCausalLM", add_cross_attention=kind == "ForCausalLM")
     model.save_pretrained(str(tmp_path), weights_format=weights_format)
@@ -117,7 +116,7 @@ def test_a_head_s_file_loads_into_the_bare_model_and_back_saying_what_is_missing
         str(tmp_path / "base"), output_loading_info=True, num_labels=7
     )
     assert info["missing_keys"] == ["classifier.weight", "classifier.bias"]
-    assert loaded.classifier.weight.shape == (7, 16)
+    assert loaded.classifier.weight.shape == (7, 32)
     assert (loaded.classifier.bias == 0).all()
     assert torch.equal(loaded.get_input_embeddings().weight, model.get_input_embeddings().weight)
 
@@ -135,7 +134,7 @@ def test_another_label_count_is_refused_unless_it_is_to_be_ignored(tmp_path: Pat
     build("ForSequenceClassification").save_pretrained(str(tmp_path))
     load = roberta.RobertaPreLayerNormForSequenceClassification.from_pretrained
     for error in (MismatchError, RuntimeError, ValueError):
-        with pytest.raises(error, match=r"'classifier.out_proj.weight' is \(2, 16\), .* has \(5, 16\)"):
+        with pytest.raises(error, match=r"'classifier.out_proj.weight' is \(2, 32\), .* has \(5, 32\)"):
             load(str(tmp_path), num_labels=5)
     model, info = load(str(tmp_path), num_labels=5, ignore_mismatched_sizes=True, output_loading_info=True)
     assert [name for name, _, _ in info["mismatched_keys"]] == [
@@ -182,7 +181,7 @@ def test_state_dict_names_are_the_reference_s(model: str) -> None:
 
 @needs_golden
 @pytest.mark.parametrize("file", ["tf_model.h5", "flax_model.msgpack", "pytorch_model.bin"])
-@pytest.mark.parametrize("model", [m for m in golden.model_names() if "relative" not in m])
+@pytest.mark.parametrize("model", golden.one_a_structure(but="relative"))
 def test_the_reference_s_files_of_every_framework_hold_the_same_weights(model: str, file: str, tmp_path: Path) -> None:
     for name in ("config.json", file):
         shutil.copy(golden.MODELS / model / name, tmp_path)
