@@ -31,10 +31,6 @@ slow: $(VENV)/.installed-dev ## run the tests marked slow: minutes and gigabytes
 chaos: $(VENV)/.installed-dev ## run the tests marked chaos: processes killed, connections broken
 	$(PYTEST) -m chaos --timeout 3600 $(ARGS)
 
-schema: $(VENV)/.installed-dev ## write docs/jobspec.schema.json again from pipeline/spec.py
-	$(PY) -c 'import json; from pipeline.spec import json_schema; print(json.dumps(json_schema(), indent=2, ensure_ascii=False))' \
-	  > docs/jobspec.schema.json.new && mv docs/jobspec.schema.json.new docs/jobspec.schema.json
-
 schema: $(VENV)/.installed-dev ## write docs/jobspec.schema.json again, which editors complete job files by
 	$(PY) -m pipeline.spec > docs/jobspec.schema.json
 
