@@ -1,5 +1,21 @@
-"""`python -m jobs VERB`: what `ray job submit` runs."""
+"""`preln VERB`, and `python -m jobs VERB`, which is what `ray job submit` runs."""
 
-from jobs.cli import main
+import sys
 
-main()
+from jobs.interruption import INTERRUPTED, end_when_asked
+
+
+def main() -> None:
+    """The command, from its first moment on one that can be interrupted."""
+    end_when_asked()
+    try:
+        from jobs.cli import main as run  # here, since importing takes longer than an impatient person
+
+        run()
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted: nothing was started.\n")
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

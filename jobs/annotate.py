@@ -1,11 +1,8 @@
 """`preln annotate`: a job in, its output folder brought up to date out."""
 
 import json
-import signal
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -25,6 +22,7 @@ from jobs.arguments import (
     job_spec,
 )
 from jobs.connect import this_cluster
+from jobs.interruption import GOES_ON, INTERRUPTED
 from jobs.progress import ProgressLine
 from pipeline import run
 from pipeline.errors import PrelnError, SpecError
@@ -32,7 +30,7 @@ from pipeline.rows import EMPTY
 from pipeline.spec import JobSpec, Seconds
 from pipeline.storage import readable
 
-EXIT_CODES = {"done": 0, "failed-shards": 3, "too-many-errors": 3, "interrupted": 130}
+EXIT_CODES = {"done": 0, "failed-shards": 3, "too-many-errors": 3, "interrupted": INTERRUPTED}
 
 
 def annotate(
@@ -88,8 +86,17 @@ def annotate(
     wishes = run.Wishes(retry_errors=retry_errors, prune=prune, accept_failed=accept_failed)
     if every is not None:
         raise typer.Exit(annotate_again(spec, every=duration(every), as_json=as_json, wishes=wishes))
-    report = annotate_spec(spec, as_json=as_json, wishes=wishes)
+    try:
+        report = annotate_spec(spec, as_json=as_json, wishes=wishes)
+    except KeyboardInterrupt:
+        say_interrupted()
+        raise typer.Exit(INTERRUPTED) from None
     raise typer.Exit(EXIT_CODES[report.state])
+
+
+def say_interrupted() -> None:
+    """How to go on after an interruption outside a run: before it began, or between two."""
+    sys.stderr.write(f"Interrupted: no shard was under way; {GOES_ON}.\n")
 
 
 def duration(text: str) -> float:
@@ -107,49 +114,35 @@ def annotate_again(spec: JobSpec, *, every: float, as_json: bool, wishes: run.Wi
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     ran = False
-    with terminated_like_interrupted():
-        try:
-            while True:
-                began = time.monotonic()
-                try:
-                    report = annotate_spec(spec, as_json=as_json, wishes=wishes)
-                except PrelnError as error:
-                    if not ran:
-                        raise
-                    console.print(f"preln: {error}", style="red")
-                else:
-                    ran = True
-                    if report.state in ("interrupted", "too-many-errors"):
-                        return EXIT_CODES[report.state]
-                time.sleep(max(0.0, every - (time.monotonic() - began)))
-        except KeyboardInterrupt:
-            return EXIT_CODES["interrupted"]
+    try:
+        while True:
+            began = time.monotonic()
+            try:
+                report = annotate_spec(spec, as_json=as_json, wishes=wishes)
+            except PrelnError as error:
+                if not ran:
+                    raise
+                console.print(f"preln: {error}", style="red")
+            else:
+                ran = True
+                if report.state in ("interrupted", "too-many-errors"):
+                    return EXIT_CODES[report.state]
+            time.sleep(max(0.0, every - (time.monotonic() - began)))
+    except KeyboardInterrupt:
+        say_interrupted()
+        return INTERRUPTED
 
 
 def annotate_spec(spec: JobSpec, *, as_json: bool = False, wishes: run.Wishes = run.NO_WISHES) -> run.Report:
     """Run a job under a live line, and print how it ended."""
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
-    with terminated_like_interrupted(), ProgressLine(console, as_json=as_json) as line:
+    with ProgressLine(console, as_json=as_json) as line:
         report = run.annotate(spec=spec, cluster=this_cluster(say=line.waiting), watcher=line, wishes=wishes)
     if as_json:
         print(json.dumps(run.record_of(report)), flush=True)
     else:
         print_report(report, console)
     return report
-
-
-@contextmanager
-def terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM ends a run the way Ctrl-C does: cleanly, and saying how to go on."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def print_report(report: run.Report, console: Console) -> None:

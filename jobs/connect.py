@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 
+from jobs.interruption import handlers_kept
 from pipeline.cluster import Cluster, warn
 from pipeline.patience import Say
 
@@ -27,8 +28,15 @@ def connect() -> None:
         local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     # Its C++ side warns of Ray's issue 53727 at every actor pool, whatever the pool is given.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    with silent_stderr():
+    with handlers_kept(), silent_stderr():
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=workers_speak, **local)
+    if not workers_speak and hasattr(ray._private.worker, "print_to_stdstream"):
+        # Of an actor that can't start, Ray prints the whole traceback at every try, whatever its logging level.
+        ray._private.worker.print_to_stdstream = _say_nothing
+
+
+def _say_nothing(*_: object, **__: object) -> None:
+    """Errors come back as exceptions, and are told in a line."""
 
 
 @contextmanager

@@ -250,9 +250,9 @@ def data_context(*, watch: Callable[[], PoolWatch] | None = None) -> DataContext
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.enable_auto_log_stats = False
-    context.max_consecutive_actor_init_deaths = INIT_TRIES
-    context.actor_init_retry_on_errors = True
-    context.actor_init_max_retries = INIT_TRIES - 1
+    # Each try is a new actor, which may have a place on another node.
+    context.max_consecutive_actor_init_deaths = INIT_TRIES - 1
+    context.actor_init_retry_on_errors = False
     # Ours says what is missing, and a slow shard is no fault.
     context.execution_no_progress_timeout_s = -1
     context.wait_for_min_actors_s = -1

@@ -1,0 +1,42 @@
+"""A checkpoint's folder in, a model that can't start, or a harmless one after some tries, out; for tests of starting.
+
+The folder holds `ill`: how a start ends, and how many starts end so. Each start adds its process id to `starts`.
+"""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from models.boundary import Framework, Head
+from tests.pipeline.sleepy import SleepyModel
+
+LOADER = "tests.pipeline.ill_model:load"
+
+
+def load(*, checkpoint: str, framework: Framework, heads: tuple[Head, ...], dtype: str) -> SleepyModel:
+    """The model, unless this start is one of those that fail."""
+    folder = Path(checkpoint.removeprefix("file://"))
+    how, times = (folder / "ill").read_text().split()
+    with (folder / "starts").open("a") as starts:
+        starts.write(f"{os.getpid()}\n")
+    if len(starts_of(folder)) <= int(times):
+        fall_ill(how)
+    return SleepyModel(folder / "nap")
+
+
+def starts_of(folder: Path) -> list[int]:
+    """Process ids of all starts so far."""
+    return [int(line) for line in (folder / "starts").read_text().splitlines()] if (folder / "starts").exists() else []
+
+
+def fall_ill(how: str) -> None:
+    """One way not to start."""
+    if how == "raises":
+        raise ValueError("the weights are not those of this model")
+    if how == "memory":
+        raise MemoryError("cannot allocate 96 GB")
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "hangs":
+        time.sleep(3_600)
