@@ -79,14 +79,16 @@ def submit(
     flags: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     image_has_it: bool = False,
+    patience: float = 60.0,
 ) -> Submission:
     """Start the job on the cluster, or find it running there. Raises PrelnError.
 
     flags: further ones for `annotate`. environment: variables of the driver and all workers. image_has_it: the nodes have
-    all packages, nothing is to be installed there.
+    all packages, nothing is to be installed there. patience: seconds that a cluster that has just started may need.
     """
+    deadline = time.monotonic() + patience
     stem = f"preln-{job_digest(spec, flags)}"
-    for _ in range(3):  # somebody may take the attempt's id between looking and submitting
+    while True:
         attempts = attempts_of(client, stem)
         if attempts and not attempts[max(attempts)].is_terminal():
             return Submission(f"{stem}-{max(attempts)}", fresh=False)
@@ -102,11 +104,13 @@ def submit(
                     metadata={"task": spec.task.name, "output": readable(spec.output.url)},
                 )
             except RuntimeError as error:
-                if "already exists" not in str(error):
+                # Somebody took the attempt's id between looking and submitting, or the head's agent is still starting.
+                passing = "already exists" in str(error) or "No available agent" in str(error)
+                if not passing or time.monotonic() > deadline:
                     raise PrelnError(f"the cluster did not take the job: {_first_line(error)}") from None
+                time.sleep(RECONNECT_SECONDS)
             else:
                 return Submission(name, fresh=True)
-    raise PrelnError(f"{stem}: others keep submitting the same job; look at it with `preln logs {stem}-1`")
 
 
 def attempts_of(client: JobSubmissionClient, stem: str) -> dict[int, JobStatus]:

@@ -21,6 +21,7 @@ from pipeline import __version__, journal, metrics
 from pipeline.bundle import ShardTables, pack, unpack
 from pipeline.child import LoadOrder
 from pipeline.cluster import READ_CPUS, WRITE_CPUS, Placement, warn
+from pipeline.contention import refitted, when_there_is_room
 from pipeline.decode import annotated
 from pipeline.encode import encode_rows, model_facts
 from pipeline.failures import caused_by
@@ -32,25 +33,33 @@ from pipeline.shards import Stream
 from pipeline.sink import Receipt, write_shard
 from pipeline.source import Reading, ShardSource, Work
 from pipeline.spec import JobSpec
-from pipeline.watch import PoolWatch, ReplicasLostError, watching
+from pipeline.watch import PoolWatch, ReplicasLostError, StarvedError, watching
 
 MODEL_LOADER = "models.load:load"
 
 INIT_TRIES = 3
 """A replica that can't start is tried this often, elsewhere where there is an elsewhere, before the run ends."""
 
+REPLICAS_LOST = "replicas were lost with their nodes; {} shards that they had begin anew on the others"
+STARVED = (
+    "replicas, of other runs too, hold every CPU, and nothing can be read: this run gives its replicas back, and goes on with "
+    "its {} shards when there is room"
+)
+
 
 @dataclass(frozen=True)
 class Stages:
     """What the stages must know, sent to each task once.
 
-    spec: with the dtype resolved. provenance: what every footer says of the job. run: names this run in journals.
+    spec: with the dtype resolved. provenance: what every footer says of the job. run, attempt: name this run, and which of its
+    Datasets, in journals.
     """
 
     spec: JobSpec
     schema: pa.Schema
     provenance: dict[str, str]
     run: str = ""
+    attempt: int = 1
 
     def encode(self, bundle: pa.Table) -> pa.Table:
         """Rows of each shard to windows of tokens."""
@@ -100,6 +109,7 @@ def tell(receipt: Receipt, *, stages: Stages) -> None:
         "shard committed" if receipt.state == "done" else "shard failed",
         level=logging.INFO if receipt.state == "done" else logging.WARNING,
         run=stages.run,
+        attempt=stages.attempt,
         shard=receipt.shard.key,
         source=receipt.shard.file.uri,
         first=receipt.shard.first,
@@ -127,6 +137,7 @@ def replica_order(*, job: FrozenJob, placement: Placement, loader: str = MODEL_L
         stall=spec.limits.stall,
         task=spec.task.name,
         run=run,
+        checkpoint=job.checkpoint,
     )
 
 
@@ -143,27 +154,35 @@ def annotate_shards(
 
     say: is told what is waited for. run: names this run in journals. Closing the iterator early ends the run; what is
     committed stays. Raises ResourceError where no replica has a place for `placement.wait` seconds. Where replicas are lost
-    with their nodes, and nothing is left but the shards they had, those begin anew on the replicas that there are.
+    with their nodes, and nothing is left but the shards they had, those begin anew on the replicas that there are. Where
+    several runs leave each other nothing to read with, one gives way and goes on later.
     """
-    rest = list(work)
+    rest, attempt = list(work), 0
     while rest:
+        attempt += 1
         received: list[Receipt] = []
         try:
-            with closing(_one_dataset(job, rest, placement, loader, say, run)) as receipts:
+            with closing(_one_dataset(job, rest, placement, loader, say, run, attempt)) as receipts:
                 for receipt in receipts:
                     received.append(receipt)
                     yield receipt
             return
         except ray.exceptions.RayError as error:
             raise caused_by(error) from error
-        except ReplicasLostError:
+        except (ReplicasLostError, StarvedError) as broken_off:
             rest = remaining(rest, received)
-            placement = refitted(placement)
-            say(f"replicas were lost with their nodes; {len(rest)} shards that they had begin anew on the others")
+            if not rest:
+                return
+            if isinstance(broken_off, StarvedError):
+                say(STARVED.format(len(rest)))
+                placement = when_there_is_room(placement, say=say)
+            else:
+                say(REPLICAS_LOST.format(len(rest)))
+                placement = refitted(placement)
 
 
 def _one_dataset(
-    job: FrozenJob, work: Sequence[Work], placement: Placement, loader: str, say: Say, run: str
+    job: FrozenJob, work: Sequence[Work], placement: Placement, loader: str, say: Say, run: str, attempt: int
 ) -> Generator[Receipt, None, None]:
     order = replica_order(job=job, placement=placement, loader=loader, run=run)
     patience = Patience(
@@ -173,7 +192,7 @@ def _one_dataset(
         look=lambda: nodes_of_ray(home=Path.home()),
     )
     with watching(patience) as watch, DataContext.current(data_context(watch=watch)):
-        dataset = the_flow(job=job, work=work, placement=placement, order=order, run=run)
+        dataset = the_flow(job=job, work=work, placement=placement, order=order, run=run, attempt=attempt)
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             receipts: pa.Table = batch
             for text in receipts["receipt"].to_pylist():
@@ -193,18 +212,14 @@ def remaining(work: Sequence[Work], received: Sequence[Receipt]) -> list[Work]:
     return rest
 
 
-def refitted(placement: Placement) -> Placement:
-    """The placement on the nodes that are left; what may still come is not waited for."""
-    places = max(1, nodes_of_ray(home=Path.home()).places_now(placement.demand))
-    return replace(
-        placement,
-        smallest=min(placement.smallest, places),
-        initial=min(max(placement.smallest, places), placement.largest),
-    )
-
-
 def the_flow(
-    *, job: FrozenJob, work: Sequence[Work], placement: Placement, order: ReplicaOrder, run: str = ""
+    *,
+    job: FrozenJob,
+    work: Sequence[Work],
+    placement: Placement,
+    order: ReplicaOrder,
+    run: str = "",
+    attempt: int = 1,
 ) -> Dataset:
     """read + encode | infer | decode + write."""
     reading = Reading(
@@ -215,7 +230,7 @@ def the_flow(
         line_bytes=job.spec.limits.line_bytes,
         delimiter=job.spec.input.delimiter,
     )
-    stages = Stages(spec=job.spec, schema=job.schema, provenance=provenance(job), run=run)
+    stages = Stages(spec=job.spec, schema=job.schema, provenance=provenance(job), run=run, attempt=attempt)
     pool = ActorPoolStrategy(min_size=placement.smallest, max_size=placement.largest, initial_size=placement.initial)
     source = ray.data.read_datasource(ShardSource(work=work, reading=reading), num_cpus=READ_CPUS)
     encoded = source.map_batches(stages.encode, batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS)
@@ -260,7 +275,8 @@ def data_context(*, watch: Callable[[], PoolWatch] | None = None) -> DataContext
         # Ray only calls what is in this list, so that a partly applied class does as well as a class.
         callbacks: list[Any] = [*context.custom_execution_callback_classes, watch]
         context.custom_execution_callback_classes = callbacks
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # What ends a run is an error of ours that tells all; Ray Data would take it for a fault of its own, and say so at length.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     return context
 
 

@@ -1,7 +1,8 @@
 """The pool of replicas of a running Dataset in, an end to waiting out: called by Ray Data at every step of its loop.
 
 Ray Data waits without a word and without an end for actors that have no place. Here a run in which no replica can be
-placed ends after `resources.wait` with the reason, and shards that wait for a lost replica are taken to living ones.
+placed ends after `resources.wait` with the reason, shards that wait for a lost replica are taken to living ones, and of two
+runs that leave each other no CPU to read with, one gives way.
 """
 
 import time
@@ -15,17 +16,25 @@ from typing import Any
 import ray
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
+from pipeline.contention import first_of_all, nothing_left_to_read_with
 from pipeline.patience import Patience
 
 GLANCE = 1.0
 """Seconds between two looks at the pool."""
 GRACE = 10.0
-"""Seconds that idle replicas leave a lost one to come back before its shards are given to them."""
+"""Seconds that idle replicas leave a lost one to come back before its shards are given to them, and that a run leaves others
+to give CPUs back."""
+GRACE_OF_THE_FIRST = 60.0
+"""The latter, for the run that came first: the others shall give way."""
 CLASS_NAME = "MapWorker("
 
 
 class ReplicasLostError(Exception):
     """Nothing is left to do but shards that wait for replicas whose nodes are gone; raised out of the Dataset's iteration."""
+
+
+class StarvedError(Exception):
+    """Replicas, of other runs too, hold every CPU, so that nothing can be read; raised out of the Dataset's iteration."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,7 @@ class PoolState:
 
     alive: ready for work. starting: placed, loading the model. active: with shards in hand, lost ones included.
     lost: had been alive and have no place now. ended: the stage has nothing left to do. queued: shards nobody has taken yet.
+    starved: all are idle, since replicas hold every CPU and nothing can be read. first: no other run was here before.
     """
 
     alive: int
@@ -42,6 +52,8 @@ class PoolState:
     lost: int
     queued: int
     ended: bool
+    starved: bool = False
+    first: bool = False
 
 
 @dataclass
@@ -51,9 +63,10 @@ class Watched:
     patience: Patience
     clock: Callable[[], float] = time.monotonic
     _stuck_since: float | None = field(default=None, init=False)
+    _starved_since: float | None = field(default=None, init=False)
 
     def look(self, state: PoolState) -> None:
-        """Raises ReplicasLostError, and what Patience raises."""
+        """Raises ReplicasLostError, StarvedError, and what Patience raises."""
         if state.ended or state.alive or state.starting:
             self.patience.end()
         else:
@@ -61,12 +74,19 @@ class Watched:
         stuck = (
             state.alive > 0 and state.lost > 0 and state.active <= state.lost and not state.queued and not state.ended
         )
-        if not stuck:
-            self._stuck_since = None
-        elif self._stuck_since is None:
-            self._stuck_since = self.clock()
-        elif self.clock() - self._stuck_since >= GRACE:
+        self._stuck_since = self._since(stuck, self._stuck_since)
+        if self._lasts(self._stuck_since, GRACE):
             raise ReplicasLostError
+        self._starved_since = self._since(state.starved, self._starved_since)
+        if self._lasts(self._starved_since, GRACE_OF_THE_FIRST if state.first else GRACE):
+            raise StarvedError
+
+    def _since(self, true: bool, since: float | None) -> float | None:
+        """When something that is true now became true."""
+        return (self.clock() if since is None else since) if true else None
+
+    def _lasts(self, since: float | None, seconds: float) -> bool:
+        return since is not None and self.clock() - since >= seconds
 
 
 _WATCHED: dict[str, Watched] = {}
@@ -101,27 +121,37 @@ def watching(patience: Patience) -> Iterator[Callable[[], PoolWatch]]:
 
 
 def pool_state(operator: Any, *, queued: int) -> PoolState:
-    """The state of an actor stage's pool. Ray's actors are asked about only while none is alive."""
+    """The state of an actor stage's pool. Ray is asked about actors and nodes only while none is alive, or all are idle."""
     pool = operator.get_autoscaling_actor_pools()[0]
     lost = pool.num_restarting_actors()
     alive = pool.num_running_actors() - lost
+    active = pool.num_active_actors()
+    ended = operator.has_completed()
+    starved = alive > 0 and active == 0 and not ended and nothing_left_to_read_with()
     return PoolState(
         alive=alive,
         starting=0 if alive else _placed_actors(),
-        active=pool.num_active_actors(),
+        active=active,
         lost=lost,
         queued=queued,
-        ended=operator.has_completed(),
+        ended=ended,
+        starved=starved,
+        first=starved and first_of_all(CLASS_NAME),
     )
 
 
 def _placed_actors() -> int:
-    """Replicas of this driver that have a node and are not ready yet."""
+    """Replicas of this driver that have a process on a living node and are not ready yet.
+
+    An address is no sign of a place: an actor that waits in a node's queue has that node's.
+    """
     job = ray.get_runtime_context().get_job_id()
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     return sum(
         actor["JobID"] == job
         and actor["ActorClassName"].startswith(CLASS_NAME)
         and actor["State"] in ("PENDING_CREATION", "RESTARTING")
-        and bool(actor["Address"]["IPAddress"])
+        and actor["Pid"] != 0
+        and actor["Address"]["NodeID"] in alive
         for actor in ray._private.state.actors().values()
     )

@@ -1,6 +1,6 @@
 """Token packs in, after a nap, made-up logits out: a model whose speed is known, for tests of clusters rather than of models.
 
-The checkpoint's folder holds `nap`, seconds a pass takes, or 0; `load_nap`, seconds that loading takes.
+The checkpoint's folder holds `nap`, seconds that the next pass takes, which a test may change while it runs.
 """
 
 import time
@@ -18,12 +18,12 @@ LABELS = 2
 class SleepyModel:
     """Sleeps for a while instead of computing."""
 
-    def __init__(self, nap: float) -> None:
+    def __init__(self, nap: Path) -> None:
         self._nap = nap
 
     def __call__(self, tokens: Tokens, asks: Mapping[Head, Ask]) -> dict[Head, Answers]:
         """Logits [G, L] that follow from the tokens at the asked positions."""
-        time.sleep(self._nap)
+        time.sleep(float(self._nap.read_text()))
         answers: dict[Head, Answers] = {}
         for head, ask in asks.items():
             ids_G = tokens.input_ids_T[ask.positions_G].astype(np.float32)
@@ -33,9 +33,4 @@ class SleepyModel:
 
 def load(*, checkpoint: str, framework: Framework, heads: tuple[Head, ...], dtype: str) -> SleepyModel:
     """The model whose nap is written in the checkpoint's folder."""
-    time.sleep(_seconds(Path(checkpoint) / "load_nap"))
-    return SleepyModel(_seconds(Path(checkpoint) / "nap"))
-
-
-def _seconds(file: Path) -> float:
-    return float(file.read_text()) if file.exists() else 0.0
+    return SleepyModel(Path(checkpoint.removeprefix("file://")) / "nap")

@@ -7,7 +7,7 @@ import pytest
 from pipeline.errors import ResourceError, SpecError
 from pipeline.nodes import Demand, NodeKind, Nodes
 from pipeline.patience import FIRST_WORD, NEXT_WORD, Patience
-from pipeline.watch import GRACE, PoolState, ReplicasLostError, Watched
+from pipeline.watch import GRACE, GRACE_OF_THE_FIRST, PoolState, ReplicasLostError, StarvedError, Watched
 
 NODES = Nodes(
     up=[NodeKind("head", {"CPU": 2.0}, {}, 1)], to_come=[NodeKind("gpu", {"CPU": 8.0, "GPU": 1.0}, {}, 4)], grows=True
@@ -71,10 +71,9 @@ def test_what_the_autoscaler_says_can_never_come_is_not_waited_for() -> None:
     others.wait()
 
 
-def state(
-    *, alive: int, starting: int = 0, active: int = 0, lost: int = 0, queued: int = 0, ended: bool = False
-) -> PoolState:
-    return PoolState(alive=alive, starting=starting, active=active, lost=lost, queued=queued, ended=ended)
+def state(*, alive: int, starting: int = 0, active: int = 0, lost: int = 0, queued: int = 0, **more: bool) -> PoolState:
+    how = {"ended": False, **more}
+    return PoolState(alive=alive, starting=starting, active=active, lost=lost, queued=queued, **how)
 
 
 def test_a_run_whose_last_shards_wait_for_lost_replicas_is_begun_anew() -> None:
@@ -112,3 +111,17 @@ def test_a_model_that_loads_slowly_is_no_reason_to_give_up() -> None:
         watched.look(state(alive=0, starting=1))
         clock.now += 100
     assert not said
+
+
+@pytest.mark.parametrize(("first", "seconds"), [(False, GRACE), (True, GRACE_OF_THE_FIRST)])
+def test_of_runs_that_starve_each_other_the_younger_gives_way_first(first: bool, seconds: float) -> None:
+    clock = Clock()
+    watched = Watched(patience(clock, []), clock=clock)
+    starved = state(alive=2, starved=True, first=first)
+    for seen in (starved, state(alive=2, active=1), starved):
+        watched.look(seen)
+        clock.now += seconds - 1
+    watched.look(starved)
+    clock.now += 1
+    with pytest.raises(StarvedError):
+        watched.look(starved)

@@ -1,0 +1,284 @@
+"""A Ray of two nodes with its dashboard in; jobs that come from outside by HTTP, watched, doubled, stopped and broken, out.
+
+One scenario, told once (`story`), and what it must have shown.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import pytest
+from ray.cluster_utils import Cluster as RayCluster
+
+from pipeline.ledger import read_success
+from pipeline.metrics import COUNTERS, HISTOGRAMS
+from pipeline.spec import JobSpec
+from pipeline.storage import find
+from pipeline.verify import verify
+from tests.jobs.promql import Scraped, unanswered
+from tests.pipeline.on_nodes import free_port, nodes, until
+from tests.pipeline.small import CHECKPOINT
+
+pytestmark = [pytest.mark.ray, pytest.mark.torch, pytest.mark.timeout(300)]
+
+FILES = 24
+ROWS = 12
+
+
+@dataclass
+class Outside:
+    """The cluster as seen from outside: its dashboard's address, the ports of metrics, and what was scraped so far."""
+
+    cluster: RayCluster
+    address: str
+    metrics: tuple[int, ...]
+    repository: Path
+    scraped: Scraped = field(default_factory=Scraped)
+
+    def command(self, *words: str | Path) -> list[str]:
+        """A command of preln with the cluster's address."""
+        return [sys.executable, "-m", "jobs", *map(str, words)]
+
+    def run(self, verb: str, *words: str | Path, ray_address: bool = False) -> subprocess.CompletedProcess[str]:
+        """A command, to its end."""
+        environment = {**os.environ, "RAY_API_SERVER_ADDRESS": self.address}
+        if ray_address:
+            environment["RAY_ADDRESS"] = self.cluster.address
+        return subprocess.run(
+            self.command(verb, *words),
+            cwd=self.repository,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=150,
+        )
+
+    @contextmanager
+    def start(self, *words: str | Path, ray_address: bool = False) -> Iterator[subprocess.Popen[str]]:
+        """A command that goes on, and is ended here at last."""
+        environment = {**os.environ, "RAY_API_SERVER_ADDRESS": self.address}
+        if ray_address:
+            environment["RAY_ADDRESS"] = self.cluster.address
+        with subprocess.Popen(
+            self.command(*words),
+            cwd=self.repository,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def scrape(self) -> None:
+        """What Prometheus would get now."""
+        for port in self.metrics:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
+                    self.scraped.take(reply.read().decode())
+            except OSError:
+                continue  # a node that was killed
+
+
+@pytest.fixture(scope="module")
+def outside(ray_environment: Path, repository: Path) -> Iterator[Outside]:
+    """A head with a dashboard, and a node that can be lost."""
+    dashboard, first, second = free_port(), free_port(), free_port()
+    head = {
+        "num_cpus": 2,
+        "include_dashboard": True,
+        "dashboard_port": dashboard,
+        "dashboard_agent_listen_port": free_port(),
+        "metrics_export_port": first,
+    }
+    with nodes(head, {"num_cpus": 2, "metrics_export_port": second}) as cluster:
+        yield Outside(cluster, f"http://127.0.0.1:{dashboard}", (first, second), repository)
+
+
+def job_of(folder: Path, *, name: str = "out") -> Path:
+    """A job file over `in`, one small shard for each of its files."""
+    spec = JobSpec.parse(
+        {
+            "input": str(folder / "in"),
+            "model": {"checkpoint": CHECKPOINT, "dtype": "float32", "max_length": 16},
+            "task": "text-classification",
+            "output": str(folder / name),
+            "shards": {"rows": ROWS, "bytes": 2_000},
+            "resources": {"replicas": {"min": 1, "max": 2}},
+        }
+    )
+    file = folder / f"{name}.yaml"
+    file.write_text(spec.to_yaml())
+    return file
+
+
+def add_file(folder: Path, name: str) -> None:
+    """One more input file; a row in it is empty, one can't be a text, and another is too long."""
+    texts: list[str | None] = [f"Row {row} of {name}." for row in range(ROWS - 3)]
+    texts += [None, "\x1b[0m", "word " * 40]
+    (folder / "in").mkdir(exist_ok=True)
+    (folder / "in" / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+
+@dataclass
+class Story:
+    """What happened: exit codes and words of each step."""
+
+    ids: list[str]
+    stopped: str
+    log: str
+    code: int
+    words: str
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def story(outside: Outside, tmp_path_factory: pytest.TempPathFactory) -> Story:
+    """Submitted, submitted again, stopped; submitted once more, watched while a node is lost, and ended."""
+    folder = tmp_path_factory.mktemp("job")
+    for index in range(FILES):
+        add_file(folder, f"{index:03d}")
+    job = job_of(folder)
+    submit = ("submit", job, "--image-has-it", "--env", "PRELN_LOG_LEVEL=DEBUG")
+    ids = [outside.run(*submit, "--no-wait").stdout.split()[-1] for _ in range(2)]
+    stopped = outside.run("stop", ids[0]).stdout
+    log = outside.run("logs", ids[0], "--no-follow").stdout
+    lost = False
+    with outside.start(*submit) as process:
+        while process.poll() is None:
+            outside.scrape()
+            time.sleep(0.2)
+            if not lost and (folder / "out/data").exists() and len(find(str(folder / "out/data"))) > FILES // 4:
+                outside.cluster.remove_node(outside.cluster.list_all_nodes()[-1])
+                lost = True
+        words = process.communicate()[0]
+    assert lost
+    return Story(ids, stopped, log, process.returncode, words, folder)
+
+
+def test_a_job_that_runs_is_found_rather_than_started_twice(story: Story) -> None:
+    assert re.fullmatch(r"preln-[0-9a-f]{12}-1", story.ids[0])
+    assert story.ids[0] == story.ids[1]
+
+
+def test_a_stopped_job_says_so_and_keeps_its_log(story: Story) -> None:
+    assert story.stopped.strip() == f"{story.ids[0]}: stopped"
+    assert "Runtime env is setting up" in story.log or "python -m jobs annotate job.yaml" in story.log
+
+
+def test_submitting_again_after_an_end_is_a_new_attempt_with_its_log_and_exit_code(story: Story) -> None:
+    assert story.code == 0, story.words
+    assert story.ids[0].removesuffix("-1") + "-2" in story.words
+    assert "Done: 288 rows of 24 files in 24 shards." in story.words
+
+
+def test_a_run_that_lost_a_node_has_every_row_once(story: Story) -> None:
+    table = ds.dataset(story.folder / "out/data").to_table(columns=["source", "row", "error"])
+    keys = set(zip(table["source"].to_pylist(), table["row"].to_pylist(), strict=True))
+    assert len(keys) == table.num_rows == FILES * ROWS
+    assert verify(str(story.folder / "out")).holds
+
+
+def expressions(repository: Path) -> list[str]:
+    dashboard = json.loads((repository / "docs/grafana-dashboard.json").read_text())
+    return [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+
+
+def test_every_expression_of_the_dashboard_is_answered_by_a_live_scrape(
+    story: Story, outside: Outside, repository: Path
+) -> None:
+    pytest.importorskip("promql_parser", reason="promql-parser is not installed: pip install -e '.[test]'")
+    told = expressions(repository)
+    faults = {expression: found for expression in told if (found := unanswered(expression, outside.scraped))}
+    assert not faults, sorted(name for name in outside.scraped.series if "preln" in name)
+    dashboard = json.loads((repository / "docs/grafana-dashboard.json").read_text())
+    variables = re.findall(r"label_values\((\w+), (\w+)\)", json.dumps(dashboard["templating"]))
+    assert variables
+    assert all(label in labels for metric, label in variables for labels in outside.scraped.of(metric))
+
+
+def test_every_metric_of_ours_is_on_the_dashboard_and_in_the_runbook(repository: Path) -> None:
+    shown, told = " ".join(expressions(repository)), (repository / "docs/operations.md").read_text()
+    for name in (*(f"{name}_total" for name in COUNTERS), *HISTOGRAMS):
+        assert f"ray_preln_{name}" in shown
+        assert f"`{name}" in told
+
+
+@pytest.mark.parametrize(
+    ("expression", "fault"),
+    [
+        ("ray_preln_row_total", "no series is"),
+        ('rate(ray_preln_rows_total{task="no-such-task"}[$__rate_interval])', "no series is"),
+        ("sum by (tasks) (rate(ray_preln_rows_total[$__rate_interval]))", "has no label tasks"),
+        ("rate(ray_node_cpu_utilization[5m])", "which is a gauge"),
+        ("histogram_quantile(0.5, sum by (task) (rate(ray_preln_batch_fill_bucket[5m])))", "not grouped by le"),
+    ],
+)
+def test_the_check_of_the_dashboard_finds_what_is_wrong(
+    expression: str, fault: str, story: Story, outside: Outside
+) -> None:
+    pytest.importorskip("promql_parser", reason="promql-parser is not installed: pip install -e '.[test]'")
+    (found,) = unanswered(expression, outside.scraped)
+    assert fault in found
+
+
+def test_workers_keep_a_journal_of_json_lines_with_run_shard_and_attempt(story: Story, outside: Outside) -> None:
+    head: Any = outside.cluster.head_node
+    session = Path(head.get_session_dir_path())
+    lines = [line for file in session.glob("logs/worker-*.err") for line in file.read_text().splitlines()]
+    journal: list[dict[str, Any]] = [json.loads(line) for line in lines if line.startswith('{"time"')]
+    committed = [line for line in journal if line["message"] == "shard committed"]
+    assert len({line["shard"] for line in committed}) == FILES
+    assert all({"run", "attempt", "node", "rows", "source"} <= set(line) for line in committed)
+    assert {line["message"] for line in journal} >= {"shard committed", "model loaded"}
+
+
+def test_the_command_stays_and_annotates_what_is_new(outside: Outside, tmp_path: Path) -> None:
+    add_file(tmp_path, "first")
+    with outside.start("annotate", job_of(tmp_path), "--every", "1s", "--json", ray_address=True) as process:
+        until(lambda: (tmp_path / "out/_SUCCESS").exists(), process=process)
+        add_file(tmp_path, "second")
+        until(lambda: len(list((tmp_path / "out/data").glob("*.parquet"))) == 2, process=process)
+        until(
+            lambda: (success := read_success(str(tmp_path / "out"))) is not None and success.files == 2, process=process
+        )
+        process.send_signal(signal.SIGTERM)
+        words = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, words
+    assert verify(str(tmp_path / "out")).holds
+
+
+def test_two_runs_of_the_same_job_at_once_do_no_harm(outside: Outside, tmp_path: Path) -> None:
+    for index in range(4):
+        add_file(tmp_path, f"{index}")
+    job = job_of(tmp_path)
+    with (
+        outside.start("annotate", job, ray_address=True) as one,
+        outside.start("annotate", job, ray_address=True) as other,
+    ):
+        both = (one, other)
+        words = [process.communicate(timeout=150)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], words
+    assert ds.dataset(tmp_path / "out/data").count_rows() == 4 * ROWS
+    assert verify(str(tmp_path / "out")).holds
+
+
+def test_a_demand_that_the_cluster_can_never_meet_is_refused_at_once(outside: Outside, tmp_path: Path) -> None:
+    add_file(tmp_path, "one")
+    run = outside.run("annotate", job_of(tmp_path), "--set", "resources.gpus=1", ray_address=True)
+    assert run.returncode == 2
+    assert "1 replica with 1 GPU and 1 CPU can never be placed" in run.stderr
+    assert not (tmp_path / "out").exists()
