@@ -5,9 +5,41 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+GAIN = 1.03
+"""A larger budget must be so much faster to be kept."""
+FULL = 0.75
+"""The part of its budget that a pass must fill to say anything about the budget."""
 
-def packs(*, lengths_W: npt.NDArray[np.integer], budget: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Window numbers of one pass through the model each: at most `budget` tokens, or one window that alone is longer.
+
+class TokenBudget:
+    """Tokens that one pass through the model may have: grown while passes get faster, halved where memory runs out.
+
+    It is found in real work: no pass is made for it alone, and no answer depends on it.
+    """
+
+    def __init__(self, *, tokens: int, most: int | None = None) -> None:
+        self.tokens = tokens
+        self._most = most or tokens
+        self._best = 0.0
+
+    def took(self, *, tokens: int, seconds: float) -> None:
+        """A pass of so many tokens has answered in so many seconds."""
+        if self.tokens >= self._most or tokens < FULL * self.tokens or seconds <= 0:
+            return
+        rate = tokens / seconds
+        if rate < GAIN * self._best:
+            self._most = self.tokens = max(self.tokens // 2, 1)
+        else:
+            self._best = rate
+            self.tokens = min(2 * self.tokens, self._most)
+
+    def refused(self) -> None:
+        """The device's memory did not suffice for a pass: half from now on, and no more growing."""
+        self._most = self.tokens = max(self.tokens // 2, 1)
+
+
+def packs(*, lengths_W: npt.NDArray[np.integer], budget: TokenBudget) -> Iterator[npt.NDArray[np.int64]]:
+    """Window numbers of one pass through the model each: at most the budget's tokens, or one window that alone is longer.
 
     Longest first: a pack that does not fit the device fails in the first minute, not in the sixth hour.
     """
@@ -15,6 +47,6 @@ def packs(*, lengths_W: npt.NDArray[np.integer], budget: int) -> Iterator[npt.ND
     reached = np.cumsum(lengths_W[order].astype(np.int64))
     first, spent = 0, 0
     while first < len(order):
-        last = max(int(np.searchsorted(reached, spent + budget, side="right")), first + 1)
+        last = max(int(np.searchsorted(reached, spent + budget.tokens, side="right")), first + 1)
         yield order[first:last]
         first, spent = last, int(reached[last - 1])

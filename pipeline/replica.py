@@ -8,7 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,37 +16,54 @@ import pyarrow as pa
 
 from models.boundary import Answers, Ask, Tokens
 from pipeline import journal, metrics
-from pipeline.batching import packs
+from pipeline.batching import TokenBudget, packs
 from pipeline.bundle import ShardTables, pack, unpack
 from pipeline.child import LoadOrder
+from pipeline.job import CheckpointState
+from pipeline.node_cache import checkpoint_here
 from pipeline.rows import RowError, error_array
 from pipeline.supervisor import Question, Supervisor
 from pipeline.tasks.task import HeadAsk
 
 CPU_BATCH_TOKENS = 1_536
 """Token budget of a pass on a CPU: a few hundred tokens are compute-bound already, more only cost cache."""
-GPU_BATCH_TOKENS = 32_768
+GPU_BATCH_TOKENS = (8_192, 65_536)
+"""The first and the largest token budget of a pass on a GPU."""
 
 
 @dataclass(frozen=True)
 class ReplicaOrder:
-    """What a replica is to be: the model, the question, and its limits."""
+    """What a replica is to be: the model, the question, and its limits.
+
+    batch_tokens: token budget of a pass, or the first one and the largest, between which the replica finds its own.
+    checkpoint: what is loaded must be; None for a loader that reads none.
+    """
 
     load: LoadOrder
     ask: HeadAsk
-    batch_tokens: int
+    batch_tokens: int | tuple[int, int]
     threads: int
     stall: float
     task: str = ""
     run: str = ""
+    checkpoint: CheckpointState | None = None
+
+    def budget(self) -> TokenBudget:
+        """A replica's budget at its start."""
+        first, most = self.batch_tokens if isinstance(self.batch_tokens, tuple) else (self.batch_tokens,) * 2
+        return TokenBudget(tokens=first, most=most)
 
 
 class Replica:
     """A Ray Data actor: called with bundles, one at a time."""
 
     def __init__(self, order: ReplicaOrder) -> None:
+        load = order.load
+        if order.checkpoint is not None:
+            load = replace(load, checkpoint=checkpoint_here(url=load.checkpoint, state=order.checkpoint))
         self._order = order
-        self._supervisor = Supervisor(order=order.load, threads=order.threads, stall=order.stall)
+        self._budget = order.budget()
+        self._supervisor = Supervisor(order=load, threads=order.threads, stall=order.stall)
         self._supervisor.start()
         self._processes = 0
         self._tell_processes()
@@ -56,7 +73,7 @@ class Replica:
         began = time.monotonic()
         waited, computed = began - self._idle_since, self._supervisor.seconds.computing
         shards = unpack(bundle)
-        answered = answer_shards(shards=shards, order=self._order, supervisor=self._supervisor)
+        answered = answer_shards(shards=shards, ask=self._order.ask, budget=self._budget, supervisor=self._supervisor)
         told = _timed(answered, computing=self._supervisor.seconds.computing - computed, waiting=waited)
         result = pack(told)
         self._idle_since = time.monotonic()
@@ -96,18 +113,26 @@ def _timed(shards: Sequence[ShardTables], *, computing: float, waiting: float) -
     return [shard.having(facts=facts) if index == 0 else shard for index, shard in enumerate(shards)]
 
 
-def answer_shards(*, shards: Sequence[ShardTables], order: ReplicaOrder, supervisor: Supervisor) -> list[ShardTables]:
+def answer_shards(
+    *, shards: Sequence[ShardTables], ask: HeadAsk, budget: TokenBudget, supervisor: Supervisor
+) -> list[ShardTables]:
     """Every shard with `answers` and `failures`; those that failed as a whole, or were written before, as they are."""
     asked = [shard for shard in shards if "windows" in shard.tables]
     if not asked:
         return list(shards)
     windows = Windows.of([shard.tables["windows"] for shard in asked])
-    ledger = _Answered(windows=windows, per_window=order.ask.reduce == "mean")
-    passes = 0
-    for chosen in packs(lengths_W=windows.lengths_W, budget=order.batch_tokens):
-        passes += 1
-        for part, reply in supervisor.solve(chosen.tolist(), lambda part: windows.question(part, order.ask)):
-            ledger.take(np.asarray(part), reply if isinstance(reply, tuple) else reply[order.ask.head])
+    ledger = _Answered(windows=windows, per_window=ask.reduce == "mean")
+    passes = budgeted = 0
+    for chosen in packs(lengths_W=windows.lengths_W, budget=budget):
+        passes, budgeted = passes + 1, budgeted + budget.tokens
+        before = replace(supervisor.seconds)
+        for part, reply in supervisor.solve(chosen.tolist(), lambda part: windows.question(part, ask)):
+            ledger.take(np.asarray(part), reply if isinstance(reply, tuple) else reply[ask.head])
+        if supervisor.seconds.out_of_memory > before.out_of_memory:
+            budget.refused()
+        else:
+            seconds = supervisor.seconds.computing - before.computing
+            budget.took(tokens=int(windows.lengths_W[chosen].sum()), seconds=seconds)
     ledger.refuse_non_finite()
     finished = iter(ledger.split([shard.tables["windows"].num_rows for shard in asked]))
     result = []
@@ -120,9 +145,7 @@ def answer_shards(*, shards: Sequence[ShardTables], order: ReplicaOrder, supervi
             result.append(shard)
     if passes:
         first = next(index for index, shard in enumerate(result) if "answers" in shard.tables)
-        result[first] = result[first].having(
-            facts={"passes": float(passes), "budget_tokens": float(passes * order.batch_tokens)}
-        )
+        result[first] = result[first].having(facts={"passes": float(passes), "budget_tokens": float(budgeted)})
     return result
 
 

@@ -40,11 +40,12 @@ class Death:
 
 @dataclass
 class Seconds:
-    """Where a replica's time goes."""
+    """Where a replica's time goes, and how often it had to start a child or ran out of the device's memory."""
 
     computing: float = 0.0
     starting: float = 0.0
     children: int = 0
+    out_of_memory: int = 0
 
 
 Question = tuple[Tokens, Mapping[Head, Ask]]
@@ -141,6 +142,7 @@ class Supervisor:
             self._good_packs += 1
             answers: Mapping[Head, Answers] = reply[1]
             return answers
+        self.seconds.out_of_memory += reply[1] == "oom"
         reason = "out-of-memory" if reply[1] == "oom" else "exception"
         return (reason, reply[2])
 

@@ -27,6 +27,7 @@ from models.roberta_torch.classification import (
 )
 from models.roberta_torch.encoder import RobertaPreLayerNormLayer
 from models.roberta_torch.flat_heads import answer_head
+from models.roberta_torch.flat_layers import FlatLayer
 from models.roberta_torch.language import RobertaPreLayerNormForCausalLM, RobertaPreLayerNormForMaskedLM
 from models.roberta_torch.pretrained import RobertaPreLayerNormPreTrainedModel
 from models.roberta_torch.weights import dtype_of, fill, neutral_parameters
@@ -87,6 +88,10 @@ class FlatRoberta:
     ) -> None:
         self.config = config
         self.base = base
+        self.layers = [
+            FlatLayer(cast("RobertaPreLayerNormLayer", layer), last=number == len(base.encoder.layer))
+            for number, layer in enumerate(base.encoder.layer, start=1)
+        ]
         self.heads = heads
         self.device = device
         self.varlen = (
@@ -123,7 +128,8 @@ class FlatRoberta:
     def encode(self, tokens: Tokens, order_T: IntArray, groups: list[tuple[int, int]], asked_K: IntArray) -> Tensor:
         """Final hidden states [K, H] of the asked ones among tokens in `order_T`: runs of (sequences, length) alike.
 
-        What follows attention in the last layer is computed for those alone.
+        What follows attention in the last layer is computed for those alone; its queries too, where each sequence is
+        asked for its first token and nothing else.
         """
         positions_T = flat_positions(tokens=tokens, config=self.config)
         types_T = np.zeros_like(order_T) if tokens.token_type_ids_T is None else tokens.token_type_ids_T
@@ -133,33 +139,31 @@ class FlatRoberta:
         attend: _GroupAttention | _VarlenAttention = _GroupAttention(groups, causal=tokens.causal)
         if self.varlen:
             attend = _VarlenAttention(groups, causal=tokens.causal, device=self.device)
-        kept_K = self.to_device(asked_K)
-        layers = [cast("RobertaPreLayerNormLayer", layer) for layer in self.base.encoder.layer]
-        for number, layer in enumerate(layers, start=1):
-            context_TA = _attend(layer, hidden_TH, attend)
-            if number == len(layers):
-                hidden_TH, context_TA = hidden_TH[kept_K], context_TA[kept_K]
-            hidden_TH = _feed(layer, hidden_TH, context_TA)
-        final_KH: Tensor = self.base.LayerNorm(hidden_TH if layers else hidden_TH[kept_K])
+        kept_K, firsts = self.to_device(asked_K), self.asks_firsts(tokens, groups, asked_K)
+        for layer in self.layers[:-1]:
+            hidden_TH = layer.feed(hidden_TH, attend(layer.attention, *layer.parts(hidden_TH)))
+        for layer in self.layers[-1:]:
+            if firsts:
+                context_KA = attend(layer.attention, *layer.parts(hidden_TH, kept_K), firsts=True)
+            else:
+                context_KA = attend(layer.attention, *layer.parts(hidden_TH))[kept_K]
+            hidden_TH = layer.feed(hidden_TH[kept_K], context_KA)
+        final_KH: Tensor = self.base.LayerNorm(hidden_TH if self.layers else hidden_TH[kept_K])
         return final_KH
 
+    def asks_firsts(self, tokens: Tokens, groups: list[tuple[int, int]], asked_K: IntArray) -> bool:
+        """Whether the asked ones are the first token of every sequence, which may see all of it."""
+        if tokens.causal or self.config.position_embedding_type != "absolute":
+            return False
+        lengths_B = np.repeat([length for _, length in groups], [count for count, _ in groups])
+        return np.array_equal(asked_K, np.cumsum(lengths_B) - lengths_B)
+
     def to_device(self, values: IntArray) -> Tensor:
-        """Indices on the model's device."""
-        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64)).to(self.device)
-
-
-def _attend(layer: RobertaPreLayerNormLayer, hidden_TH: Tensor, attend: "_GroupAttention | _VarlenAttention") -> Tensor:
-    """What each token attended to [T, A], before the output projection."""
-    normed_TH = layer.attention.LayerNorm(hidden_TH)
-    attention = layer.attention.inner
-    return attend(attention, attention.query(normed_TH), attention.key(normed_TH), attention.value(normed_TH))
-
-
-def _feed(layer: RobertaPreLayerNormLayer, hidden_TH: Tensor, context_TA: Tensor) -> Tensor:
-    """The rest of a layer: projection, residual, feed-forward, token by token."""
-    hidden_TH = hidden_TH + layer.attention.output(context_TA)
-    fed_TH: Tensor = layer.output(layer.intermediate(hidden_TH), hidden_TH)
-    return fed_TH
+        """Indices on the model's device; nothing waits for the copy."""
+        indices = torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64))
+        if self.device.type == "cuda":
+            return indices.pin_memory().to(self.device, non_blocking=True)
+        return indices
 
 
 class _GroupAttention:
@@ -170,17 +174,25 @@ class _GroupAttention:
         self.causal = causal
 
     def __call__(
-        self, attention: RobertaPreLayerNormSelfAttention, query_TA: Tensor, key_TA: Tensor, value_TA: Tensor
+        self,
+        attention: RobertaPreLayerNormSelfAttention,
+        query_TA: Tensor,
+        key_TA: Tensor,
+        value_TA: Tensor,
+        *,
+        firsts: bool = False,
     ) -> Tensor:
+        """Contexts [T, A]; or [B, A] of each sequence's first token, if queries are given of those alone."""
         sizes = [count * length for count, length in self.groups]
+        asked = [count for count, _ in self.groups] if firsts else sizes
         contexts = []
-        for (count, length), *parts in zip(
-            self.groups, query_TA.split(sizes), key_TA.split(sizes), value_TA.split(sizes), strict=True
+        for (count, _), *parts in zip(
+            self.groups, query_TA.split(asked), key_TA.split(sizes), value_TA.split(sizes), strict=True
         ):
-            heads = (attention.split_heads(part.unflatten(0, (count, length))) for part in parts)
+            heads = (attention.split_heads(part.unflatten(0, (count, -1))) for part in parts)
             context_BSA, _ = attention.attend(*heads, causal=self.causal)
             contexts.append(context_BSA.flatten(0, 1))
-        return torch.cat(contexts)
+        return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
 
 
 class _VarlenAttention:
@@ -190,11 +202,19 @@ class _VarlenAttention:
         lengths = np.repeat([length for _, length in groups], [count for count, _ in groups])
         self.longest = int(lengths.max())
         self.cu_seqlens = torch.from_numpy(np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)).to(device)
+        self.cu_asked = torch.arange(len(lengths) + 1, dtype=torch.int32, device=device)
         self.window = (-1, 0) if causal else (-1, -1)
 
     def __call__(
-        self, attention: RobertaPreLayerNormSelfAttention, query_TA: Tensor, key_TA: Tensor, value_TA: Tensor
+        self,
+        attention: RobertaPreLayerNormSelfAttention,
+        query_TA: Tensor,
+        key_TA: Tensor,
+        value_TA: Tensor,
+        *,
+        firsts: bool = False,
     ) -> Tensor:
+        """Contexts [T, A]; or [B, A] of each sequence's first token, if queries are given of those alone."""
         from torch.nn.attention.varlen import varlen_attn
 
         shape = (attention.heads, attention.head_size)
@@ -202,9 +222,9 @@ class _VarlenAttention:
             query_TA.unflatten(-1, shape),
             key_TA.unflatten(-1, shape),
             value_TA.unflatten(-1, shape),
+            self.cu_asked if firsts else self.cu_seqlens,
             self.cu_seqlens,
-            self.cu_seqlens,
-            self.longest,
+            1 if firsts else self.longest,
             self.longest,
             window_size=self.window,
             num_splits=1,  # the same sum whatever is packed beside a sequence

@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.boundary import Answers, Head
+from pipeline.batching import TokenBudget
 from pipeline.bundle import ShardTables, pack, unpack
 from pipeline.child import LoadOrder
 from pipeline.replica import Replica, ReplicaOrder, answer_arrays, answer_shards, answers_table
 from pipeline.rows import RowError
-from pipeline.supervisor import Question, Supervisor
+from pipeline.supervisor import Question, Seconds, Supervisor
 from pipeline.tasks.task import HeadAsk
 from tests.pipeline import hostile
-from tests.pipeline.hostile import LABELS, NAN, RAISE, SEGFAULT, HostileModel
+from tests.pipeline.hostile import FULL, LABELS, LARGEST_PASS, NAN, RAISE, SEGFAULT, HostileModel
 from tests.pipeline.small import reasons, shard, windows_shard
 
 HEAD: Head = "sequence-classification"
@@ -31,6 +32,7 @@ class InProcess:
 
     def __init__(self) -> None:
         self.passes: list[int] = []
+        self.seconds = Seconds()
         self._model = HostileModel(Path())
 
     def solve(
@@ -49,14 +51,22 @@ class InProcess:
                 yield from self.solve([window], ask)
 
 
-def order(*, batch_tokens: int = 20, ask: HeadAsk | None = None, checkpoint: str = "none") -> ReplicaOrder:
+def order(checkpoint: str, *, batch_tokens: int | tuple[int, int] = 20) -> ReplicaOrder:
     load = LoadOrder(loader=hostile.LOADER, checkpoint=checkpoint, framework="torch", heads=(HEAD,), dtype="float32")
-    return ReplicaOrder(load=load, ask=ask or HeadAsk(head=HEAD), batch_tokens=batch_tokens, threads=1, stall=5.0)
+    return ReplicaOrder(load=load, ask=HeadAsk(head=HEAD), batch_tokens=batch_tokens, threads=1, stall=5.0)
 
 
 def answered(shards: Sequence[ShardTables], *, batch_tokens: int = 20, ask: HeadAsk | None = None) -> list[ShardTables]:
-    supervisor = cast("Supervisor", InProcess())
-    return answer_shards(shards=shards, order=order(batch_tokens=batch_tokens, ask=ask), supervisor=supervisor)
+    return by(InProcess(), shards, batch_tokens=batch_tokens, ask=ask)
+
+
+def by(
+    supervisor: InProcess, shards: Sequence[ShardTables], *, batch_tokens: int = 20, ask: HeadAsk | None = None
+) -> list[ShardTables]:
+    budget = TokenBudget(tokens=batch_tokens)
+    return answer_shards(
+        shards=shards, ask=ask or HeadAsk(head=HEAD), budget=budget, supervisor=cast("Supervisor", supervisor)
+    )
 
 
 def logits(found: ShardTables) -> list[list[float]]:
@@ -108,7 +118,7 @@ def test_an_answer_a_window_comes_back_where_the_positions_are_reduced(shards: l
 def test_windows_of_several_shards_share_passes_within_the_budget() -> None:
     supervisor = InProcess()
     shards = [windows_shard([[5] * 4] * 3) for _ in range(4)]
-    found = answer_shards(shards=shards, order=order(batch_tokens=24), supervisor=cast("Supervisor", supervisor))
+    found = by(supervisor, shards, batch_tokens=24)
     assert supervisor.passes == [24, 24]
     assert found[0].facts["passes"] == 2
     assert found[0].facts["budget_tokens"] == 48
@@ -117,7 +127,7 @@ def test_windows_of_several_shards_share_passes_within_the_budget() -> None:
 def test_a_window_longer_than_the_budget_goes_alone() -> None:
     supervisor = InProcess()
     shards = [windows_shard([[5] * 4, [6] * 100, [7] * 4])]
-    answer_shards(shards=shards, order=order(batch_tokens=10), supervisor=cast("Supervisor", supervisor))
+    by(supervisor, shards, batch_tokens=10)
     assert supervisor.passes == [100, 8]
 
 
@@ -173,7 +183,7 @@ def test_gold_ids_and_segments_of_a_window_go_with_it() -> None:
             return super().solve(pack, ask)
 
     shards = [ShardTables(shard=shard(0, 2), tables={"windows": table})]
-    answer_shards(shards=shards, order=order(), supervisor=cast("Supervisor", Recording()))
+    by(Recording(), shards)
     ((tokens, asks),) = seen
     assert tokens.input_ids_T.tolist() == [7, 8, 9, 5, 6], "longest first"
     assert tokens.token_type_ids_T is not None
@@ -194,7 +204,7 @@ def test_answer_arrays_pass_through_a_table(values: np.ndarray) -> None:
 
 
 def test_the_actor_answers_bundles_from_its_child_process(tmp_path: Path) -> None:
-    replica = Replica(order(checkpoint=str(tmp_path)))
+    replica = Replica(order(str(tmp_path)))
     try:
         bundle = pack(
             [windows_shard([[5], [SEGFAULT, 1], [6, 7]]), ShardTables(shard=shard(9, 9), failure=("gone", "x"))]
@@ -205,5 +215,18 @@ def test_the_actor_answers_bundles_from_its_child_process(tmp_path: Path) -> Non
         assert second.failure == ("gone", "x")
         assert {"replica", "computing_s", "waiting_s"} <= set(first.facts)
         assert len(logits(first)[0]) == LABELS
+    finally:
+        replica._supervisor.close()
+
+
+def test_passes_are_smaller_for_good_once_the_device_ran_out_of_memory(tmp_path: Path) -> None:
+    replica = Replica(order(str(tmp_path), batch_tokens=(16, 1_024)))
+    try:
+        (found,) = unpack(replica(pack([windows_shard([[FULL, 1]] * 8)])))
+        assert found.tables["failures"]["error"].null_count == 8
+        assert replica._budget.tokens == 2 * LARGEST_PASS
+        (found,) = unpack(replica(pack([windows_shard([[FULL, 1]] * 8)])))
+        assert found.facts["passes"] == 2
+        assert replica._supervisor.seconds.out_of_memory == 1
     finally:
         replica._supervisor.close()

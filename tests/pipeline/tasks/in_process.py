@@ -1,7 +1,7 @@
 """A task's options and rows in, annotated rows out, in this process: the stages of the flow without Ray and without a child."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -11,14 +11,14 @@ import pyarrow as pa
 
 from models.boundary import Answers, Ask, FlatModel, Framework, Head, Tokens
 from models.load import load
+from pipeline.batching import TokenBudget
 from pipeline.bundle import ShardTables
-from pipeline.child import LoadOrder
 from pipeline.decode import annotated
 from pipeline.encode import encode_rows, model_facts
-from pipeline.replica import CPU_BATCH_TOKENS, ReplicaOrder, answer_shards
+from pipeline.replica import CPU_BATCH_TOKENS, answer_shards
 from pipeline.rows import RowError
 from pipeline.spec import JobSpec
-from pipeline.supervisor import Question, Supervisor
+from pipeline.supervisor import Question, Seconds, Supervisor
 from tests.pipeline.small import rows_table, shard
 
 Row = dict[str, Any]
@@ -42,6 +42,7 @@ class Direct:
     """What a supervisor does, without a process of its own."""
 
     model: Model
+    seconds: Seconds = field(default_factory=Seconds)
 
     def solve(
         self, pack: Sequence[int], ask: Callable[[Sequence[int]], Question]
@@ -63,13 +64,15 @@ def annotate(
     rows = rows_table(columns)
     schema = pa.schema([field for field in rows.schema if not field.name.startswith("__")])
     marks, windows = encode_rows(rows, spec=spec, facts=facts)
-    order = ReplicaOrder(
-        load=cast("LoadOrder", None), ask=spec.task.asks(facts), batch_tokens=CPU_BATCH_TOKENS, threads=1, stall=60
-    )
     answering = model or loaded(spec.model.checkpoint, framework, spec.task.heads(facts))
     encoded = ShardTables(shard=shard(0, rows.num_rows), tables={"rows": rows, "marks": marks, "windows": windows})
     supervisor = cast("Supervisor", Direct(answering))
-    (answered,) = answer_shards(shards=[encoded], order=order, supervisor=supervisor)
+    (answered,) = answer_shards(
+        shards=[encoded],
+        ask=spec.task.asks(facts),
+        budget=TokenBudget(tokens=CPU_BATCH_TOKENS),
+        supervisor=supervisor,
+    )
     result = annotated(answered, schema=schema, spec=spec, facts=facts)
     assert result.num_rows == rows.num_rows
     found: list[Row] = result.to_pylist()

@@ -1,0 +1,43 @@
+"""A checkpoint folder at any URL in, the same folders side by side under a local one out, file by file.
+
+What it answers by is copied: config.json, weights, their index and the tokenizer. A checkpoint that names its encoder by
+`base_model_name_or_path` brings that folder along under a name of its own.
+"""
+
+import json
+from pathlib import Path
+
+import fsspec
+
+from models.checkpoint import TOKENIZER_NAMES, Checkpoint
+from models.config import CONFIG_NAME
+from models.weight_files import INDEX_NAME
+
+BASE_FIELD = "base_model_name_or_path"
+
+
+def copy_checkpoint(*, url: str, into: Path) -> Path:
+    """Copy a checkpoint under `into`; the copy's own folder. Raises CheckpointError, and OSError of the local disk."""
+    opened = Checkpoint.open(url)
+    folders = [into / (f"base-{depth}" if depth else "checkpoint") for depth in range(len(opened.sources))]
+    for depth, (source, folder) in enumerate(zip(opened.sources, folders, strict=True)):
+        folder.mkdir(parents=True, exist_ok=True)
+        remote = source.paths[0].rpartition("/")[0]
+        extra = [CONFIG_NAME, INDEX_NAME, *(TOKENIZER_NAMES if depth == 0 else ())]
+        there = {str(path).rpartition("/")[2] for path in source.system.ls(remote, detail=False)}
+        for path in [*source.paths, *(f"{remote}/{name}" for name in extra if name in there)]:
+            source.system.get_file(path, str(folder / path.rpartition("/")[2]))
+        if depth + 1 < len(folders):
+            _point(folder / CONFIG_NAME, base=folders[depth + 1].name)
+    return folders[0]
+
+
+def is_local(url: str) -> bool:
+    """Whether a URL is on a file system of this machine, where weights are mapped into memory and shared as they are."""
+    protocols = fsspec.core.url_to_fs(url)[0].protocol
+    return "file" in ((protocols,) if isinstance(protocols, str) else protocols)
+
+
+def _point(config: Path, *, base: str) -> None:
+    fields = json.loads(config.read_text(encoding="utf-8"))
+    config.write_text(json.dumps({**fields, BASE_FIELD: base}), encoding="utf-8")

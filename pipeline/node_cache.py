@@ -1,0 +1,85 @@
+"""A checkpoint's URL and frozen state in, a folder that this node reads it from out: one download a node, the very weights.
+
+Replicas of a node share the copy, which is mapped into memory. It is kept under its digest for the next job, and removed
+when no replica has started from it for a week. `PRELN_CACHE` names the folder for it, the user's cache folder by default.
+"""
+
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import platformdirs
+from filelock import FileLock
+
+from models.checkpoint import Checkpoint
+from models.checkpoint_copy import copy_checkpoint, is_local
+from models.errors import CheckpointError
+from pipeline import journal
+from pipeline.errors import ResourceError
+from pipeline.job import CheckpointState
+
+CACHE_VARIABLE = "PRELN_CACHE"
+KEPT_SECONDS = 7 * 86_400.0
+
+
+def cache_folder() -> Path:
+    """Where this node keeps checkpoints."""
+    named = os.environ.get(CACHE_VARIABLE)
+    return (Path(named) if named else platformdirs.user_cache_path("preln")) / "checkpoints"
+
+
+def checkpoint_here(*, url: str, state: CheckpointState) -> str:
+    """What to load: the folder itself where it is local, else this node's copy of it.
+
+    Raises ResourceError where the checkpoint is no longer the one that the job is frozen to.
+    """
+    if is_local(url):
+        _refuse_changed(url, at=url, state=state)
+        return url
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with FileLock(folder / f"{state.digest}.lock"):
+            return str(_copy(url, folder=folder, state=state))
+    except CheckpointError:
+        raise
+    except OSError as error:
+        journal.write("checkpoint not cached", folder=str(folder), cause=f"{type(error).__name__}: {error}")
+        _refuse_changed(url, at=url, state=state)
+        return url
+
+
+def _copy(url: str, *, folder: Path, state: CheckpointState) -> Path:
+    whole = folder / state.digest
+    if not whole.exists():
+        _sweep(folder)
+        temporary = Path(tempfile.mkdtemp(prefix=".preln-", dir=folder))
+        try:
+            began = time.monotonic()
+            copied = copy_checkpoint(url=url, into=temporary)
+            _refuse_changed(url, at=str(copied), state=state)
+            temporary.rename(whole)
+            journal.write("checkpoint copied", checkpoint=url, seconds=round(time.monotonic() - began, 3))
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    os.utime(whole)
+    return whole / "checkpoint"
+
+
+def _refuse_changed(url: str, *, at: str, state: CheckpointState) -> None:
+    opened = Checkpoint.open(at)
+    if (at == url and opened.stamp() == state.stamp) or opened.digest() == state.digest:
+        return
+    raise ResourceError(
+        f"{url} is no longer the checkpoint that this run began with: somebody replaced it meanwhile. Bring the former "
+        "one back, or annotate into a new output folder"
+    )
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what nobody has used for long: copies, and what killed processes left half done."""
+    for path in folder.iterdir():
+        if path.is_dir() and time.time() - path.stat().st_mtime > KEPT_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
