@@ -10,11 +10,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import fsspec
 import numpy as np
 
 from models.boundary import Head
+from models.checks import check_config
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig, read_config
 from models.errors import CheckpointError
 from models.safetensors_file import AnyArray, TensorInfo
@@ -69,7 +71,7 @@ class Checkpoint:
             raise CheckpointError(
                 f"{url}: base_model_name_or_path leads on for more than {MAX_BASES} folders; a circle?"
             )
-        return cls(url=url, config=RobertaPreLayerNormConfig.from_dict(fields), sources=tuple(sources))
+        return cls(url=url, config=_config(url, fields), sources=tuple(sources))
 
     @property
     def tensors(self) -> dict[str, TensorInfo]:
@@ -118,6 +120,12 @@ class Checkpoint:
         Raises CheckpointError naming the first tensor that is missing or of another size than config.json says, and
         with tokenizer=True where the tokenizer's files are missing.
         """
+        try:
+            check_config(self.config)
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(
+                f"{self.url}: {CONFIG_NAME} describes no model: {error}; mend {CONFIG_NAME}"
+            ) from None
         tensors = self.tensors
         for head in heads:
             for name, shape in expected_tensors(config=self.config, head=head).items():
@@ -178,6 +186,13 @@ def check(*, checkpoint: "Checkpoint | str", heads: Sequence[Head], tokenizer: b
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.open(checkpoint)
     opened.check(heads=heads, tokenizer=tokenizer)
     return opened
+
+
+def _config(url: str, fields: dict[str, Any]) -> RobertaPreLayerNormConfig:
+    try:
+        return RobertaPreLayerNormConfig.from_dict(fields)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{url}: {CONFIG_NAME} describes no model: {error}; mend {CONFIG_NAME}") from None
 
 
 def beside(*, url: str, name: str) -> str:

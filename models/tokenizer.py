@@ -70,9 +70,9 @@ def load_tokenizer(url: str, *, add_prefix_space: bool | None = None) -> Checkpo
         else:
             backend = _from_vocabulary(files, specials=specials, prefix_space=prefix_space)
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{url}: the tokenizer's files can't be read: {error}") from None
+        raise CheckpointError(f"{url}: the tokenizer's files can't be read: {error}; copy them again") from None
     except Exception as error:  # tokenizers raises bare Exception for bad JSON
-        raise CheckpointError(f"{url}: the tokenizers library refuses the files: {error}") from None
+        raise CheckpointError(f"{url}: the tokenizers library refuses the files: {error}; copy them again") from None
     backend.no_truncation()
     backend.no_padding()
     ids = {name: -1 if (i := backend.token_to_id(token)) is None else i for name, token in specials.items()}

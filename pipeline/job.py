@@ -90,8 +90,9 @@ class FrozenJob:
                 schema=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(fields["schema"]))),
             )
         except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            told = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise OutputError(
-                f"{where}: this {JOB_FILE} was not written by preln, or by another version: {error}"
+                f"{where}: this {JOB_FILE} was not written by preln, or by another version: {told}; choose another output folder"
             ) from None
 
 

@@ -62,7 +62,7 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
             f"{url}: {error}. Install the extra for this store: pip install 'preln[s3]', [gcs] or [azure]"
         ) from error
     except ValueError as error:
-        raise StorageError(f"{url}: {error}") from error
+        raise StorageError(f"{url}: {error}; write a path, or a URL such as s3://, gs:// or abfs://") from error
     _tell_of_errors(fs)
     return fs, path
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.formats.memory_cap import capped
 from pipeline.formats.parquet import BUFFER_BYTES, Footer, reading_error, rows_of_ranges
 from pipeline.storage import opened
 
@@ -17,7 +18,7 @@ def batches_of(uri: str) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]
         with opened(uri, cache_type="readahead", block_size=BUFFER_BYTES) as handle:
             source = pa.PythonFile(handle, mode="r")
             reader = _reader(source)
-            yield reader.schema, _each(reader)
+            yield reader.schema, capped(_each(reader))
     except Exception as error:
         raise reading_error(uri, error) from error
 

@@ -11,11 +11,18 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.errors import SourceError, StorageError
 from pipeline.formats.conform import conform
+from pipeline.formats.memory_cap import DECODED_BYTES, capped
 
 BUFFER_BYTES = 4 * 1024 * 1024
 """Read ahead of each column; with it a row group is never held whole."""
 
 BATCH_ROWS = 8_192
+
+MOST_ROWS = 1 << 31
+"""A footer that says more lies, or should have been many files: a plan of its shards would fill the memory."""
+
+MEND = "put a whole file there, or take it away"
+"""The next step where a file is corrupt."""
 
 
 @contextmanager
@@ -39,8 +46,14 @@ def reading_error(uri: str, error: Exception) -> Exception:
         return SourceError(f"{uri}: the file is gone", reason="gone")
     if isinstance(error, StorageError):
         return SourceError(str(error), reason="unreadable") if error.refused else error
+    if isinstance(error, MemoryError):
+        return SourceError(
+            f"{uri}: some thousand rows of it take more than {DECODED_BYTES >> 30} GB of memory; write it again with shorter "
+            "values",
+            reason="unreadable",
+        )
     if isinstance(error, pa.ArrowException) or (isinstance(error, OSError) and error.errno is None):
-        return SourceError(f"{uri}: {_first_line(error)}", reason="corrupt")
+        return SourceError(f"{uri}: {_first_line(error).rstrip('.')}; {MEND}", reason="corrupt")
     if storage.passing(error):
         return StorageError(f"reading {uri}: {type(error).__name__}: {error}", refused=False)
     return SourceError(f"{uri}: {type(error).__name__}: {_first_line(error)}", reason="unreadable")
@@ -60,6 +73,12 @@ def describe(uri: str) -> Footer:
     with opened(uri) as file:
         metadata = file.metadata
         size = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+        if metadata.num_rows > MOST_ROWS:
+            raise SourceError(
+                f"{uri}: says that it has {metadata.num_rows} rows, and {MOST_ROWS} is the most that is planned for one "
+                f"file; {MEND}",
+                reason="unreadable",
+            )
         return Footer(rows=metadata.num_rows, bytes=size, schema=file.schema_arrow)
 
 
@@ -97,7 +116,7 @@ def rows_of_ranges(
         reached = first
         while reached < stop:
             if batch is None:
-                raise SourceError(f"{uri}: ends at row {reached} and should have {stop}", reason="corrupt")
+                raise SourceError(f"{uri}: ends at row {reached} and should have {stop}; {MEND}", reason="corrupt")
             if position + batch.num_rows <= reached:
                 position, batch = next(batches, (0, None))
                 continue
@@ -119,9 +138,10 @@ def _batches(
         if any(first < first_row + group_rows and stop > first_row for first, stop in ranges):
             position = first_row
             if columns:
-                for batch in file.iter_batches(
+                steps = file.iter_batches(
                     batch_size=BATCH_ROWS, row_groups=[group], columns=list(columns), use_threads=False
-                ):
+                )
+                for batch in capped(steps):
                     yield position, pa.Table.from_batches([batch])
                     position += batch.num_rows
             else:

@@ -59,7 +59,8 @@ def stream_blocks(
             if cut is None:
                 if len(held) > rule.bytes + line_bytes:
                     raise SourceError(
-                        f"{uri}: the record at byte {offset} is over limits.line_bytes ({line_bytes})",
+                        f"{uri}: the record at byte {offset} is over limits.line_bytes ({line_bytes}); raise it, or mend "
+                        "the file",
                         reason="unreadable",
                     )
                 more = bytes(stream.read(max(CHUNK_BYTES, rule.bytes // 4)))

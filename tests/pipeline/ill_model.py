@@ -6,15 +6,30 @@ The folder holds `ill`: how a start ends, and how many starts end so. Each start
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from models.boundary import Framework, Head
-from tests.pipeline.sleepy import SleepyModel
+import numpy as np
+
+from models.boundary import Answers, Ask, Framework, Head, Tokens
 
 LOADER = "tests.pipeline.ill_model:load"
 
 
-def load(*, checkpoint: str, framework: Framework, heads: tuple[Head, ...], dtype: str) -> SleepyModel:
+class WellModel:
+    """Made-up logits [G, 2], after a nap."""
+
+    def __init__(self, nap: float) -> None:
+        self._nap = nap
+
+    def __call__(self, tokens: Tokens, asks: Mapping[Head, Ask]) -> dict[Head, Answers]:
+        """What follows from the tokens asked for."""
+        time.sleep(self._nap)
+        ids = {head: tokens.input_ids_T[ask.positions_G].astype(np.float32) for head, ask in asks.items()}
+        return {head: {"logits": np.stack([ids_G, -ids_G], axis=1)} for head, ids_G in ids.items()}
+
+
+def load(*, checkpoint: str, framework: Framework, heads: tuple[Head, ...], dtype: str) -> WellModel:
     """The model, unless this start is one of those that fail."""
     folder = Path(checkpoint.removeprefix("file://"))
     how, times = (folder / "ill").read_text().split()
@@ -22,7 +37,7 @@ def load(*, checkpoint: str, framework: Framework, heads: tuple[Head, ...], dtyp
         starts.write(f"{os.getpid()}\n")
     if len(starts_of(folder)) <= int(times):
         fall_ill(how)
-    return SleepyModel(folder / "nap")
+    return WellModel(float((folder / "nap").read_text()))
 
 
 def starts_of(folder: Path) -> list[int]:

@@ -1,0 +1,549 @@
+"""Nothing in, bad files, rows, jobs and checkpoints, each with what it must get and say, out: the rows of docs/bad-inputs.md."""
+
+import gzip
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from tests.pipeline.bad_run import SHORT_STALL, config_of, parquet
+from tests.pipeline.small import CHECKPOINT
+
+Settings = Mapping[str, Any]
+Make = Callable[[Path], Settings | None]
+GOOD_ROW = {"text": "A good text."}
+
+
+@dataclass(frozen=True)
+class Bad:
+    """One bad thing. make: lays it into a folder, and returns how the job then differs from a good one.
+
+    gets: verdict and reason. says: what its message must contain: the thing, and the next step. yaml: the job file, where
+    that is the bad thing. good_rows: rows beside it that are answered all the same.
+    """
+
+    what: str
+    gets: tuple[str, str]
+    says: tuple[str, ...]
+    make: Make = field(default=lambda folder: None)
+    yaml: str | None = None
+    good_rows: int = 0
+
+
+REFUSED = "refused"
+ROW = "row error"
+FILE = "file failed"
+
+
+def written(
+    name: str, content: bytes | str, *, settings: Settings | None = None, beside_a_good_one: bool = False
+) -> Make:
+    """An input file of these bytes."""
+
+    def make(folder: Path) -> Settings | None:
+        path = folder / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        if beside_a_good_one:
+            parquet(folder / "in" / "good.parquet", {"text": ["A good text."]})
+        return settings
+
+    return make
+
+
+def lines(*rows: object, settings: Settings | None = None) -> Make:
+    """JSON lines with a good one in front; bytes and text stand as they are."""
+    content = b"".join(
+        (row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in (GOOD_ROW, *rows)
+    )
+    return written("rows.jsonl", content, settings=settings)
+
+
+def job(settings: Settings) -> Make:
+    """A good input, and a job that differs by these settings."""
+
+    def make(folder: Path) -> Settings:
+        parquet(folder / "in" / "a.parquet", {"id": [1], "text": ["A good text."]})
+        return {
+            key: str(value).replace("FOLDER", str(folder)) if "FOLDER" in str(value) else value
+            for key, value in settings.items()
+        }
+
+    return make
+
+
+def checkpoint(**changes: object) -> Make:
+    """A checkpoint whose config.json differs."""
+    return lambda folder: {**(job({})(folder) or {}), "model.checkpoint": config_of(folder, **changes)}
+
+
+def broken_checkpoint(breaking: Callable[[Path], object]) -> Make:
+    """A copy of the good checkpoint, broken by a function of its folder."""
+
+    def make(folder: Path) -> Settings:
+        shutil.copytree(CHECKPOINT, folder / "checkpoint")
+        breaking(folder / "checkpoint")
+        return {**(job({})(folder) or {}), "model.checkpoint": str(folder / "checkpoint")}
+
+    return make
+
+
+def cut(name: str, keep: float) -> Callable[[Path], None]:
+    """A file of a folder, cut off."""
+
+    def breaking(folder: Path) -> None:
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: int(len(content) * keep)])
+
+    return breaking
+
+
+def _without_tokenizer(folder: Path) -> None:
+    for name in ("tokenizer.json", "vocab.json", "merges.txt"):
+        (folder / name).unlink()
+
+
+def _torn_parquet(folder: Path) -> None:
+    parquet(folder / "in" / "torn.parquet", {"text": ["one", "two"]})
+    cut("torn.parquet", 0.5)(folder / "in")
+    parquet(folder / "in" / "good.parquet", {"text": ["A good text."]})
+
+
+def _damaged_pages(folder: Path) -> None:
+    path = folder / "in" / "damaged.parquet"
+    parquet(path, {"text": [f"text number {index}" for index in range(500)]}, use_dictionary=False, compression="gzip")
+    content = bytearray(path.read_bytes())
+    content[40:400] = bytes(360)
+    path.write_bytes(content)
+    parquet(folder / "in" / "good.parquet", {"text": ["A good text."]})
+
+
+def _twice(folder: Path) -> None:
+    import pyarrow.parquet as pq
+
+    (folder / "in").mkdir(exist_ok=True)
+    pq.write_table(pa.table([["a"], ["b"]], names=["text", "text"]), folder / "in" / "twice.parquet")
+    parquet(folder / "in" / "good.parquet", {"text": ["A good text."]})
+
+
+def _no_text(folder: Path) -> None:
+    parquet(folder / "in" / "a.parquet", {"text": ["A good text."]})
+    parquet(folder / "in" / "b.parquet", {"body": ["Another column."]})
+
+
+def _other_types(folder: Path) -> None:
+    parquet(folder / "in" / "a.parquet", {"text": ["a"], "id": pa.array([1])})
+    parquet(folder / "in" / "b.parquet", {"text": ["b"], "id": pa.array([[1]])})
+
+
+def _another_job(folder: Path) -> Settings:
+    (folder / "out").mkdir()
+    (folder / "out" / "_job.json").write_text('{"made": "by somebody else"}')
+    return job({})(folder) or {}
+
+
+GZIP = gzip.compress(b"".join(b"line %d of a text\n" % number for number in range(3_000)), mtime=0)
+LONG = "word " * 300
+
+FILES = [
+    Bad(
+        "a Parquet file cut off in the middle",
+        (FILE, ""),
+        ("torn.parquet", "put a whole file there"),
+        _torn_parquet,
+        good_rows=1,
+    ),
+    Bad(
+        "a Parquet file with damaged pages",
+        (FILE, "corrupt"),
+        ("damaged.parquet", "put a whole file there"),
+        _damaged_pages,
+        good_rows=1,
+    ),
+    Bad(
+        "a file called .parquet that is none",
+        (FILE, ""),
+        ("a.parquet", "put a whole file there"),
+        written("a.parquet", "no Parquet at all", beside_a_good_one=True),
+        good_rows=1,
+    ),
+    Bad(
+        "an empty file called .parquet",
+        (FILE, ""),
+        ("a.parquet", "put a whole file there"),
+        written("a.parquet", b"", beside_a_good_one=True),
+        good_rows=1,
+    ),
+    Bad(
+        "a file called .arrow that is none",
+        (FILE, ""),
+        ("a.arrow", "put a whole file there"),
+        written("a.arrow", b"ARROW1 but not really", beside_a_good_one=True),
+        good_rows=1,
+    ),
+    Bad(
+        "a gzip cut off in the middle",
+        (FILE, "corrupt"),
+        ("a.txt.gz", "put a whole file there"),
+        written("a.txt.gz", GZIP[: len(GZIP) // 2], beside_a_good_one=True),
+        good_rows=1,
+    ),
+    Bad(
+        "a file called .gz that is not compressed",
+        (FILE, "corrupt"),
+        ("a.txt.gz", "put a whole file there"),
+        written("a.txt.gz", "plain text\n", beside_a_good_one=True),
+        good_rows=1,
+    ),
+    Bad(
+        "a file called .zst that is not compressed",
+        (FILE, "corrupt"),
+        ("a.txt.zst", "put a whole file there"),
+        written("a.txt.zst", "plain text\n", beside_a_good_one=True),
+        good_rows=1,
+    ),
+    Bad("a file with a column name twice", (FILE, ""), ("twice.parquet", "'text'", "rename it"), _twice, good_rows=1),
+    Bad(
+        "a line longer than limits.line_bytes",
+        (FILE, "unreadable"),
+        ("a.txt", "limits.line_bytes", "raise it"),
+        written("a.txt", "x" * 5_000, settings={"limits.line_bytes": 1_000}, beside_a_good_one=True),
+        good_rows=1,
+    ),
+    Bad("one file of many without the column", (ROW, "missing-column"), ("'text'",), _no_text, good_rows=1),
+    Bad(
+        "files whose columns have types that do not go together",
+        (REFUSED, "SpecError"),
+        ("b.parquet", "id", "annotate them apart"),
+        _other_types,
+    ),
+    Bad("a folder without a file", (REFUSED, "SpecError"), ("FOLDER/in", "check the spelling")),
+    Bad(
+        "files of a format that is not known",
+        (REFUSED, "SpecError"),
+        ("a.docx", "say input.format"),
+        written("a.docx", "x"),
+    ),
+    Bad(
+        "nothing but files that can't be read",
+        (REFUSED, "SpecError"),
+        ("a.parquet", "none of the 1 input files"),
+        written("a.parquet", "x"),
+    ),
+    Bad("a CSV without a header", (REFUSED, "SpecError"), ("a.csv", "say input.schema"), written("a.csv", "")),
+    Bad(
+        "JSON lines without a single object",
+        (REFUSED, "SpecError"),
+        ("a.jsonl", "say input.schema"),
+        written("a.jsonl", "1\n2\n"),
+    ),
+    Bad(
+        "an input column that has the name of an answer",
+        (REFUSED, "SpecError"),
+        ("'label'", "output.prefix", "input.keep"),
+        lambda folder: parquet(folder / "in" / "a.parquet", {"text": ["a"], "label": ["b"]}),
+    ),
+    Bad(
+        "an input column with a name that the flow needs",
+        (REFUSED, "SpecError"),
+        ("'__row__'", "rename it"),
+        lambda folder: parquet(folder / "in" / "a.parquet", {"text": ["a"], "__row__": [1]}),
+    ),
+]
+
+ROWS = [
+    Bad("a null", (ROW, "empty"), ("'text'", "null or blank"), lines({"text": None}), good_rows=1),
+    Bad("a text of white space", (ROW, "empty"), ("'text'", "null or blank"), lines({"text": " \t "}), good_rows=1),
+    Bad("a number where a text should be", (ROW, "wrong-type"), ("'text'", "12"), lines({"text": 12}), good_rows=1),
+    Bad("a JSON line that is cut off", (ROW, "malformed-json"), (), lines(b'{"text": "cut o'), good_rows=1),
+    Bad("a JSON line that is no object", (ROW, "malformed-json"), (), lines(b"[1, 2]"), good_rows=1),
+    Bad("bytes that are not UTF-8", (ROW, "invalid-utf8"), (), lines(b'{"text": "\xff\xfe"}'), good_rows=1),
+    Bad("a lone surrogate in JSON", (ROW, "invalid-utf8"), (), lines(b'{"text": "\\ud800"}'), good_rows=1),
+    Bad(
+        "a text with control characters",
+        (ROW, "control-characters"),
+        ("'text'", "input.control_characters"),
+        lines({"text": "a\u0000b"}),
+        good_rows=1,
+    ),
+    Bad(
+        "a text longer than limits.text_bytes",
+        (ROW, "too-large"),
+        ("'text'", "limits.text_bytes"),
+        lines({"text": "x" * 2_000}, settings={"limits.text_bytes": 1_000}),
+        good_rows=1,
+    ),
+    Bad(
+        "a text longer than the model, where task.on_long is error",
+        (ROW, "too-long"),
+        ("tokens",),
+        lines({"text": LONG}, settings={"task.on_long": "error"}),
+        good_rows=1,
+    ),
+    Bad(
+        "a CSV record with too many fields",
+        (ROW, "malformed-csv"),
+        (),
+        written("a.csv", "id,text\n1,A good text.\n2,a,b,c\n"),
+        good_rows=1,
+    ),
+    Bad(
+        "the second of two texts missing",
+        (ROW, "missing-text_pair"),
+        ("'pair'", "null"),
+        written(
+            "a.jsonl",
+            '{"text": "Here it is.", "pair": null}\n{"text": "Here.", "pair": "There."}\n',
+            settings={"input.columns": {"text_pair": "pair"}},
+        ),
+        good_rows=1,
+    ),
+    Bad(
+        "a text at which the model raises",
+        (ROW, "exception"),
+        ("no kernel for this text",),
+        lines({"text": "Explode now"}),
+        good_rows=1,
+    ),
+    Bad(
+        "a text for which the device has not the memory, alone",
+        (ROW, "out-of-memory"),
+        ("out of device memory",),
+        lines({"text": "Memory is short"}),
+        good_rows=1,
+    ),
+    Bad(
+        "a text whose scores are not finite",
+        (ROW, "nan"),
+        ("not finite",),
+        lines({"text": "Nothing but NaN"}),
+        good_rows=1,
+    ),
+    Bad(
+        "a text that kills the process",
+        (ROW, "killed-replica"),
+        ("SIGSEGV",),
+        lines({"text": "Segfault at once"}),
+        good_rows=1,
+    ),
+    Bad(
+        "a text that hangs the process",
+        (ROW, "killed-replica"),
+        ("hung",),
+        lines({"text": "Zzz for ever"}, settings={"limits.stall": SHORT_STALL}),
+        good_rows=1,
+    ),
+]
+
+JOBS = [
+    Bad("a job file that is no YAML", (REFUSED, "SpecError"), ("not YAML",), yaml="input: [a"),
+    Bad("a job file without keys", (REFUSED, "SpecError"), ("input, model, task and output",), yaml="just words"),
+    Bad(
+        "a key that is missing",
+        (REFUSED, "SpecError"),
+        ("output: is missing", "input, model, task, output"),
+        yaml=f"input: in\nmodel: {CHECKPOINT}\ntask: fill-mask\n",
+    ),
+    Bad(
+        "a key that is misspelt",
+        (REFUSED, "SpecError"),
+        ("resources.gpu: no such key", "did you mean 'gpus'"),
+        job({"resources.gpu": 1}),
+    ),
+    Bad(
+        "a task that there is not",
+        (REFUSED, "SpecError"),
+        ("'summarise'", "fill-mask"),
+        job({"task": {"name": "summarise"}}),
+    ),
+    Bad(
+        "an option that the task has not",
+        (REFUSED, "SpecError"),
+        ("task.topk: no such key", "did you mean 'top_k'"),
+        job({"task.topk": 3}),
+    ),
+    Bad(
+        "a number where none is possible",
+        (REFUSED, "SpecError"),
+        ("limits.error_share", "7"),
+        job({"limits.error_share": 7}),
+    ),
+    Bad(
+        "a duration without a unit that is known",
+        (REFUSED, "SpecError"),
+        ("resources.wait", "'soon'", "15m"),
+        job({"resources.wait": "soon"}),
+    ),
+    Bad(
+        "more replicas at least than at most",
+        (REFUSED, "SpecError"),
+        ("resources.replicas", "min (3)", "max (2)"),
+        job({"resources.replicas": {"min": 3, "max": 2}}),
+    ),
+    Bad(
+        "a column that the input has not",
+        (REFUSED, "SpecError"),
+        ("'body'", "id, text", "input.columns.text"),
+        job({"input.columns": {"text": "body"}}),
+    ),
+    Bad(
+        "a part that the task does not read",
+        (REFUSED, "SpecError"),
+        ("input.columns.question", "text"),
+        job({"input.columns": {"question": "text"}}),
+    ),
+    Bad(
+        "a column that holds no text",
+        (REFUSED, "SpecError"),
+        ("'id'", "int64", "text"),
+        job({"input.columns": {"text": "id"}}),
+    ),
+    Bad(
+        "a column to keep that is not there",
+        (REFUSED, "SpecError"),
+        ("'mood'", "id, text"),
+        job({"input.keep": ["mood"]}),
+    ),
+    Bad(
+        "an Arrow type that there is not",
+        (REFUSED, "SpecError"),
+        ("'strng'", "string"),
+        lambda folder: {**(lines()(folder) or {}), "input.schema": {"text": "strng"}},
+    ),
+    Bad(
+        "more tokens than the checkpoint can take",
+        (REFUSED, "SpecError"),
+        ("model.max_length", "9999", "128"),
+        job({"model.max_length": 9_999}),
+    ),
+    Bad(
+        "more GPUs than any node has",
+        (REFUSED, "SpecError"),
+        ("resources.gpus", "Ask for less"),
+        job({"resources.gpus": 4}),
+    ),
+    Bad("more CPUs than there are", (REFUSED, "SpecError"), ("resources.cpus",), job({"resources.cpus": 64})),
+    Bad(
+        "a store of a protocol that is not known",
+        (REFUSED, "StorageError"),
+        ("s4://bucket/in", "such as s3://"),
+        job({"input": "s4://bucket/in"}),
+    ),
+    Bad(
+        "an output folder that another program has written",
+        (REFUSED, "OutputError"),
+        ("FOLDER/out", "_job.json", "choose another"),
+        _another_job,
+    ),
+]
+
+CHECKPOINTS = [
+    Bad(
+        "a checkpoint that is not there",
+        (REFUSED, "CheckpointError"),
+        ("no-such-model", "check the path"),
+        job({"model.checkpoint": "FOLDER/no-such-model"}),
+    ),
+    Bad(
+        "a checkpoint without config.json",
+        (REFUSED, "CheckpointError"),
+        ("checkpoint", "config.json"),
+        broken_checkpoint(lambda folder: (folder / "config.json").unlink()),
+    ),
+    Bad(
+        "a config.json that is no JSON",
+        (REFUSED, "CheckpointError"),
+        ("config.json",),
+        broken_checkpoint(cut("config.json", 0.5)),
+    ),
+    Bad(
+        "a config.json of another kind of model",
+        (REFUSED, "CheckpointError"),
+        ("'bert'", "roberta-prelayernorm"),
+        checkpoint(model_type="bert"),
+    ),
+    Bad(
+        "a config.json with an activation that there is not",
+        (REFUSED, "CheckpointError"),
+        ("hidden_act", "'gellu'", "mend config.json"),
+        checkpoint(hidden_act="gellu"),
+    ),
+    Bad(
+        "a config.json of another size",
+        (REFUSED, "CheckpointError"),
+        ("word_embeddings", "config.json says", "saved from another size"),
+        checkpoint(hidden_size=128),
+    ),
+    Bad(
+        "a config.json with another number of labels",
+        (REFUSED, "CheckpointError"),
+        ("label",),
+        checkpoint(id2label={"0": "no", "1": "yes"}, label2id={"no": 0, "yes": 1}),
+    ),
+    Bad(
+        "a config.json with a position embedding that there is not",
+        (REFUSED, "CheckpointError"),
+        ("'rotary'", "mend config.json"),
+        checkpoint(position_embedding_type="rotary"),
+    ),
+    Bad(
+        "a config.json whose heads do not divide its width",
+        (REFUSED, "CheckpointError"),
+        ("num_attention_heads", "mend config.json"),
+        checkpoint(num_attention_heads=5),
+    ),
+    Bad(
+        "a config.json with words for numbers",
+        (REFUSED, "CheckpointError"),
+        ("mend config.json",),
+        checkpoint(hidden_size="big"),
+    ),
+    Bad(
+        "a checkpoint without weights",
+        (REFUSED, "CheckpointError"),
+        ("checkpoint", "model.safetensors"),
+        broken_checkpoint(lambda folder: (folder / "model.safetensors").unlink()),
+    ),
+    Bad(
+        "weights cut off in the middle",
+        (REFUSED, "CheckpointError"),
+        ("model.safetensors", "cut off"),
+        broken_checkpoint(cut("model.safetensors", 0.6)),
+    ),
+    Bad(
+        "weights that are none",
+        (REFUSED, "CheckpointError"),
+        ("model.safetensors",),
+        broken_checkpoint(lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 64)),
+    ),
+    Bad(
+        "weights in a pickle",
+        (REFUSED, "CheckpointError"),
+        ("pytorch_model.bin", "--allow-pickle"),
+        broken_checkpoint(lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin")),
+    ),
+    Bad(
+        "a checkpoint without the task's head",
+        (REFUSED, "CheckpointError"),
+        ("token-classification", "sequence-classification", "trained for this task"),
+        job({"task": {"name": "token-classification"}}),
+    ),
+    Bad(
+        "a checkpoint without a tokenizer",
+        (REFUSED, "CheckpointError"),
+        ("no tokenizer", "tokenizer.json"),
+        broken_checkpoint(_without_tokenizer),
+    ),
+    Bad(
+        "a tokenizer.json that is none",
+        (REFUSED, "CheckpointError"),
+        ("tokenizer", "copy them again"),
+        broken_checkpoint(cut("tokenizer.json", 0.5)),
+    ),
+]
+
+BAD_THINGS = {"Files": FILES, "Rows": ROWS, "Jobs": JOBS, "Checkpoints": CHECKPOINTS}
