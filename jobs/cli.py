@@ -6,6 +6,7 @@ import typer
 from rich.console import Console
 
 from jobs.annotate import annotate
+from jobs.bench import bench
 from jobs.convert import convert
 from jobs.demo import demo
 from jobs.logs import logs
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for verb in (annotate, plan, status, verify, submit, logs, stop, schedule, convert, demo):
+for verb in (annotate, plan, status, verify, submit, logs, stop, schedule, convert, bench, demo):
     app.command()(verb)
 
 

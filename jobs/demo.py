@@ -10,11 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.annotate import EXIT_CODES, annotate_spec
+from jobs.embedded import CHECKPOINT, SAMPLE
 from pipeline.spec import JobSpec
 
-HERE = Path(__file__).parent
-SAMPLE = HERE / "sample"
-CHECKPOINT = HERE / "checkpoints" / "random-tiny"
 SHOWN = 12
 
 

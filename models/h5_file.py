@@ -2,12 +2,12 @@
 
 A tensor lies at /<layer>/<the model object's name>/<path>; the object's name varies, so only what follows counts.
 For language models the embeddings stand twice, under the encoder and under the head: the same values.
+h5py is imported where such a file is met: who has none need not have it.
 """
 
 import io
 from collections.abc import Iterator, Mapping
 
-import h5py
 import numpy as np
 from fsspec.spec import AbstractFileSystem
 
@@ -19,6 +19,8 @@ H5_NAME = "tf_model.h5"
 
 def read_h5_header(*, system: AbstractFileSystem, path: str) -> dict[str, TensorInfo]:
     """TF name -> shape and type; `TensorInfo.path` is the dataset's place inside the file."""
+    import h5py
+
     found: dict[str, TensorInfo] = {}
 
     def visit(place: str, item: object) -> None:
@@ -40,6 +42,8 @@ def read_h5_tensors(
     *, system: AbstractFileSystem, path: str, tensors: Mapping[str, TensorInfo]
 ) -> Iterator[tuple[str, AnyArray]]:
     """Each tensor, in the order given."""
+    import h5py
+
     with system.open(path, "rb") as stream, h5py.File(stream, "r") as file:
         for name, info in tensors.items():
             yield name, np.asarray(file[info.path][()])
@@ -47,6 +51,8 @@ def read_h5_tensors(
 
 def write_h5(*, system: AbstractFileSystem, path: str, tensors: Mapping[str, AnyArray], model: str) -> None:
     """Write tensors under TF names, e.g. `lm_head/dense/kernel:0`; model: the object's name in every path."""
+    import h5py
+
     layers: dict[str, list[str]] = {}
     for name, array in tensors.items():
         if array.dtype.kind not in "fiu":

@@ -1,7 +1,8 @@
 """Flax's flax_model.msgpack in, its tensors under dotted Flax names out; and written in that layout.
 
 The format is flax.serialization's: nested maps whose leaves are an extension type 1 of (shape, type name, bytes), and
-arrays above 1 GiB in chunks. It is read with msgpack alone; nothing in it can run code.
+arrays above 1 GiB in chunks. It is read with msgpack alone; nothing in it can run code. msgpack is imported where
+such a file is met: who has none need not have it.
 """
 
 import math
@@ -9,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import ml_dtypes
-import msgpack
 import numpy as np
 from fsspec.spec import AbstractFileSystem
 
@@ -25,6 +25,8 @@ CHUNK_BYTES = 2**30
 
 def read_msgpack(*, system: AbstractFileSystem, path: str) -> dict[str, AnyArray]:
     """Dotted name -> array of the whole file."""
+    import msgpack
+
     try:
         tree = msgpack.unpackb(system.cat_file(path), ext_hook=_unpack, raw=False, strict_map_key=False)
     except FileNotFoundError:
@@ -38,6 +40,8 @@ def read_msgpack(*, system: AbstractFileSystem, path: str) -> dict[str, AnyArray
 
 def write_msgpack(*, system: AbstractFileSystem, path: str, tensors: Mapping[str, AnyArray]) -> None:
     """Write tensors under dotted Flax names, e.g. `lm_head.dense.kernel`."""
+    import msgpack
+
     tree: dict[str, Any] = {}
     for name, array in tensors.items():
         *owners, leaf = name.split(".")
@@ -48,7 +52,9 @@ def write_msgpack(*, system: AbstractFileSystem, path: str, tensors: Mapping[str
     system.pipe_file(path, msgpack.packb(tree, default=_pack, strict_types=True))
 
 
-def _pack(value: object) -> msgpack.ExtType:
+def _pack(value: object) -> Any:
+    import msgpack
+
     if not isinstance(value, np.ndarray):
         raise TypeError(f"a {type(value).__name__} can't be written to {MSGPACK_NAME}")
     content = np.ascontiguousarray(value).tobytes()
@@ -56,6 +62,8 @@ def _pack(value: object) -> msgpack.ExtType:
 
 
 def _unpack(code: int, data: bytes) -> Any:
+    import msgpack
+
     if code not in (ARRAY_TYPE, SCALAR_TYPE):
         raise ValueError(f"extension type {code} is no array")
     shape, name, content = msgpack.unpackb(data, raw=False)

@@ -5,6 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+CPU_BATCH_TOKENS = 1_536
+"""Token budget of a pass on a CPU: a few hundred tokens are compute-bound already, more only cost cache."""
+GPU_BATCH_TOKENS = (8_192, 65_536)
+"""The first and the largest token budget of a pass on a GPU."""
 GAIN = 1.03
 """A larger budget must be so much faster to be kept."""
 FULL = 0.75

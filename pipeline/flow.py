@@ -18,6 +18,7 @@ import ray.exceptions
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from pipeline import __version__, journal, metrics
+from pipeline.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS
 from pipeline.bundle import ShardTables, pack, unpack
 from pipeline.child import LoadOrder
 from pipeline.cluster import READ_CPUS, WRITE_CPUS, Placement, warn
@@ -28,7 +29,7 @@ from pipeline.failures import caused_by
 from pipeline.job import FrozenJob
 from pipeline.nodes import nodes_of_ray
 from pipeline.patience import Patience, Say
-from pipeline.replica import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, Replica, ReplicaOrder
+from pipeline.replica import Replica, ReplicaOrder
 from pipeline.shards import Stream
 from pipeline.sink import Receipt, write_shard
 from pipeline.source import Reading, ShardSource, Work

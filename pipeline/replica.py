@@ -5,6 +5,7 @@ order, so that nothing a row is told depends on its neighbours.
 """
 
 import os
+import secrets
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,11 +25,6 @@ from pipeline.node_cache import checkpoint_here
 from pipeline.rows import RowError, error_array
 from pipeline.supervisor import Question, Supervisor
 from pipeline.tasks.task import HeadAsk
-
-CPU_BATCH_TOKENS = 1_536
-"""Token budget of a pass on a CPU: a few hundred tokens are compute-bound already, more only cost cache."""
-GPU_BATCH_TOKENS = (8_192, 65_536)
-"""The first and the largest token budget of a pass on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +62,7 @@ class Replica:
         self._supervisor = Supervisor(order=load, threads=order.threads, stall=order.stall)
         self._supervisor.start()
         self._processes = 0
+        self._number = float(secrets.randbits(48))  # process ids are the same on many nodes
         self._tell_processes()
         self._idle_since = time.monotonic()
 
@@ -74,7 +71,10 @@ class Replica:
         waited, computed = began - self._idle_since, self._supervisor.seconds.computing
         shards = unpack(bundle)
         answered = answer_shards(shards=shards, ask=self._order.ask, budget=self._budget, supervisor=self._supervisor)
-        told = _timed(answered, computing=self._supervisor.seconds.computing - computed, waiting=waited)
+        computing = self._supervisor.seconds.computing - computed
+        handling = time.monotonic() - began - computing
+        facts = {"replica": self._number, "computing_s": computing, "waiting_s": waited, "handling_s": handling}
+        told = _first_with(answered, facts=facts)
         result = pack(told)
         self._idle_since = time.monotonic()
         self._tell_processes()
@@ -107,9 +107,8 @@ def _sums(shards: Sequence[ShardTables]) -> Counter[str]:
     return sums
 
 
-def _timed(shards: Sequence[ShardTables], *, computing: float, waiting: float) -> list[ShardTables]:
-    """Seconds of the bundle, told once, by its first shard, with the replica they belong to."""
-    facts = {"replica": float(os.getpid()), "computing_s": computing, "waiting_s": waiting}
+def _first_with(shards: Sequence[ShardTables], *, facts: Mapping[str, float]) -> list[ShardTables]:
+    """What is said of the bundle, told once, by its first shard."""
     return [shard.having(facts=facts) if index == 0 else shard for index, shard in enumerate(shards)]
 
 

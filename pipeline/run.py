@@ -39,6 +39,10 @@ class Watcher(Protocol):
         """A shard is done, or has failed."""
 
 
+REPLICA_SECONDS = ("computing_s", "waiting_s", "handling_s")
+"""Facts of a bundle that add up to its replica's time since the one before."""
+
+
 @dataclass
 class Tally:
     """What a run has done so far, from its receipts."""
@@ -51,6 +55,7 @@ class Tally:
     bundles: int = 0
     first_at: float | None = None
     facts: Counter[str] = field(default_factory=Counter)
+    replicas: dict[float, Counter[str]] = field(default_factory=dict)
 
     def add(self, receipt: Receipt) -> None:
         """One more receipt."""
@@ -61,12 +66,27 @@ class Tally:
         self.truncated += receipt.truncated
         self.errors.update(receipt.errors)
         self.tokens += int(receipt.facts.get("tokens", 0))
-        self.facts.update({name: seconds for name, seconds in receipt.facts.items() if name != "replica"})
+        facts = dict(receipt.facts)
+        replica = facts.pop("replica", None)
+        self.facts.update(facts)
+        if replica is not None:
+            spent = {name: facts.get(name, 0.0) for name in REPLICA_SECONDS}
+            self.replicas.setdefault(replica, Counter()).update(spent)
 
     @property
     def failed(self) -> list[Receipt]:
         """Receipts of shards that could not be read."""
         return [receipt for receipt in self.receipts if receipt.state == "failed"]
+
+    def replica_shares(self) -> dict[str, list[float]]:
+        """What share of its time each replica computed, waited for input or to hand over, and handled bundles."""
+        totals = [sum(spent.values()) or 1.0 for spent in self.replicas.values()]
+        return {
+            name.removesuffix("_s"): [
+                round(spent[name] / total, 4) for spent, total in zip(self.replicas.values(), totals, strict=True)
+            ]
+            for name in REPLICA_SECONDS
+        }
 
     @property
     def bad_rows(self) -> int:
@@ -347,6 +367,7 @@ def record_of(report: Report) -> dict[str, Any]:
         "truncated": tally.truncated,
         "failed": list(report.failures),
         "stage_seconds": {name: round(value, 3) for name, value in sorted(tally.facts.items()) if name.endswith("_s")},
+        "replica_shares": tally.replica_shares(),
         "dataset": {"files": report.files, "shards": report.shards, "rows": report.total_rows},
         "versions": {"preln": __version__, "python": platform.python_version(), **package_versions()},
     }

@@ -232,7 +232,7 @@ def report(options: argparse.Namespace, rows: list[str], speed: float) -> str:
     sentences = [
         f"`python -m jobs.benchmarks.classes --rounds {options.rounds} --head {options.head} --threads {options.threads}`:",
         f"{ARCHITECTURES[options.head]}, {options.layers} layers of width 768, batch {options.batch} x {options.length}",
-        f"tokens, float32; {_processor()}, Python {platform.python_version()}, {shown}, transformers 4.57.6.",
+        f"tokens, float32; {processor()}, Python {platform.python_version()}, {shown}, transformers 4.57.6.",
         "Torch eager, TensorFlow as a graph, Flax under jit; a training step is forward with dropout, backward and SGD.",
         "Medians of shuffled rounds. Ratios are ours by theirs: of wall time (middle half of the rounds in brackets) and of",
         f"the process's CPU time. A matrix product ran at {speed:,.0f} GFLOP/s in between.",
@@ -250,7 +250,8 @@ def _version(name: str) -> str:
         return "absent"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

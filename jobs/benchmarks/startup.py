@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from jobs.demo import CHECKPOINT
+from jobs.embedded import CHECKPOINT
 
 ROWS_A_SHARD = 64
 SHARDS = 600

@@ -30,7 +30,7 @@ from models.roberta_torch.flat_heads import answer_head
 from models.roberta_torch.flat_layers import FlatLayer
 from models.roberta_torch.language import RobertaPreLayerNormForCausalLM, RobertaPreLayerNormForMaskedLM
 from models.roberta_torch.pretrained import RobertaPreLayerNormPreTrainedModel
-from models.roberta_torch.weights import dtype_of, fill, neutral_parameters
+from models.roberta_torch.weights import dtype_of, fill, neutral_parameters, without_values
 
 CLASSES: Mapping[Head, type[RobertaPreLayerNormPreTrainedModel]] = {
     "masked-lm": RobertaPreLayerNormForMaskedLM,
@@ -64,7 +64,7 @@ def _build_head(
     config: RobertaPreLayerNormConfig, head: Head, base: RobertaPreLayerNormModel | None
 ) -> RobertaPreLayerNormPreTrainedModel:
     """The head's class without values, around the encoder that an earlier head brought, if there is one."""
-    with torch.device("meta"):
+    with without_values():
         if head == "encoder":
             return base or RobertaPreLayerNormModel(config, add_pooling_layer=False)
         model = CLASSES[head](config)

@@ -21,7 +21,15 @@ from models.roberta_torch.encoder import RobertaPreLayerNormEncoder
 from models.roberta_torch.exporting import traceable, tracing
 from models.roberta_torch.pickle_file import read_pickles, write_pickle
 from models.roberta_torch.surgery import prune, resize_language_head, resized_embedding
-from models.roberta_torch.weights import dtype_of, fill, fill_missing, initialise, neutral_parameters, to_numpy
+from models.roberta_torch.weights import (
+    dtype_of,
+    fill,
+    fill_missing,
+    initialise,
+    neutral_parameters,
+    to_numpy,
+    without_values,
+)
 from models.tensors import ARCHITECTURES, PREFIX, expected_tensors
 from models.weight_files import PICKLE_NAME
 
@@ -107,7 +115,7 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         asked = dtype or torch_dtype or "float32"
         wanted = dtype_of(checkpoint.stored_dtype if asked == "auto" else asked)
         extra = {} if cls.head != "encoder" else {"add_pooling_layer": add_pooling_layer}
-        with torch.device("meta"):
+        with without_values():
             model = cls(config, **extra)
         report = model._load(checkpoint, dtype=wanted, device=device, ignore_mismatched_sizes=ignore_mismatched_sizes)
         model.eval()

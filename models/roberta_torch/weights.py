@@ -3,12 +3,15 @@
 The file's names are torch's own: only the bare model's prefix differs (models.tensors).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from models.config import RobertaPreLayerNormConfig
 from models.loading import start_of
@@ -16,6 +19,29 @@ from models.safetensors_file import AnyArray
 from models.tensors import PREFIX
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
+class _NoStart(TorchFunctionMode):
+    """torch.nn.init leaves parameters as they are."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call anything but an initialiser."""
+        given = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Modules that are built in here have parameters without values, to be filled.
+
+    Drawing start values for a device without memory would do nothing, and load torch's compiler for it.
+    """
+    with torch.device("meta"), _NoStart():
+        yield
 
 
 def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
@@ -83,9 +109,10 @@ def fill_missing(
 
 
 def initialise(model: nn.Module, config: RobertaPreLayerNormConfig) -> None:
-    """Start every parameter afresh from torch's seeded generator."""
+    """Start every parameter that has memory afresh from torch's seeded generator."""
     for name, parameter in model.named_parameters():
-        start(parameter.data, name=name, config=config)
+        if not parameter.is_meta:
+            start(parameter.data, name=name, config=config)
 
 
 def start(values: Tensor, *, name: str, config: RobertaPreLayerNormConfig) -> Tensor:

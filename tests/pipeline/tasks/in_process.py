@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from models.boundary import Answers, Ask, FlatModel, Framework, Head, Tokens
 from models.load import load
-from pipeline.batching import TokenBudget
+from pipeline.batching import CPU_BATCH_TOKENS, TokenBudget
 from pipeline.bundle import ShardTables
 from pipeline.decode import annotated
 from pipeline.encode import encode_rows, model_facts
-from pipeline.replica import CPU_BATCH_TOKENS, answer_shards
+from pipeline.replica import answer_shards
 from pipeline.rows import RowError
 from pipeline.spec import JobSpec
 from pipeline.supervisor import Question, Seconds, Supervisor

@@ -1,0 +1,173 @@
+"""`preln bench`: how fast the model and the stages around it are here, beside what else there is, without Ray.
+
+`python -m jobs.bench model` needs neither Ray nor Arrow, so that a bare machine with a GPU and PyTorch will do.
+"""
+
+import enum
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from models.errors import PrelnError
+
+if TYPE_CHECKING:
+    from jobs.benchmarks.texts import Corpus
+    from models.boundary import Dtype, Framework
+
+PIPELINE_BATCHES = (1, 8, 32, 128)
+"""Batch sizes of transformers' pipeline that are tried; the default's neighbours."""
+SWEEP_TEXTS = 96
+PEERS, CPU_PEERS = ("transformers",), ("onnx", "onnxruntime", "openvino")
+
+
+class Scope(enum.StrEnum):
+    """What is measured: the model alone (token ids in, logits out), or texts to labels."""
+
+    model = "model"
+    text = "text"
+
+
+def bench(
+    scope: Annotated[Scope, typer.Argument(help="model: token ids to logits. text: texts to labels.")] = Scope.text,
+    lengths: Annotated[
+        str, typer.Option(help="Tokens a text: sigma0.5, sigma0.9, sigma1.2 (log-normal around 60) or fixed512.")
+    ] = "sigma0.9",
+    texts: Annotated[int, typer.Option(help="Texts.", min=8)] = SWEEP_TEXTS,
+    rounds: Annotated[int, typer.Option(help="Rounds, shuffled; medians are told.", min=1)] = 3,
+    dtypes: Annotated[str, typer.Option(help="Types, e.g. float32,bfloat16.")] = "float32",
+    frameworks: Annotated[str, typer.Option(help="Ours to measure, e.g. torch,flax,tensorflow.")] = "torch",
+    peers: Annotated[bool, typer.Option(help="Also what else there is (needs 'preln[bench]').")] = True,
+    layers: Annotated[int, typer.Option(help="Layers of the random checkpoint.")] = 12,
+    width: Annotated[int, typer.Option(help="Its width, a multiple of 64.")] = 768,
+    threads: Annotated[int, typer.Option(help="CPU threads; with one, CPU time is the clock.", min=1)] = 1,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    plot: Annotated[Path | None, typer.Option(help="Draw the speeds to this SVG file (needs matplotlib).")] = None,
+) -> None:
+    """Measure preln beside transformers, ONNX Runtime and OpenVINO on a random checkpoint, and print a Markdown table.
+
+    All run in one process on the same texts, their answers compared. Ray is not used.
+    """
+    _hold_to(threads)
+    from jobs.benchmarks.peaks import products
+    from jobs.benchmarks.report import draw, machine, table
+    from jobs.benchmarks.rounds import clock, in_rounds, least_operations
+    from jobs.benchmarks.texts import corpus, random_checkpoint
+
+    told = corpus(lengths=lengths, count=texts)
+    types, ours = dtypes.split(","), frameworks.split(",")
+    with tempfile.TemporaryDirectory() as folder:
+        random_checkpoint(Path(folder), layers=layers, width=width)
+        variants = _ours(folder, scope, ours, types, device)
+        reference = _reference(folder, told)
+        if peers:
+            variants += _peers(folder, scope, types, threads, device)
+        peaks = {
+            (framework, dtype): products(framework=framework, dtype=dtype, width=width, device=device)
+            for framework in ours
+            for dtype in types
+        }
+        lengths_N = [len(ids) for ids in told.ids]
+        measured, rates = in_rounds(
+            [(one, one.scores) for one in variants],
+            inputs=told.texts if scope is Scope.text else told.ids,
+            reference=reference,
+            tokens=told.tokens,
+            operations=least_operations(lengths_N, layers=layers, width=width),
+            rounds=rounds,
+            now=clock(threads=threads, device=device),
+            peaks=peaks,
+        )
+    words = [f"{layers} layers of width {width}, {texts} texts, {told.tokens:,} tokens, lengths {lengths}"]
+    words += [f"{threads} thread{'s' if threads > 1 else ''}, {device}", f"medians of {rounds} shuffled rounds"]
+    print("\n".join([_command(), "", machine(device) + "; " + ", ".join(words) + ".", ""]))
+    print(table(measured, rates))
+    if plot is not None:
+        draw(measured, plot, title=f"{scope}, {lengths}")
+
+
+def _hold_to(threads: int) -> None:
+    """Before any framework is imported: pools are sized by what the process may use."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    os.environ.update(
+        OMP_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false", TF_CPP_MIN_LOG_LEVEL="3", HF_HUB_OFFLINE="1"
+    )
+
+
+class _FromIds:
+    """A variant of ids whose logits become probabilities."""
+
+    def __init__(self, variant: Any) -> None:
+        self.name, self.dtype, self.framework = variant.name, variant.dtype, variant.framework
+        self._variant = variant
+
+    def scores(self, ids: Sequence[Sequence[int]]) -> Any:
+        """Probabilities [N, L]."""
+        from jobs.benchmarks.ours import softmax
+
+        return softmax(self._variant.logits(ids))
+
+
+def _ours(folder: str, scope: Scope, frameworks: Sequence[str], dtypes: Sequence[str], device: str) -> list[Any]:
+    from jobs.benchmarks.ours import FlatVariant
+
+    found: list[Any] = []
+    for framework in frameworks:
+        for dtype in dtypes:
+            flat = FlatVariant(
+                folder, framework=cast("Framework", framework), dtype=cast("Dtype", dtype), device=device
+            )
+            if scope is Scope.model:
+                found.append(_FromIds(flat))
+                continue
+            from jobs.benchmarks.stages import PipelineVariant  # needs Arrow and Ray, which a bare machine may lack
+
+            found.append(PipelineVariant(folder, flat, device=device))
+    return found
+
+
+def _peers(folder: str, scope: Scope, dtypes: Sequence[str], threads: int, device: str) -> list[Any]:
+    from jobs.benchmarks import peers
+
+    for package in (*PEERS, *(CPU_PEERS if device == "cpu" else ())):
+        if importlib.util.find_spec(package) is None:
+            raise PrelnError(
+                f"{package} is not installed; pip install 'preln[bench]', or measure ours alone by --no-peers"
+            )
+    by_ids: list[Any] = [peers.EagerVariant(folder, dtype=dtype, device=device) for dtype in dtypes]
+    if device == "cpu":
+        by_ids += [peers.OnnxVariant(folder, threads=threads)] if "float32" in dtypes else []
+        by_ids += [peers.OpenVinoVariant(folder, dtype=dtype, threads=threads) for dtype in dtypes]
+    if scope is Scope.model:
+        return [_FromIds(one) for one in by_ids]
+    by_texts = [
+        peers.PipelineVariant(folder, batch=batch, dtype=dtype, device=device)
+        for dtype in dtypes
+        for batch in PIPELINE_BATCHES
+    ]
+    frames = [peers.FrameVariant(folder, dtype=dtype, device=device) for dtype in dtypes]
+    return [*(peers.FromTexts(one, folder) for one in by_ids), *by_texts, *frames]
+
+
+def _reference(folder: str, told: "Corpus") -> Any:
+    """Probabilities of the float32 model called on each text alone."""
+    import numpy as np
+
+    from jobs.benchmarks.ours import FlatVariant, softmax
+
+    alone = FlatVariant(folder, framework="torch", dtype="float32", device="cpu")
+    return softmax(np.concatenate([alone.logits([ids]) for ids in told.ids]))
+
+
+def _command() -> str:
+    return "`preln " + " ".join(sys.argv[1:]) + "`"
+
+
+if __name__ == "__main__":
+    typer.run(bench)

@@ -1,0 +1,65 @@
+"""Texts in, probabilities out: a job's stages one after the other, in the process that measures, without Ray's workers.
+
+Legend: N texts, L labels.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+
+from jobs.benchmarks.ours import FlatVariant, Scores, budget
+from models.boundary import Answers, Ask, Head, Tokens
+from pipeline.bundle import ShardTables
+from pipeline.decode import annotated
+from pipeline.encode import encode_rows, model_facts
+from pipeline.replica import answer_shards
+from pipeline.rows import RowError, no_errors
+from pipeline.shards import Shard, SourceFile
+from pipeline.spec import JobSpec
+from pipeline.supervisor import Question, Seconds, Supervisor
+
+
+@dataclass(frozen=True)
+class InThisProcess:
+    """What a supervisor does, without a process of its own."""
+
+    model: Callable[[Tokens, Mapping[Head, Ask]], Mapping[Head, Answers]]
+    seconds: Seconds = field(default_factory=Seconds)
+
+    def solve(
+        self, pack: Sequence[int], ask: Callable[[Sequence[int]], Question]
+    ) -> Iterator[tuple[Sequence[int], Mapping[Head, Answers] | RowError]]:
+        """The answers of a pack at once."""
+        yield pack, self.model(*ask(pack))
+
+
+class PipelineVariant:
+    """A job's stages one after the other: texts to windows, packs, answers, labels."""
+
+    def __init__(self, folder: str, flat: FlatVariant, *, device: str) -> None:
+        self.name, self.dtype, self.framework = flat.name, flat.dtype, flat.framework
+        task = {"name": "text-classification", "top_k": "all"}
+        self._spec = JobSpec.parse({"input": "-", "output": "-", "model": folder, "task": task})
+        self._facts = model_facts(self._spec)
+        self._supervisor = cast("Supervisor", InThisProcess(flat.model))
+        self._budget = budget(device)
+
+    def scores(self, texts: Sequence[str]) -> Scores:
+        """Every label's probability for every text, in order."""
+        count = len(texts)
+        columns = {"text": pa.array(texts), "__row__": pa.array(range(count)), "__error__": no_errors(count)}
+        rows = pa.table(columns)
+        marks, windows = encode_rows(rows, spec=self._spec, facts=self._facts)
+        file = SourceFile(uri="file:///texts", size=0, version="", format="parquet")
+        shard = ShardTables(
+            shard=Shard(file=file, first=0, stop=count, key="texts", size=0),
+            tables={"rows": rows, "marks": marks, "windows": windows},
+        )
+        asked = self._spec.task.asks(self._facts)
+        (answered,) = answer_shards(shards=[shard], ask=asked, budget=self._budget, supervisor=self._supervisor)
+        table = annotated(answered, schema=pa.schema([("text", pa.string())]), spec=self._spec, facts=self._facts)
+        found = [{one["label"]: one["score"] for one in row} for row in table["scores"].to_pylist()]
+        return np.array([[row[label] for label in self._facts.labels] for row in found], np.float32)

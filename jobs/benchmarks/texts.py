@@ -1,0 +1,87 @@
+"""A distribution of lengths in, made-up texts and a checkpoint to read them out: the same for everybody who is measured."""
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jobs.embedded import CHECKPOINT, SAMPLE
+from models.checkpoint import read_tokenizer_files
+from models.checkpoint_writer import write_checkpoint
+from models.config import RobertaPreLayerNormConfig
+from models.loading import start_of
+from models.tensors import ARCHITECTURES, expected_tensors
+from models.tokenizer import load_tokenizer
+
+MEDIAN_TOKENS = 60
+SHORTEST, LONGEST = 4, 512
+LABELS = 5
+SEED = 7
+TOKENIZER_CONFIG = "tokenizer_config.json"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Texts in arrival order, and their token ids with the specials."""
+
+    name: str
+    texts: list[str]
+    ids: list[list[int]]
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens, specials included."""
+        return sum(map(len, self.ids))
+
+
+def corpus(*, lengths: str, count: int) -> Corpus:
+    """Texts of the sample's words whose token counts are as `lengths` says: `sigma0.9` (log-normal around 60), or `fixed512`."""
+    rng = np.random.default_rng(SEED)
+    if lengths.startswith("fixed"):
+        wanted = np.full(count, int(lengths.removeprefix("fixed")))
+    else:
+        sigma = float(lengths.removeprefix("sigma"))
+        wanted = np.exp(rng.normal(np.log(MEDIAN_TOKENS), sigma, count)).astype(int)
+    tokenizer = load_tokenizer(str(CHECKPOINT)).backend
+    tokenizer.no_truncation()
+    lines = (SAMPLE / "texts.jsonl").read_text(encoding="utf-8").splitlines()
+    words = [word for line in lines for word in (json.loads(line)["text"] or "").split()]
+    generator = random.Random(SEED)  # noqa: S311 -- an order, not a secret
+    texts, ids = [], []
+    for length in np.clip(wanted, SHORTEST, LONGEST).tolist():
+        text = " ".join(generator.choices(words, k=length))
+        encoding = tokenizer.encode(text, add_special_tokens=False)
+        stop = encoding.offsets[min(length - 2, len(encoding.offsets)) - 1][1]
+        texts.append(text[:stop])
+        ids.append(tokenizer.encode(text[:stop]).ids[:LONGEST])
+    return Corpus(name=lengths, texts=texts, ids=ids)
+
+
+def random_checkpoint(folder: Path, *, layers: int, width: int) -> RobertaPreLayerNormConfig:
+    """A random classifier with the sample's tokenizer; weights as a trained model's in size, answers without meaning."""
+    vocabulary = json.loads((CHECKPOINT / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+    config = RobertaPreLayerNormConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        intermediate_size=4 * width,
+        max_position_embeddings=LONGEST + 2,
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+        num_labels=LABELS,
+        architectures=[ARCHITECTURES["sequence-classification"]],
+    )
+    rng = np.random.default_rng(SEED)
+    tensors = {}
+    for name, shape in expected_tensors(config=config, head="sequence-classification").items():
+        kind = start_of(name)
+        drawn = rng.standard_normal(shape, np.float32) * np.float32(config.initializer_range)
+        tensors[name] = np.full(shape, kind == "ones", np.float32) if kind in ("ones", "zeros") else drawn
+    files = read_tokenizer_files(str(CHECKPOINT))
+    told = {**json.loads(files[TOKENIZER_CONFIG]), "model_max_length": LONGEST}
+    files[TOKENIZER_CONFIG] = json.dumps(told).encode()
+    write_checkpoint(url=str(folder), config=config, tensors=tensors, tokenizer_files=files)
+    return config

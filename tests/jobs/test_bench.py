@@ -1,0 +1,83 @@
+"""`preln bench` in; proof that it measures what it says, and refuses answers that are wrong, out."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jobs.benchmarks.rounds import Measured, in_rounds, least_operations
+from jobs.benchmarks.texts import LONGEST, corpus
+
+
+@pytest.mark.parametrize(("lengths", "least", "most"), [("sigma0.9", 40, 80), ("fixed512", 500, 512)])
+def test_texts_have_the_lengths_that_were_asked_for(lengths: str, least: int, most: int) -> None:
+    told = corpus(lengths=lengths, count=64)
+    counts = [len(ids) for ids in told.ids]
+    assert least <= np.median(counts) <= most
+    assert max(counts) <= LONGEST
+    assert told.tokens == sum(counts)
+    assert len(set(told.texts)) > 60
+
+
+def test_operations_grow_with_tokens_and_with_the_square_of_the_length() -> None:
+    one = least_operations([100], layers=12, width=768)
+    assert least_operations([100, 100], layers=12, width=768) == 2 * one
+    assert one / 100 == pytest.approx(169.9e6 + 36_864 * 100, rel=1e-3)
+
+
+class Wrong:
+    """A variant whose answers are not the model's."""
+
+    name, dtype, framework = "wrong", "float32", "torch"
+
+
+def test_a_variant_that_answers_something_else_is_not_measured() -> None:
+    with pytest.raises(RuntimeError, match=r"wrong .* answers something else: off by 0.5"):
+        in_rounds(
+            [(Wrong, lambda _: np.full((2, 2), 0.5))],
+            inputs=None,
+            reference=np.array([[0.0, 1.0], [1.0, 0.0]]),
+            tokens=1,
+            operations=1.0,
+            rounds=1,
+            now=lambda: 0.0,
+            peaks={},
+        )
+
+
+def test_a_rate_is_that_of_the_median_round() -> None:
+    told = Measured("ours", "float32", "torch", tokens=100, operations=1e9, seconds=[1.0, 2.0, 9.0])
+    assert told.rate == 50
+    assert told.flops == 5e8
+
+
+@pytest.mark.parametrize("scope", ["model", "text"])
+def test_bench_prints_a_table_of_ours_alone(scope: str) -> None:
+    words = ["bench", scope, "--layers", "1", "--width", "64", "--texts", "8", "--rounds", "1", "--no-peers"]
+    # A process of its own: it takes one processor for itself.
+    done = subprocess.run([sys.executable, "-m", "jobs", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\| preln, torch \| float32 \| [\d,]+ \|", done.stdout)
+    assert "Bare products in the same rounds: torch float32" in done.stdout
+
+
+BARE = """
+import runpy, sys
+
+class Bare:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"ray", "pyarrow", "h5py", "msgpack"}:
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Bare())
+runpy.run_module("jobs.bench", run_name="__main__")
+"""
+
+
+def test_bench_model_runs_on_a_bare_machine_with_pytorch() -> None:
+    words = ["model", "--layers", "1", "--width", "64", "--texts", "8", "--rounds", "1", "--no-peers"]
+    done = subprocess.run([sys.executable, "-c", BARE, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "| preln, torch | float32 |" in done.stdout
