@@ -24,7 +24,7 @@ def assert_objects_are_whole(drill: Drill) -> None:
     """At all times, whatever died and whoever wrote: each object can be read and holds what its footer says."""
     for content in objects_of(drill).values():
         footer = read_footer(io.BytesIO(content))
-        table = pq.read_table(io.BytesIO(content))
+        table = pq.read_table(io.BytesIO(content), use_threads=False)
         assert table.num_rows == footer["rows"]
         assert set(table["text"].to_pylist()) <= set(drill.texts[footer["source"], footer["source_version"]])
 
@@ -36,7 +36,7 @@ def assert_manifest_is_exact(drill: Drill) -> None:
     _, entries = ledger.read_manifest(drill.output)
     seen: set[tuple[str, int]] = set()
     for key, entry in entries.items():
-        table = pq.read_table(io.BytesIO(objects[key]))
+        table = pq.read_table(io.BytesIO(objects[key]), use_threads=False)
         assert table.num_rows == entry.rows
         rows = set(zip(table["source"].to_pylist(), table["row"].to_pylist(), strict=True))
         old_and_new = {row for row in rows & seen if entry.version != current_version(drill, row[0])}

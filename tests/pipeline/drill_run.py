@@ -127,7 +127,7 @@ class Drill:
         """(source, text, label) of every row under data/, as a reader of the folder finds them, file by file in order."""
         found: list[tuple[str, int, str, str | None]] = []
         for name in storage.names(join(self.output, DATA)):
-            table = pq.read_table(io.BytesIO(read_bytes(join(self.output, DATA, name))))
+            table = pq.read_table(io.BytesIO(read_bytes(join(self.output, DATA, name))), use_threads=False)
             found += [(row["source"], row["row"], row["text"], row["label"]) for row in table.to_pylist()]
         return [(source, text, label) for source, _, text, label in sorted(found, key=lambda row: row[:2])]
 
