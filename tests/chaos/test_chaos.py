@@ -34,6 +34,8 @@ from tests.pipeline.small import CHECKPOINT
 FLOAT32_SCORES = 1e-6
 """How far a score may be from that of the quiet run: the same sums, in another batch."""
 SEED = int(os.environ.get("PRELN_CHAOS_SEED", "20261"))
+QUIET_SECONDS = 400.0
+"""What the run without chaos may take, on a machine however busy."""
 LONG_SECONDS = float(os.environ.get("PRELN_CHAOS_SECONDS", "600"))
 
 pytestmark = [pytest.mark.ray, pytest.mark.storage]
@@ -166,7 +168,7 @@ def through_chaos(
         with ray_nodes(workers=2, cpus=2) as cluster:
             quiet = Mayhem(cluster, seed=0, pause=1e9, cpus=2)
             quiet.annotate(
-                job_to("s3://chaos/quiet", checkpoint), folder, deadline=time.monotonic() + 150, kill_until=0
+                job_to("s3://chaos/quiet", checkpoint), folder, deadline=time.monotonic() + QUIET_SECONDS, kill_until=0
             )
             wanted = Rows.of("s3://chaos/quiet")
             assert (len(wanted.by_place), wanted.doubled) == (rows, 0)
@@ -219,7 +221,7 @@ def test_a_short_storm_loses_and_doubles_nothing(ray_environment: Path, tmp_path
 @pytest.mark.chaos
 @pytest.mark.timeout(3600)
 def test_a_long_storm_on_a_real_server_loses_and_doubles_nothing(ray_environment: Path, tmp_path: Path) -> None:
-    story = Story(files=40, rows=200, nap=0.08)
+    story = Story(files=24, rows=200, nap=0.08)
     sums = through_chaos("seaweedfs", tmp_path, story=story, seconds=LONG_SECONDS, pause=2.5, share=0.12)
     assert sums["kills"] >= LONG_SECONDS / 6
     assert sums["faults"] >= LONG_SECONDS * 5 / 6
