@@ -1,12 +1,15 @@
 """Lengths of token windows in, packs of window numbers out: near-equal lengths, under a token budget, longest first."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-CPU_BATCH_TOKENS = 1_536
-"""Token budget of a pass on a CPU: a few hundred tokens are compute-bound already, more only cost cache."""
+from models.boundary import Framework
+
+CPU_BATCH_TOKENS: Mapping[Framework, int] = {"torch": 1_536, "tensorflow": 1_536, "flax": 4_096}
+"""Token budget of a pass on a CPU: a few hundred tokens are compute-bound already, more only cost cache. Flax's rows of one
+width are filled better by more."""
 GPU_BATCH_TOKENS = (8_192, 65_536)
 """The first and the largest token budget of a pass on a GPU."""
 GAIN = 1.03

@@ -123,7 +123,7 @@ def tell(receipt: Receipt, *, stages: Stages) -> None:
 def replica_order(*, job: FrozenJob, placement: Placement, loader: str = MODEL_LOADER, run: str = "") -> ReplicaOrder:
     """What the job's replicas are to be."""
     spec, facts = job.spec, model_facts(job.spec)
-    default = GPU_BATCH_TOKENS if placement.gpus > 0 else CPU_BATCH_TOKENS
+    default = GPU_BATCH_TOKENS if placement.gpus > 0 else CPU_BATCH_TOKENS[spec.model.framework]
     return ReplicaOrder(
         load=LoadOrder(
             loader=loader,

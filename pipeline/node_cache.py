@@ -1,7 +1,8 @@
 """A checkpoint's URL and frozen state in, a folder that this node reads it from out: one download a node, the very weights.
 
 Replicas of a node share the copy, which is mapped into memory. It is kept under its digest for the next job, and removed
-when no replica has started from it for a week. `PRELN_CACHE` names the folder for it, the user's cache folder by default.
+when no replica has started from it for a week. What XLA compiles for Flax is kept as well. `PRELN_CACHE` names the folder
+for both, the user's cache folder by default.
 """
 
 import os
@@ -22,12 +23,28 @@ from pipeline.job import CheckpointState
 
 CACHE_VARIABLE = "PRELN_CACHE"
 KEPT_SECONDS = 7 * 86_400.0
+COMPILED_BYTES = 2 * 1024**3
+"""Programs that JAX keeps on a node; it removes those that were not used for longest."""
+
+
+def cache_root() -> Path:
+    """Where this node keeps what can be had again."""
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named) if named else platformdirs.user_cache_path("preln")
 
 
 def cache_folder() -> Path:
     """Where this node keeps checkpoints."""
-    named = os.environ.get(CACHE_VARIABLE)
-    return (Path(named) if named else platformdirs.user_cache_path("preln")) / "checkpoints"
+    return cache_root() / "checkpoints"
+
+
+def compiler_settings() -> dict[str, str]:
+    """Variables by which JAX keeps compiled programs for the next process, unless the environment says otherwise."""
+    settings = {
+        "JAX_COMPILATION_CACHE_DIR": str(cache_root() / "compiled"),
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(COMPILED_BYTES),
+    }
+    return {name: os.environ.get(name, value) for name, value in settings.items()}
 
 
 def checkpoint_here(*, url: str, state: CheckpointState) -> str:

@@ -19,6 +19,7 @@ from typing import IO, Any
 from models.boundary import Answers, Ask, Head, Tokens
 from pipeline.child import LoadOrder
 from pipeline.errors import ResourceError
+from pipeline.node_cache import compiler_settings
 from pipeline.rows import RowError
 
 DEATHS_ALONE = 2
@@ -161,6 +162,7 @@ class Supervisor:
         threads = str(self.threads)
         environment = {
             **os.environ,
+            **compiler_settings(),
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,

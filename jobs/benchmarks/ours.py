@@ -23,10 +23,10 @@ def softmax(logits: Scores) -> Scores:
     return scores
 
 
-def budget(device: str) -> TokenBudget:
+def budget(device: str, framework: Framework) -> TokenBudget:
     """A replica's budget on such a device."""
     if device == "cpu":
-        return TokenBudget(tokens=CPU_BATCH_TOKENS)
+        return TokenBudget(tokens=CPU_BATCH_TOKENS[framework])
     first, most = GPU_BATCH_TOKENS
     return TokenBudget(tokens=first, most=most)
 
@@ -39,7 +39,7 @@ class FlatVariant:
         self.dtype = dtype
         self.framework = framework
         self.model: FlatModel = load(checkpoint=folder, framework=framework, heads=[HEAD], dtype=dtype, device=device)
-        self._budget = budget(device)
+        self._budget = budget(device, framework)
 
     def logits(self, ids: Sequence[Sequence[int]]) -> Scores:
         """Every text's logits, in order."""

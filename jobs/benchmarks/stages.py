@@ -45,7 +45,7 @@ class PipelineVariant:
         self._spec = JobSpec.parse({"input": "-", "output": "-", "model": folder, "task": task})
         self._facts = model_facts(self._spec)
         self._supervisor = cast("Supervisor", InThisProcess(flat.model))
-        self._budget = budget(device)
+        self._budget = budget(device, flat.framework)
 
     def scores(self, texts: Sequence[str]) -> Scores:
         """Every label's probability for every text, in order."""

@@ -1,6 +1,7 @@
 """Hidden states in, hidden states with what each token attended to out: self- and cross-attention, pre-LayerNorm.
 
-Through jax.nn.dot_product_attention, unless attention maps, head masks, relative positions or dropout are asked for.
+Through jax.nn.dot_product_attention, unless attention maps, head masks, relative positions or dropout are asked for. On a
+CPU, where it is nothing fused, two products are twice as quick.
 Legend: B batch, S queries, K keys, H hidden size, N heads, D width of one head, A = N x D.
 """
 
@@ -63,8 +64,7 @@ class FlaxRobertaPreLayerNormSelfAttention(nn.Module):
         """
         dropout = 0.0 if deterministic else self.config.attention_probs_dropout_prob
         absolute = self.position_embedding_type == "absolute"
-        # jax.nn asks for a float16 product that XLA does not have on a CPU.
-        fused = absolute and self.dtype != jnp.float16
+        fused = absolute and jax.default_backend() != "cpu"
         if fused and head_mask_N11 is None and not output_attentions and dropout == 0.0:
             # jax.nn wants heads behind tokens.
             query, key, value = (part.transpose(0, 2, 1, 3) for part in (query_BNSD, key_BNKD, value_BNKD))

@@ -48,8 +48,12 @@ MODULES: Mapping[Head, Any] = {
 }
 WIDTH = 512  # tokens of a row, or fewer where the model takes fewer
 LEAST_WIDTH = 16
-LARGEST_PIECE = {"cpu": 8}  # rows at a time; a CPU is busy with 4,096 tokens
-LARGEST_PIECE_ELSEWHERE = 64
+# A CPU pays for every slot of a row that a token can't see, so rows are no wider there than they need be.
+CPU_WIDTHS = (128, 192, 256, 384, 512)
+# What attention costs in a row of one slot a unit of width, in parts of all else, on a CPU (measured at width 768).
+ATTENTION_SHARE = 0.4
+CPU_PIECE = 2_048  # slots at a time
+PIECE_ROWS = 64  # rows of WIDTH at a time elsewhere
 FEW_ASKED = 16  # one asked slot in so many counts as few: a sequence's first token, a mask
 
 
@@ -81,7 +85,8 @@ class FlatRoberta:
         self.params = params
         self.dtype = dtype
         self.device = device
-        self.largest_piece = LARGEST_PIECE.get(device.platform, LARGEST_PIECE_ELSEWHERE)
+        self.widths = CPU_WIDTHS if device.platform == "cpu" else (WIDTH,)
+        self.largest_piece = CPU_PIECE if device.platform == "cpu" else PIECE_ROWS * WIDTH
         self.base = FlaxRobertaPreLayerNormModule(config, dtype=dtype, add_pooling_layer=False)
         self.heads = {head: HeadAnswers(head=head, module=self._head_module(head), params=params) for head in heads}
         self.encode = jax.jit(self._encode, static_argnames="causal")
@@ -121,12 +126,18 @@ class FlatRoberta:
             }
 
     def _rows(self, tokens: Tokens) -> PackedRows:
-        """One width for all packs but small ones, which take the power of two that holds them."""
+        """Rows of the width that costs least, of few; small packs take the power of two that holds them."""
         longest, total = int(tokens.lengths_B.max()), len(tokens.input_ids_T)
-        width = min(WIDTH, power_of_two(self.config.max_tokens))
+        most = min(self.widths[-1], power_of_two(self.config.max_tokens))
         # `<pad>`s typed in a text take slots but no positions, so a text may be longer than the model's positions.
-        width = max(width, power_of_two(longest))
-        return pack_rows(tokens=tokens, width=min(width, power_of_two(total, least=LEAST_WIDTH)))
+        most = min(max(most, power_of_two(longest)), power_of_two(total, least=LEAST_WIDTH))
+        widths = {most, *(width for width in self.widths if longest <= width <= most)}
+        choices = [pack_rows(tokens=tokens, width=width) for width in widths]
+        return min(choices, key=lambda rows: rows.rows * rows.width * self._slot_cost(rows.width))
+
+    def _slot_cost(self, width: int) -> float:
+        """What a slot costs in rows of such a width, in parts of what it costs without attention."""
+        return 1 + ATTENTION_SHARE * width / self.config.hidden_size
 
     def _pieces(self, tokens: Tokens, rows: PackedRows, asked: Mapping[Head, "_AskedSlots"]) -> list["_Piece"]:
         config = self.config
@@ -139,7 +150,8 @@ class FlatRoberta:
         )
         wanted = np.unique(np.concatenate([slots.slot_G for slots in asked.values()] or [rows.slot_T[:0]]))
         pieces = []
-        for row, count in row_pieces(rows=rows.rows, largest=self.largest_piece):
+        largest = 1 << max(self.largest_piece // rows.width, 1).bit_length() - 1
+        for row, count in row_pieces(rows=rows.rows, largest=largest):
             first, stop = row * rows.width, (row + count) * rows.width
             asked_U = wanted[(wanted >= first) & (wanted < stop)]
             few = (stop - first) // FEW_ASKED

@@ -198,7 +198,7 @@ def test_half_precision_answers_in_float32_near_the_full_one(dtype: Any, tmp_pat
 def test_packs_of_many_sizes_are_compiled_for_few_shapes(tmp_path: Path) -> None:
     model = saved("sequence-classification", tmp_path)
     flat: Any = load(checkpoint=str(tmp_path), framework="flax", heads=["sequence-classification"], device="cpu")
-    flat.largest_piece = 2
+    flat.largest_piece = 2 * power_of_two(flat.config.max_tokens)
     for count in (18, 31, 40, 52):
         tokens = pack([7] * count)
         found = flat(tokens, {"sequence-classification": Ask(tokens.cu_seqlens[:-1])})

@@ -12,7 +12,7 @@ from models.checkpoint import Checkpoint
 from models.load import load
 from pipeline.errors import ResourceError
 from pipeline.job import CheckpointState, checkpoint_state
-from pipeline.node_cache import CACHE_VARIABLE, KEPT_SECONDS, cache_folder, checkpoint_here
+from pipeline.node_cache import CACHE_VARIABLE, KEPT_SECONDS, cache_folder, checkpoint_here, compiler_settings
 from tests.pipeline.small import CHECKPOINT
 
 
@@ -98,3 +98,12 @@ def test_where_nothing_can_be_kept_the_store_itself_is_read(
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
     assert checkpoint_here(url=stored, state=state_of(stored)) == stored
+
+
+def test_compiled_programs_are_kept_beside_the_checkpoints_unless_the_environment_has_a_place(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    assert compiler_settings()["JAX_COMPILATION_CACHE_DIR"] == str(cache.parent / "compiled")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+    assert compiler_settings()["JAX_COMPILATION_CACHE_DIR"] == "elsewhere"

@@ -70,7 +70,7 @@ def annotate(
     (answered,) = answer_shards(
         shards=[encoded],
         ask=spec.task.asks(facts),
-        budget=TokenBudget(tokens=CPU_BATCH_TOKENS),
+        budget=TokenBudget(tokens=CPU_BATCH_TOKENS[framework]),
         supervisor=supervisor,
     )
     result = annotated(answered, schema=schema, spec=spec, facts=facts)
