@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from jobs.benchmarks.texts import Corpus
     from models.boundary import Dtype, Framework
 
-PIPELINE_BATCHES = (1, 8, 32, 128)
-"""Batch sizes of transformers' pipeline that are tried; the default's neighbours."""
+PIPELINE_BATCHES = {"cpu": (1, 8, 32), "cuda": (1, 8, 32, 128)}
+"""Batch sizes of transformers' pipeline that are tried; larger ones only pad more where a CPU is busy with one text."""
 SWEEP_TEXTS = 96
 PEERS, CPU_PEERS = ("transformers",), ("onnx", "onnxruntime", "openvino")
 
@@ -149,7 +149,7 @@ def _peers(folder: str, scope: Scope, dtypes: Sequence[str], threads: int, devic
     by_texts = [
         peers.PipelineVariant(folder, batch=batch, dtype=dtype, device=device)
         for dtype in dtypes
-        for batch in PIPELINE_BATCHES
+        for batch in PIPELINE_BATCHES[device]
     ]
     frames = [peers.FrameVariant(folder, dtype=dtype, device=device) for dtype in dtypes]
     return [*(peers.FromTexts(one, folder) for one in by_ids), *by_texts, *frames]
