@@ -301,13 +301,30 @@ def test_the_same_call_twice_answers_the_same_bits(name: str) -> None:
     assert all(np.array_equal(first[key], second[key]) for key in first)
 
 
+COMMON = ["input_ids", "attention_mask", "token_type_ids", "position_ids", "head_mask", "inputs_embeds"]
+CROSS = ["encoder_hidden_states", "encoder_attention_mask"]
+SHOWN = ["output_attentions", "output_hidden_states", "return_dict"]
+ARGUMENTS = {
+    "Model": [*COMMON, *CROSS, "past_key_values", "use_cache", *SHOWN],
+    "ForCausalLM": [*COMMON, *CROSS, "labels", "past_key_values", "use_cache", *SHOWN],
+    "ForMaskedLM": [*COMMON, *CROSS, "labels", *SHOWN],
+    "ForSequenceClassification": [*COMMON, "labels", *SHOWN],
+    "ForMultipleChoice": [
+        *("input_ids", "token_type_ids", "attention_mask", "labels", "position_ids", "head_mask", "inputs_embeds"),
+        *SHOWN,
+    ],
+    "ForTokenClassification": [*COMMON, "labels", *SHOWN],
+    "ForQuestionAnswering": [*COMMON, "start_positions", "end_positions", *SHOWN],
+}
+"""Arguments in the order of transformers 4.57's PyTorch classes."""
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_signatures_begin_with_the_same_arguments_in_the_reference_s_order(kind: str) -> None:
+def test_signatures_begin_with_the_reference_s_arguments_in_its_order(kind: str) -> None:
     callers = {"torch": "forward", "tensorflow": "call"}  # Flax's __call__ is one for all heads, by keyword
-    second = "token_type_ids" if kind == "ForMultipleChoice" else "attention_mask"
     for name, caller in callers.items():
-        parameters = list(inspect.signature(getattr(CLASSES[name].named(kind), caller)).parameters)
-        assert parameters[1:3] == ["input_ids", second], name
+        _, *parameters = inspect.signature(getattr(CLASSES[name].named(kind), caller)).parameters
+        assert parameters[: len(ARGUMENTS[kind])] == ARGUMENTS[kind], name
 
 
 @pytest.mark.parametrize("tied", [True, False])
