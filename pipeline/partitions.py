@@ -5,6 +5,8 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
+from pipeline.errors import SourceError
+
 NULL_VALUE = "__HIVE_DEFAULT_PARTITION__"
 """How Hive spells a null in a folder's name."""
 
@@ -36,11 +38,32 @@ def _is_whole(value: str) -> bool:
 
 
 def with_partitions(table: pa.Table, *, uri: str, schema: pa.Schema) -> pa.Table:
-    """A table of a file's rows with its partitions' values where the file has no such column itself."""
+    """A table of a file's rows with its partitions' values where the file has no such column itself.
+
+    Raises SourceError (unreadable) where a value does not fit the type that the column was frozen with.
+    """
     for key, value in partition_values(uri).items():
-        if key in schema.names and key in table.column_names:
+        if value is not None and key in schema.names and key in table.column_names:
             index = table.column_names.index(key)
-            if table.column(index).null_count == table.num_rows and value is not None:
-                column = pa.array([value] * table.num_rows, pa.string()).cast(schema.field(key).type)
+            if table.column(index).null_count == table.num_rows:
+                kind = schema.field(key).type
+                fitted = _fitted(value, kind=kind)
+                if fitted is None:
+                    raise SourceError(
+                        f"{uri}: the folder '{key}={value}' is no {kind}, which the column {key!r} "
+                        "of this output has been since it was begun; rename the folder, or annotate into another output",
+                        reason="unreadable",
+                    )
+                column = pa.repeat(fitted, table.num_rows)
                 table = table.set_column(index, table.schema.field(index), column)
     return table
+
+
+def _fitted(value: str, *, kind: pa.DataType) -> pa.Scalar | None:
+    """A folder's value as a column's type; None where it is none, or is a whole number written in a way that would be lost."""
+    if pa.types.is_integer(kind) and not _is_whole(value):
+        return None
+    try:
+        return pa.scalar(value, pa.string()).cast(kind)
+    except (pa.ArrowException, NotImplementedError):
+        return None

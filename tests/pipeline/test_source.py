@@ -169,6 +169,24 @@ def test_a_file_that_lacks_the_text_has_that_error_in_every_row(tmp_path: Path) 
     assert reasons(found.tables["rows"]["__error__"]) == ["missing-column"] * 2
 
 
+def test_a_folder_that_does_not_fit_the_frozen_schema_costs_only_its_own_files(tmp_path: Path) -> None:
+    reading = Reading(
+        schema=pa.schema([*SCHEMA, ("v", pa.int64())]), required=("text",), rule=RULE, fingerprint="f", line_bytes=1_000
+    )
+    work: list[Work] = []
+    for name in ("v=1", "v=beta"):
+        (tmp_path / name).mkdir()
+        work += [*parquet(tmp_path / name), Stream(file=gzipped(tmp_path / name), done=frozenset())]
+    found = list(read(work, reading))
+    failed = [part for part in found if part.failure is not None]
+    assert {part.failure and part.failure[0] for part in failed} == {"unreadable"}
+    assert all("v=beta" in str(part.failure) and "v=beta" in part.shard.file.uri for part in failed)
+    assert {part.shard.file.compression for part in failed} == {"none", "gzip"}
+    good = [part for part in found if part.failure is None]
+    assert [text for part in good for text in texts_in(part)] == texts() * 2
+    assert {value for part in good for value in part.tables["rows"]["v"].to_pylist()} == {1}
+
+
 def test_small_files_share_a_bundle_and_each_keeps_its_shard(tmp_path: Path) -> None:
     shards = [shard for name in "abcdef" for shard in parquet_of_one(tmp_path, f"{name}.parquet")]
     bundles = [
