@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 import yaml
-from ray.core.generated import autoscaler_pb2
+from ray.core.generated import autoscaler_pb2, common_pb2
 from ray.experimental.internal_kv import _internal_kv_get
 
 BOOTSTRAP_FILE = "ray_bootstrap_config.yaml"
@@ -23,6 +23,26 @@ STATIC_NODE_PREFIX = "node_"
 UNLIMITED = 1_000
 """Nodes that a type without a limit is taken to have at most."""
 ACCELERATOR = "accelerator_type:"
+ACCELERATOR_AMOUNT = 0.001
+"""How much of an accelerator's type Ray asks for, beside the GPU itself, where an actor names one."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody asks of one node, whole, as Ray's autoscaler has it: two are equal only if no part of them differs.
+
+    resources: amounts by Ray's names for them, none of them zero. labels: key, whether the values are refused, the values.
+    """
+
+    resources: Mapping[str, float]
+    labels: frozenset[tuple[str, bool, frozenset[str]]] = frozenset()
+
+    @classmethod
+    def of(cls, *, resources: Mapping[str, float], labels: Iterable[tuple[str, bool, Iterable[str]]] = ()) -> "Request":
+        """As Ray counts: four digits, and values of labels in no order."""
+        amounts = {name: round(amount, 4) for name, amount in resources.items() if round(amount, 4) > 0}
+        found = ((key, refused, frozenset(value.strip() for value in values)) for key, refused, values in labels)
+        return cls(amounts, frozenset(found))
 
 
 @dataclass(frozen=True)
@@ -36,6 +56,13 @@ class Demand:
     gpus: float
     accelerator: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def request(self) -> Request:
+        """The same as Ray's autoscaler has it."""
+        kind = {ACCELERATOR + self.accelerator: ACCELERATOR_AMOUNT} if self.accelerator else {}
+        labels = [(key, *selected(wanted)) for key, wanted in self.labels.items()]
+        return Request.of(resources={"CPU": self.cpus, "GPU": self.gpus, **kind}, labels=labels)
 
     def __str__(self) -> str:
         parts = [f"{self.gpus:g} GPU{'s' if self.gpus > 1 else ''}"] if self.gpus else []
@@ -152,9 +179,15 @@ class Nodes:
 
 def label_fits(value: str | None, wanted: str) -> bool:
     """Whether a node's label is what a selector asks for: `a`, `!a`, `in(a,b)`, `!in(a,b)`."""
-    negated, wanted = wanted.startswith("!"), wanted.removeprefix("!")
+    refused, values = selected(wanted)
+    return (value in values) != refused
+
+
+def selected(wanted: str) -> tuple[bool, list[str]]:
+    """Whether a label selector refuses its values rather than asks for them, and the values."""
+    refused, wanted = wanted.startswith("!"), wanted.removeprefix("!")
     listed = wanted[3:-1].split(",") if wanted.startswith("in(") and wanted.endswith(")") else [wanted]
-    return (value in [item.strip() for item in listed]) != negated
+    return refused, [item.strip() for item in listed]
 
 
 def nodes_of_ray(*, home: Path) -> Nodes:
@@ -233,14 +266,24 @@ def autoscaler_at_work() -> bool:
     return any(name and not name.startswith(STATIC_NODE_PREFIX) for name in types)
 
 
-def infeasible_demands() -> list[dict[str, float]]:
-    """Demands that the autoscaler says no node type of its can ever meet (its second version says so)."""
+def infeasible_requests() -> list[Request]:
+    """Requests, of whomever, that the autoscaler says no node type of its can ever meet (its second version says so)."""
     return infeasible_of(_cluster_status())
 
 
-def infeasible_of(reply: Any) -> list[dict[str, float]]:
+def infeasible_of(reply: Any) -> list[Request]:
     """The same, of a status."""
-    return [dict(request.resources_bundle) for request in reply.autoscaling_state.infeasible_resource_requests]
+    return [
+        Request.of(
+            resources=request.resources_bundle,
+            labels=[
+                (part.label_key, part.operator == common_pb2.LABEL_OPERATOR_NOT_IN, part.label_values)  # type: ignore[attr-defined]
+                for selector in request.label_selectors
+                for part in selector.label_constraints
+            ],
+        )
+        for request in reply.autoscaling_state.infeasible_resource_requests
+    ]
 
 
 def _cluster_status() -> Any:

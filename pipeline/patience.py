@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pipeline.errors import ResourceError, SpecError
-from pipeline.nodes import Demand, Nodes, infeasible_demands
+from pipeline.nodes import Demand, Nodes, Request, infeasible_requests
 
 Say = Callable[[str], None]
 
@@ -13,7 +13,6 @@ FIRST_WORD = 5.0
 """Seconds of waiting before anything is said of it."""
 NEXT_WORD = 30.0
 """Seconds between one word and the next."""
-SAME_AMOUNT = 1e-3
 
 
 @dataclass
@@ -21,14 +20,14 @@ class Patience:
     """How long one wait may last, and who is told meanwhile.
 
     demand: what a replica asks. seconds: how long it may be waited for. look: the nodes as they are now.
-    refused: demands that the autoscaler says it can never meet.
+    refused: requests, of whomever, that the autoscaler says it can never meet.
     """
 
     demand: Demand
     seconds: float
     say: Say
     look: Callable[[], Nodes]
-    refused: Callable[[], list[dict[str, float]]] = infeasible_demands
+    refused: Callable[[], list[Request]] = infeasible_requests
     clock: Callable[[], float] = time.monotonic
     _since: float | None = field(default=None, init=False)
     _said: float | None = field(default=None, init=False)
@@ -58,10 +57,8 @@ class Patience:
             )
 
     def _refuse_what_can_not_come(self) -> None:
-        wanted = {"CPU": self.demand.cpus, "GPU": self.demand.gpus}
-        for bundle in self.refused():
-            if all(abs(bundle.get(name, 0.0) - amount) < SAME_AMOUNT for name, amount in wanted.items()):
-                raise SpecError(
-                    f"resources: the cluster's autoscaler has no node type for a replica ({self.demand}); the cluster has "
-                    f"{self.look()}. Ask for less, or add such a type to the cluster"
-                )
+        if self.demand.request in self.refused():  # others on this cluster ask too, for more or for other nodes
+            raise SpecError(
+                f"resources: the cluster's autoscaler has no node type for a replica ({self.demand}); the cluster has "
+                f"{self.look()}. Ask for less, or add such a type to the cluster"
+            )

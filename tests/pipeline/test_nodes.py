@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ray.core.generated import autoscaler_pb2
+from ray.core.generated import autoscaler_pb2, common_pb2
 
 from pipeline.nodes import Demand, NodeKind, infeasible_of, kinds_of_config, kinds_up, label_fits
 
@@ -61,10 +61,20 @@ def test_labels_fit_as_in_rays_selectors(value: str | None, wanted: str, fits: b
     assert label_fits(value, wanted) is fits
 
 
-def test_what_an_autoscaler_can_never_start_is_read_from_its_state() -> None:
+def test_what_an_autoscaler_can_never_start_is_read_from_its_state_as_a_demand_would_be_put() -> None:
     reply_class = autoscaler_pb2.GetClusterStatusReply  # type: ignore[attr-defined]  # made at run time
     reply = reply_class()
     request = reply.autoscaling_state.infeasible_resource_requests.add()
-    request.resources_bundle["GPU"] = 4.0
-    request.resources_bundle["CPU"] = 1.0
-    assert infeasible_of(reply_class.FromString(reply.SerializeToString())) == [{"GPU": 4.0, "CPU": 1.0}]
+    for name, amount in {
+        "GPU": 4.0,
+        "CPU": 0.87,
+        "accelerator_type:H100": 0.001,
+    }.items():  # as Ray 2.60 puts an actor's
+        request.resources_bundle[name] = amount
+    selector = request.label_selectors.add()
+    for key, operator, values in (("market", "NOT_IN", ["spot"]), ("zone", "IN", ["b", "a"])):
+        part = selector.label_constraints.add()
+        part.label_key, part.operator = key, getattr(common_pb2, f"LABEL_OPERATOR_{operator}")
+        part.label_values.extend(values)
+    demand = Demand(cpus=0.87, gpus=4, accelerator="H100", labels={"market": "!spot", "zone": "in(a, b)"})
+    assert infeasible_of(reply_class.FromString(reply.SerializeToString())) == [demand.request]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.errors import ResourceError, SpecError
-from pipeline.nodes import Demand, NodeKind, Nodes
+from pipeline.nodes import Demand, NodeKind, Nodes, Request
 from pipeline.patience import FIRST_WORD, NEXT_WORD, Patience
 from pipeline.watch import GRACE, GRACE_OF_THE_FIRST, PoolState, ReplicasLostError, StarvedError, Watched
 
@@ -25,8 +25,10 @@ class Clock:
         return self.now
 
 
-def patience(clock: Clock, said: list[str], refused: Callable[[], list[dict[str, float]]] = list) -> Patience:
-    return Patience(demand=DEMAND, seconds=900, say=said.append, look=lambda: NODES, refused=refused, clock=clock)
+def patience(
+    clock: Clock, said: list[str], refused: Callable[[], list[Request]] = list, *, demand: Demand = DEMAND
+) -> Patience:
+    return Patience(demand=demand, seconds=900, say=said.append, look=lambda: NODES, refused=refused, clock=clock)
 
 
 def test_a_wait_is_spoken_of_now_and_then_with_what_is_waited_for() -> None:
@@ -58,17 +60,39 @@ def test_a_wait_ends_with_its_reason_and_a_place_in_between_begins_it_anew() -> 
         waiting.wait()
 
 
-def test_what_the_autoscaler_says_can_never_come_is_not_waited_for() -> None:
+H100 = Demand(cpus=1.0, gpus=1.0, accelerator="H100")
+SPOT = Demand(cpus=1.0, gpus=1.0, labels={"market": "spot"})
+
+
+@pytest.mark.parametrize("demand", [DEMAND, H100, SPOT, Demand(cpus=0.1, gpus=0.5, labels={"market": "!in(a, b)"})])
+def test_what_the_autoscaler_says_can_never_come_is_not_waited_for(demand: Demand) -> None:
     clock = Clock()
-    waiting = patience(clock, [], refused=lambda: [{"CPU": 1.0, "GPU": 1.0}])
+    waiting = patience(clock, [], refused=lambda: [demand.request], demand=demand)
     waiting.wait()
     clock.now += FIRST_WORD
     with pytest.raises(SpecError, match="no node type for a replica"):
         waiting.wait()
-    others = patience(clock, [], refused=lambda: [{"CPU": 1.0, "GPU": 8.0}])
-    others.wait()
+
+
+@pytest.mark.parametrize(
+    ("own", "of_another_job"),
+    [
+        (DEMAND, Demand(cpus=1.0, gpus=8.0)),
+        (DEMAND, H100),
+        (DEMAND, SPOT),
+        (H100, DEMAND),
+        (SPOT, Demand(cpus=1.0, gpus=1.0, labels={"market": "!spot"})),
+        (SPOT, Demand(cpus=1.0, gpus=1.0, labels={"market": "spot", "zone": "a"})),
+    ],
+)
+def test_what_another_job_asks_for_in_vain_ends_no_wait(own: Demand, of_another_job: Demand) -> None:
+    clock = Clock()
+    waiting = patience(clock, [], refused=lambda: [of_another_job.request], demand=own)
+    waiting.wait()
     clock.now += FIRST_WORD
-    others.wait()
+    waiting.wait()
+    further = Request.of(resources={"CPU": 1.0, "GPU": 1.0, "memory": 1e12})
+    assert further != DEMAND.request, "memory that another asks for besides is another request"
 
 
 def state(*, alive: int, starting: int = 0, active: int = 0, lost: int = 0, queued: int = 0, **more: bool) -> PoolState:
