@@ -9,6 +9,7 @@ from jobs.annotate import annotate
 from jobs.bench import bench
 from jobs.convert import convert
 from jobs.demo import demo
+from jobs.exit_codes import exit_code_of
 from jobs.logs import logs
 from jobs.plan import plan
 from jobs.schedule import schedule
@@ -17,7 +18,7 @@ from jobs.stop import stop
 from jobs.submit import submit
 from jobs.verify import verify
 from pipeline import __version__
-from pipeline.errors import PrelnError, ResourceError, RunFailed
+from pipeline.errors import PrelnError
 
 app = typer.Typer(
     name="preln",
@@ -46,10 +47,9 @@ def options(
 
 
 def main() -> None:
-    """The `preln` command. A PrelnError is one line; exit code 1 where the same command may do better later (a run
-    that had begun, nodes that did not come), 2 where nothing was started and something must be changed."""
+    """The `preln` command. A PrelnError is one line and an exit code (`jobs.exit_codes`)."""
     try:
         app()
     except PrelnError as error:
         Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(f"preln: {error}", style="red")
-        sys.exit(1 if isinstance(error, RunFailed | ResourceError) else 2)
+        sys.exit(exit_code_of(error))

@@ -3,8 +3,10 @@
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from jobs import submission
+from jobs.job_api import JobApi
 from jobs.submit import LOCALHOST, Address
 
 
@@ -16,14 +18,14 @@ def logs(
     ] = True,
 ) -> None:
     """Print the log of a submitted job, from its beginning."""
-    client = submission.client_of(address)
-    submission.info_of(client, submission_id)
+    api = JobApi.at(address, say=Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print)
+    api.job(submission_id)
     if not follow:
-        print(client.get_job_logs(submission_id), end="", flush=True)
+        print(api.log(submission_id), end="", flush=True)
         return
     try:
-        for text in submission.follow(client, submission_id):
+        for text in submission.follow(api, submission_id):
             print(text, end="", flush=True)
     except KeyboardInterrupt:
         raise typer.Exit(submission.EXIT_STOPPED) from None
-    raise typer.Exit(submission.exit_code(client, submission_id))
+    raise typer.Exit(submission.exit_code(api, submission_id))

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from jobs import submission
+from jobs.job_api import JobApi
 from jobs.submit import LOCALHOST, Address
 
 
@@ -13,5 +14,5 @@ def stop(
     address: Address = LOCALHOST,
 ) -> None:
     """End a submitted job as Ctrl-C would; what is committed stays, and submitting it again goes on."""
-    status = submission.stop(submission.client_of(address), submission_id)
+    status = submission.stop(JobApi.at(address), submission_id)
     print(f"{submission_id}: {status.value.lower()}")

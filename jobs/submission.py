@@ -1,26 +1,26 @@
-"""A job and a cluster's address in, the job running there under an id of its own out: Ray's job API, and what it is sent.
+"""A job and a cluster's job API in, the job running there under an id of its own out: what is sent, followed and stopped.
 
 The id is `preln-{digest of the job}-{attempt}`: the same job finds itself while it runs, and gets a new attempt after it has
 ended, whatever way (Ray takes no id twice). Ray never repeats a driver that failed; the same command goes on.
 """
 
-import asyncio
 import hashlib
 import json
 import re
+import shlex
 import shutil
 import tempfile
 import time
 import tomllib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiohttp import ClientError
-from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from ray.job_submission import JobStatus
 
+from jobs.job_api import RECONNECT_SECONDS, JobApi, NotLetIn, UnknownJob, Unreachable
 from models.errors import PrelnError
 from pipeline.spec import JobSpec
 from pipeline.storage import readable
@@ -43,7 +43,6 @@ STORES = {
 """URL scheme -> the extra that reads it."""
 STOP_SECONDS = "15"
 """How long a stopped driver has to end by itself; Ray's own 3 seconds would often be too few."""
-RECONNECT_SECONDS = 2.0
 EXIT_FAILED, EXIT_STOPPED = 1, 130
 
 
@@ -55,17 +54,6 @@ class Submission:
     fresh: bool
 
 
-def client_of(address: str) -> JobSubmissionClient:
-    """The job API at an address. Raises PrelnError where nobody answers, or not to us."""
-    try:
-        return JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise PrelnError(
-            f"{address}: no Ray job API answers there ({_first_line(error)}). Is the dashboard's port (8265) reached, by a "
-            "tunnel (`ray dashboard cluster.yaml`, `kubectl port-forward`), and is the cluster's token known here?"
-        ) from None
-
-
 def job_digest(spec: JobSpec, flags: Sequence[str] = ()) -> str:
     """What makes two submissions the same job: everything that is in it."""
     content = json.dumps([spec.model_dump(mode="json", by_alias=True), list(flags)], sort_keys=True)
@@ -73,7 +61,7 @@ def job_digest(spec: JobSpec, flags: Sequence[str] = ()) -> str:
 
 
 def submit(
-    client: JobSubmissionClient,
+    api: JobApi,
     *,
     spec: JobSpec,
     flags: Sequence[str] = (),
@@ -89,34 +77,40 @@ def submit(
     deadline = time.monotonic() + patience
     stem = f"preln-{job_digest(spec, flags)}"
     while True:
-        attempts = attempts_of(client, stem)
+        attempts = attempts_of(api, stem)
         if attempts and not attempts[max(attempts)].is_terminal():
             return Submission(f"{stem}-{max(attempts)}", fresh=False)
         name = f"{stem}-{max(attempts, default=0) + 1}"
         with working_folder(spec) as folder:
             try:
-                client.submit_job(
-                    entrypoint=" ".join(["python -m jobs annotate", JOB_FILE, *flags]),
-                    submission_id=name,
+                api.submit(
+                    # A shell reads it, on the cluster.
+                    entrypoint=shlex.join(["python", "-m", "jobs", "annotate", JOB_FILE, *flags]),
+                    name=name,
                     runtime_env=runtime_environment(
                         spec, folder=folder, environment=environment or {}, image_has_it=image_has_it
                     ),
                     metadata={"task": spec.task.name, "output": readable(spec.output.url)},
                 )
-            except RuntimeError as error:
-                # Somebody took the attempt's id between looking and submitting, or the head's agent is still starting.
-                passing = "already exists" in str(error) or "No available agent" in str(error)
-                if not passing or time.monotonic() > deadline:
-                    raise PrelnError(f"the cluster did not take the job: {_first_line(error)}") from None
+            except (NotLetIn, UnknownJob):
+                raise
+            except PrelnError as error:
+                # Somebody took the attempt's id between looking and submitting, the head's agent is still starting, or the
+                # answer was lost on its way: then the next look finds the job running.
+                if (
+                    not (isinstance(error, Unreachable) or "already exists" in str(error))
+                    or time.monotonic() > deadline
+                ):
+                    raise PrelnError(f"the cluster did not take the job: {error}") from None
                 time.sleep(RECONNECT_SECONDS)
             else:
                 return Submission(name, fresh=True)
 
 
-def attempts_of(client: JobSubmissionClient, stem: str) -> dict[int, JobStatus]:
+def attempts_of(api: JobApi, stem: str) -> dict[int, JobStatus]:
     """Attempt number -> status, of all attempts at a job that the cluster remembers."""
     found = {}
-    for job in client.list_jobs():
+    for job in api.jobs():
         if match := re.fullmatch(re.escape(stem) + r"-(\d+)", job.submission_id or ""):
             found[int(match[1])] = job.status
     return found
@@ -174,50 +168,29 @@ def _name(requirement: str) -> str:
     return re.split(r"[\[<>=!~ ;]", requirement)[0].lower().replace("_", "-")
 
 
-def follow(client: JobSubmissionClient, submission_id: str) -> Iterator[str]:
-    """A job's log, from its beginning until the job has ended; a connection that breaks is taken up again. Raises PrelnError."""
+def follow(api: JobApi, submission_id: str) -> Iterator[str]:
+    """A job's log, from its beginning until the job has ended; a connection that breaks is taken up again. Raises PrelnError,
+    where nobody answers for longer than the patience of `api` too."""
     seen = 0
     while True:
         behind = seen
         try:
-            for text in _tail(client, submission_id):
+            for text in api.tail(submission_id):
                 fresh, behind = text[behind:], max(0, behind - len(text))
                 seen += len(fresh)
                 yield fresh
-        except (RuntimeError, OSError, ClientError):
-            info_of(client, submission_id)  # raises where there is no such job
-        if info_of(client, submission_id).status.is_terminal():
+        except Unreachable as error:
+            api.say(str(error))
+        if api.job(submission_id).status.is_terminal():
+            # Whether the tail ended with the job or before it can't be told: a job may end while nobody is connected.
+            yield api.log(submission_id)[seen:]
             return
         time.sleep(RECONNECT_SECONDS)
 
 
-def _tail(client: JobSubmissionClient, submission_id: str) -> Iterator[str]:
-    """Pieces of the log, from the beginning, as long as the connection lasts."""
-    pieces = client.tail_job_logs(submission_id).__aiter__()
-    with asyncio.Runner() as runner:
-        while (piece := runner.run(_next(pieces))) is not None:
-            yield piece
-
-
-async def _next(pieces: AsyncIterator[str]) -> str | None:
-    return await anext(pieces, None)
-
-
-def info_of(client: JobSubmissionClient, submission_id: str) -> JobDetails:
-    """What the cluster says of a job. Raises PrelnError where it knows none of this id."""
-    try:
-        return client.get_job_info(submission_id)
-    except RuntimeError as error:
-        if "does not exist" not in str(error) and "404" not in str(error):
-            raise PrelnError(f"{submission_id}: the cluster can't be asked about it: {_first_line(error)}") from None
-        known = [job.submission_id for job in client.list_jobs() if (job.submission_id or "").startswith("preln-")]
-        told = f"it knows {', '.join(sorted(map(str, known))[-5:])}" if known else "it knows no job of preln"
-        raise PrelnError(f"{submission_id}: this cluster knows no such job; {told}") from None
-
-
-def exit_code(client: JobSubmissionClient, submission_id: str) -> int:
+def exit_code(api: JobApi, submission_id: str) -> int:
     """The exit code of a job that has ended: its driver's own, 130 where it was stopped, 1 where it never ran."""
-    info = info_of(client, submission_id)
+    info = api.job(submission_id)
     if info.status == JobStatus.STOPPED:
         return EXIT_STOPPED
     if info.status == JobStatus.SUCCEEDED:
@@ -225,19 +198,16 @@ def exit_code(client: JobSubmissionClient, submission_id: str) -> int:
     return EXIT_FAILED if info.driver_exit_code is None else info.driver_exit_code
 
 
-def stop(client: JobSubmissionClient, submission_id: str, *, patience: float = 60.0) -> JobStatus:
+def stop(api: JobApi, submission_id: str, *, patience: float = 60.0) -> JobStatus:
     """End a job as Ctrl-C would, wait until it has ended, and return how. Raises PrelnError."""
-    if info_of(client, submission_id).status.is_terminal():
-        return info_of(client, submission_id).status
-    client.stop_job(submission_id)
+    status = api.job(submission_id).status
+    if status.is_terminal():
+        return status
+    api.stop(submission_id)
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
-        status = info_of(client, submission_id).status
+        status = api.job(submission_id).status
         if status.is_terminal():
             return status
         time.sleep(0.5)
     raise PrelnError(f"{submission_id}: asked to stop, and still running after {patience:.0f} s; look at the cluster")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -19,6 +19,7 @@ from jobs.arguments import (
     TaskName,
     job_spec,
 )
+from jobs.job_api import JobApi
 from models.errors import PrelnError
 from pipeline.spec import JobSpec
 
@@ -78,22 +79,22 @@ def submit(
     spec, local = with_absolute_paths(spec)
     if local:
         console.print(f"local paths must be there, with the same content, on every node: {', '.join(local)}")
-    client = submission.client_of(address)
+    api = JobApi.at(address, say=console.print)
     found = submission.submit(
-        client, spec=spec, flags=flags or (), environment=variables(environment or ()), image_has_it=image_has_it
+        api, spec=spec, flags=flags or (), environment=variables(environment or ()), image_has_it=image_has_it
     )
     console.print(f"submitted as {found.id}" if found.fresh else f"this job runs already, as {found.id}")
     if not wait:
         print(found.id)
         return
     try:
-        for text in submission.follow(client, found.id):
+        for text in submission.follow(api, found.id):
             print(text, end="", flush=True)
     except KeyboardInterrupt:
         console.print(f"\nThe job goes on. `preln logs {found.id}` follows it, `preln stop {found.id}` ends it.")
         raise typer.Exit(submission.EXIT_STOPPED) from None
-    code = submission.exit_code(client, found.id)
-    if code == submission.EXIT_FAILED and (message := submission.info_of(client, found.id).message):
+    code = submission.exit_code(api, found.id)
+    if code == submission.EXIT_FAILED and (message := api.job(found.id).message):
         console.print(message)
     raise typer.Exit(code)
 

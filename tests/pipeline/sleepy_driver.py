@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 from jobs.connect import connect
+from jobs.exit_codes import exit_code_of
 from pipeline import run
 from pipeline.cluster import Cluster
-from pipeline.errors import PrelnError, RunFailed
+from pipeline.errors import PrelnError
 from pipeline.job import FrozenJob
 from pipeline.plan import Plan
 from pipeline.sink import Receipt
@@ -44,7 +45,7 @@ def main() -> None:
         report = run.annotate(spec=spec, cluster=cluster, watcher=Teller(), loader=LOADER)
     except PrelnError as error:
         tell("ended", state="failed", kind=type(error).__name__, words=str(error))
-        sys.exit(1 if isinstance(error, RunFailed) else 2)
+        sys.exit(exit_code_of(error))
     tell("ended", state=report.state, rows=report.total_rows)
 
 

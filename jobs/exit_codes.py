@@ -1,0 +1,14 @@
+"""An error in, the exit code of the command that it ended out."""
+
+from jobs.job_api import Unreachable
+from pipeline.errors import PrelnError, ResourceError, RunFailed
+
+LATER = 1
+"""The same command may do better later: a run that had begun, nodes that did not come, a cluster that went out of reach."""
+WRONG = 2
+"""Nothing was started, and something must be changed."""
+
+
+def exit_code_of(error: PrelnError) -> int:
+    """What the shell is told."""
+    return LATER if isinstance(error, RunFailed | ResourceError | Unreachable) else WRONG
