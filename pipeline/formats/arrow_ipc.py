@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.errors import SourceError
 from pipeline.formats.memory_cap import capped
 from pipeline.formats.parquet import BUFFER_BYTES, Footer, reading_error, rows_of_ranges
 from pipeline.storage import opened
@@ -19,6 +20,8 @@ def batches_of(uri: str) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]
             source = pa.PythonFile(handle, mode="r")
             reader = _reader(source)
             yield reader.schema, capped(_each(reader))
+    except SourceError:
+        raise
     except Exception as error:
         raise reading_error(uri, error) from error
 

@@ -40,3 +40,13 @@ def test_a_cut_off_file_is_corrupt(path: Path) -> None:
     with pytest.raises(SourceError) as caught:
         list(read_ranges(uri=str(path), ranges=[(0, 1_000)], schema=TABLE.schema))
     assert caught.value.reason == "corrupt"
+
+
+def test_a_file_that_ends_too_early_says_so_once_after_the_ranges_that_are_whole(path: Path) -> None:
+    found = read_ranges(uri=str(path), ranges=[(0, 400), (400, 1_200)], schema=TABLE.schema)
+    assert next(found).num_rows == 400
+    with pytest.raises(SourceError) as caught:
+        next(found)
+    assert caught.value.reason == "corrupt"
+    assert str(caught.value).count(str(path)) == 1
+    assert "ends at row 1000 and should have 1200" in str(caught.value)
