@@ -7,14 +7,23 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from pipeline.job import FrozenJob
 from pipeline.plan import Plan
-from pipeline.run import Tally
 from pipeline.shards import Shard
 from pipeline.sink import Receipt
 from pipeline.storage import readable
+from pipeline.tally import Tally
 
 QUIET_SECONDS = 10.0
 """Off a terminal, a line at most this often."""
@@ -62,8 +71,10 @@ class ProgressLine:
             f"{len(plan.current):,} files, {plan.missing_bytes / 1e6:,.1f} MB; {len(plan.written):,} shards were there already"
         )
         if self._console.is_terminal:
-            self._bar = _bar(self._console)
-            self._bar.add_task("starting the replicas", total=plan.missing_bytes or None)
+            # A stream's file has its size as it lies there, its shards theirs when decompressed: of how much, nobody knows.
+            total = plan.missing_bytes or None if not streams else None
+            self._bar = _bar(self._console, counted=total is not None)
+            self._bar.add_task("starting the replicas", total=total)
             self._bar.start()
         else:
             self._console.print("starting the replicas")
@@ -116,14 +127,11 @@ class ProgressLine:
         print(json.dumps(fields), file=sys.stdout, flush=True)
 
 
-def _bar(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        BarColumn(bar_width=20),
-        TaskProgressColumn(),
-        TextColumn("{task.description}"),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
+def _bar(console: Console, *, counted: bool) -> Progress:
+    """The live line: how much is done and left where that is counted, else how long it has taken."""
+    what = TextColumn("{task.description}", markup=False)
+    columns: list[ProgressColumn] = [SpinnerColumn(), what, TextColumn("so far:"), TimeElapsedColumn()]
+    if counted:
+        done = [BarColumn(bar_width=20), TaskProgressColumn()]
+        columns = [SpinnerColumn(), *done, what, TextColumn("left:"), TimeRemainingColumn()]
+    return Progress(*columns, console=console, transient=True)

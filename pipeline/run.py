@@ -5,24 +5,24 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, Protocol
 
 from pipeline import __version__, ledger
 from pipeline.cluster import Cluster
-from pipeline.errors import PrelnError, RunFailed, StorageError
+from pipeline.errors import PrelnError, RunFailed, SpecError, StorageError
 from pipeline.flow import MODEL_LOADER, annotate_shards
 from pipeline.job import FrozenJob, freeze
 from pipeline.ledger import Entry, PlannedFile, Success
 from pipeline.plan import Plan, is_whole, make_plan, newest
 from pipeline.prepare import open_job
-from pipeline.rows import EMPTY
-from pipeline.shards import Shard
+from pipeline.shards import Shard, Stream
 from pipeline.sink import DATA, Receipt
 from pipeline.spec import JobSpec
 from pipeline.storage import delete, join, sweep
+from pipeline.tally import Tally
 
 State = Literal["done", "failed-shards", "too-many-errors", "interrupted", "crashed"]
 
@@ -37,61 +37,6 @@ class Watcher(Protocol):
 
     def committed(self, receipt: Receipt) -> None:
         """A shard is done, or has failed."""
-
-
-REPLICA_SECONDS = ("computing_s", "waiting_s", "handling_s")
-"""Facts of a bundle that add up to its replica's time since the one before."""
-
-
-@dataclass
-class Tally:
-    """What a run has done so far, from its receipts."""
-
-    receipts: list[Receipt] = field(default_factory=list)
-    rows: int = 0
-    tokens: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-    truncated: int = 0
-    bundles: int = 0
-    first_at: float | None = None
-    facts: Counter[str] = field(default_factory=Counter)
-    replicas: dict[float, Counter[str]] = field(default_factory=dict)
-
-    def add(self, receipt: Receipt) -> None:
-        """One more receipt."""
-        self.receipts.append(receipt)
-        self.first_at = self.first_at or time.monotonic()
-        self.bundles += "computing_s" in receipt.facts  # told once a bundle
-        self.rows += receipt.rows
-        self.truncated += receipt.truncated
-        self.errors.update(receipt.errors)
-        self.tokens += int(receipt.facts.get("tokens", 0))
-        facts = dict(receipt.facts)
-        replica = facts.pop("replica", None)
-        self.facts.update(facts)
-        if replica is not None:
-            spent = {name: facts.get(name, 0.0) for name in REPLICA_SECONDS}
-            self.replicas.setdefault(replica, Counter()).update(spent)
-
-    @property
-    def failed(self) -> list[Receipt]:
-        """Receipts of shards that could not be read."""
-        return [receipt for receipt in self.receipts if receipt.state == "failed"]
-
-    def replica_shares(self) -> dict[str, list[float]]:
-        """What share of its time each replica computed, waited for input or to hand over, and handled bundles."""
-        totals = [sum(spent.values()) or 1.0 for spent in self.replicas.values()]
-        return {
-            name.removesuffix("_s"): [
-                round(spent[name] / total, 4) for spent, total in zip(self.replicas.values(), totals, strict=True)
-            ]
-            for name in REPLICA_SECONDS
-        }
-
-    @property
-    def bad_rows(self) -> int:
-        """Rows with an error other than an empty text."""
-        return sum(count for reason, count in self.errors.items() if reason != EMPTY)
 
 
 @dataclass(frozen=True)
@@ -179,6 +124,8 @@ def annotate(
         return ended.record_what_can_be(state="interrupted")
     except Exception as error:
         ended.record_what_can_be(state="crashed", reason=f"{type(error).__name__}: {error}")
+        if isinstance(error, SpecError) and not tally.receipts:
+            raise  # Ray tells only a run that asks for replicas that there can be none: the job must be changed all the same
         if isinstance(error, PrelnError):
             raise RunFailed(f"{error}. What is written stays, and the same command goes on") from error
         raise
@@ -186,16 +133,30 @@ def annotate(
 
 def consume(receipts: Iterator[Receipt], *, tally: Tally, plan: Plan, job: FrozenJob, watcher: Watcher) -> bool:
     """Take receipts until they end; False where the rows with errors, of all runs of this output, pass the limits."""
-    again = {item.key for item in plan.work if isinstance(item, Shard)}
-    rows_before, bad_before, _ = ledger.totals(entry for entry in plan.entries.values() if entry.key not in again)
+    tally.earlier_rows, tally.earlier_bad_rows, _ = ledger.totals(standing(plan))
     limits = job.spec.limits
     for receipt in receipts:
         tally.add(receipt)
         watcher.committed(receipt)
-        rows, bad = rows_before + tally.rows, bad_before + tally.bad_rows
+        rows, bad = tally.earlier_rows + tally.rows, tally.earlier_bad_rows + tally.bad_rows
         if bad > limits.error_rows and bad > limits.error_share * rows:
             return False
     return True
+
+
+def standing(plan: Plan) -> list[Entry]:
+    """Objects of files as they are now that the plan does not make anew: neither the shards of a mended file's old version
+    nor those that are run again because of their errors."""
+    again = {item.key for item in plan.work if isinstance(item, Shard)}
+    done_of = {item.file.uri: item.done for item in plan.work if isinstance(item, Stream)}
+    return [
+        entry
+        for entry in plan.entries.values()
+        if (planned := plan.current.get(entry.uri)) is not None
+        and entry.version == planned.file.version
+        and entry.key not in again
+        and entry.key in done_of.get(entry.uri, (entry.key,))
+    ]
 
 
 @dataclass(frozen=True)
@@ -313,7 +274,11 @@ class Ended:
 
     def record_what_can_be(self, *, state: State, reason: str | None = None) -> Report:
         """The report of a run that was broken off; its record is no reason to fail, where the store is away."""
-        settled = Settled(entries=self.plan.entries)
+        failures = [
+            *(receipt.message or receipt.shard.file.uri for receipt in self.tally.failed),
+            *(planned.failure or planned.file.uri for planned in self.plan.unreadable),
+        ]
+        settled = Settled(entries=self.plan.entries, failures=tuple(dict.fromkeys(failures)))
         try:
             return self.record(state=state, settled=settled, reason=reason)
         except StorageError:

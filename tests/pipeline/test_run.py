@@ -1,25 +1,30 @@
 """Receipts, plans and objects in; proof of when a run stops, what it keeps and deletes, and when it may say done, out."""
 
+import gzip
 import os
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import ledger
+from pipeline import ledger, run
 from pipeline.bundle import ShardTables
+from pipeline.errors import ResourceError, RunFailed, SpecError, StorageError
 from pipeline.job import FrozenJob, freeze
 from pipeline.plan import Plan, make_plan
 from pipeline.rows import error_array
-from pipeline.run import Ended, Tally, Wishes, close, consume, record_of, settle
-from pipeline.shards import CutRule, Shard
+from pipeline.run import Ended, Report, Wishes, close, consume, record_of, settle
+from pipeline.shards import CutRule, Shard, shard_key
 from pipeline.sink import DATA, Receipt, write_shard
 from pipeline.status import read_status
 from pipeline.storage import canonical, names
-from tests.pipeline.small import frozen_job, spec
+from pipeline.tally import Tally
+from tests.pipeline.small import FINGERPRINT, OfflineCluster, file_at, frozen_job, spec
 
 
 class Nobody:
@@ -123,6 +128,45 @@ def test_bad_rows_of_earlier_runs_count(tmp_path: Path, job: FrozenJob) -> None:
     assert consume(rest, tally=Tally(), plan=plan, job=job, watcher=Nobody())
     rest = iter([receipt(shards_of(plan)[0], nan=3)])
     assert not consume(rest, tally=Tally(), plan=plan, job=job, watcher=Nobody())
+
+
+def gzipped(folder: Path) -> list[Shard]:
+    """A compressed file of ten lines, and its three shards."""
+    path = folder / "in" / "a.txt.gz"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(gzip.compress(b"line\n" * 10))
+    file = file_at(path)
+    cuts = [(0, 20), (20, 40), (40, 50)]
+    keys = [shard_key(file=file, first=first, stop=stop, fingerprint=FINGERPRINT) for first, stop in cuts]
+    return [Shard(file, *cut, key, 20, last=cut[1] == 50) for cut, key in zip(cuts, keys, strict=True)]
+
+
+def test_a_shard_that_is_run_again_counts_once_whatever_its_file_is_read_as(tmp_path: Path, job: FrozenJob) -> None:
+    shards = gzipped(tmp_path)
+    for shard in shards:
+        write(job, shard, bad=10 if shard.first == 0 else 0)
+    planned(job)
+    for name in ("b.parquet", "c.parquet"):
+        parquet(tmp_path, name, rows=4)
+        plan = planned(job)
+        write(job, shards_of(plan)[0], bad=3 if name.startswith("b") else 0)
+    plan = make_plan(job=job, spec=job.spec, retry_errors=True)
+    tally = Tally()
+    consume(iter([]), tally=tally, plan=plan, job=job, watcher=Nobody())
+    again = {shards[0].key} | {shard.key for shard in shards_of(plan)}
+    assert len(again) == 2
+    assert tally.earlier_bad_rows == 0, "what is run again brings its errors itself"
+    assert tally.earlier_rows == sum(entry.rows for key, entry in plan.entries.items() if key not in again)
+
+
+def test_a_file_that_was_mended_is_not_held_to_the_errors_it_had(tmp_path: Path, job: FrozenJob) -> None:
+    parquet(tmp_path, rows=40)
+    first = planned(job)
+    done(job, first, *[write(job, shard, bad=4) for shard in shards_of(first)[:2]])
+    parquet(tmp_path, rows=39)
+    plan = planned(job)
+    rest = iter([receipt(shard) for shard in shards_of(plan)])
+    assert consume(rest, tally=Tally(), plan=plan, job=job, watcher=Nobody())
 
 
 def test_a_run_is_done_when_all_that_was_planned_is_there(tmp_path: Path, job: FrozenJob) -> None:
@@ -230,6 +274,66 @@ def test_the_record_of_a_run_says_what_it_did(tmp_path: Path, job: FrozenJob) ->
     assert 5.0 < record["rows_per_second"] <= 6.0
     assert record["stage_seconds"] == {"encode_s": 1.5}
     assert {"preln", "python", "pyarrow"} <= set(record["versions"])
+
+
+def broken_off(job: FrozenJob, error: BaseException, *receipts: Receipt) -> Report:
+    """`run.annotate` of a job whose Dataset yields these receipts and then this error."""
+
+    def shards(**_: object) -> Iterator[Receipt]:
+        yield from receipts
+        raise error
+
+    with (
+        patch.object(run, "open_job", lambda *, spec, cluster: (job, [])),
+        patch.object(run, "annotate_shards", shards),
+    ):
+        return run.annotate(spec=job.spec, cluster=OfflineCluster(), watcher=Nobody())
+
+
+def test_what_can_never_run_is_wrong_use_while_nothing_has_run(tmp_path: Path, job: FrozenJob) -> None:
+    parquet(tmp_path)
+    shards = shards_of(planned(job))
+    with pytest.raises(SpecError, match=r"^no node type$"):
+        broken_off(job, SpecError("no node type"))
+    found = read_status(job.output)
+    assert (found.last_state, found.last_reason) == ("crashed", "SpecError: no node type")
+    with pytest.raises(RunFailed, match=r"^no node type\. What is written stays"):
+        broken_off(job, SpecError("no node type"), write(job, shards[0]))
+    with pytest.raises(RunFailed, match="no node came"):
+        broken_off(job, ResourceError("no node came"))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), StorageError("the store is away")])
+def test_a_run_that_is_broken_off_still_tells_which_files_failed(
+    tmp_path: Path, job: FrozenJob, error: BaseException
+) -> None:
+    parquet(tmp_path)
+    (tmp_path / "in" / "bad.parquet").write_bytes(b"no Parquet")
+    first, second, _ = shards_of(planned(job))
+    failed = [
+        Receipt(shard=shard, state="failed", reason="gone", message="a: the file is gone") for shard in (first, second)
+    ]
+    with nullcontext() if isinstance(error, KeyboardInterrupt) else pytest.raises(RunFailed):
+        broken_off(job, error, *failed)
+    gone, unreadable = read_status(job.output).failed
+    assert gone == "a: the file is gone"
+    assert "bad.parquet" in unreadable
+
+
+def test_done_counts_what_files_have_now_and_nothing_else(tmp_path: Path, job: FrozenJob) -> None:
+    streamed = gzipped(tmp_path)
+    parquet(tmp_path)
+    plan = planned(job)
+    old = shards_of(plan)
+    done(job, plan, *[write(job, shard) for shard in [*old, streamed[0]]])
+    write(job, streamed[1])  # of a run that is not finished
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "out" / DATA / "foreign.parquet")
+    assert read_status(job.output).done == len(old) + 2
+    parquet(tmp_path, rows=7)
+    plan = planned(job)
+    assert read_status(job.output).done == 2, "the shards of the file's old version are not done any more"
+    write(job, shards_of(plan)[0])
+    assert read_status(job.output).done == 3
 
 
 def test_the_status_of_a_folder_counts_what_is_done_missing_and_failed(tmp_path: Path, job: FrozenJob) -> None:
