@@ -135,7 +135,7 @@ def annotate_again(spec: JobSpec, *, every: float, as_json: bool, wishes: run.Wi
 
 def annotate_spec(spec: JobSpec, *, as_json: bool = False, wishes: run.Wishes = run.NO_WISHES) -> run.Report:
     """Run a job under a live line, and print how it ended."""
-    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    console = Console(stderr=as_json, highlight=False, soft_wrap=True, markup=False)
     with ProgressLine(console, as_json=as_json) as line:
         report = run.annotate(spec=spec, cluster=this_cluster(say=line.waiting), watcher=line, wishes=wishes)
     if as_json:
@@ -168,8 +168,9 @@ def print_report(report: run.Report, console: Console) -> None:
         console.print(f"Not complete: {len(report.failures):,} files failed; the same command tries them again.")
     elif report.state == "too-many-errors":
         console.print(
-            f"Stopped: {tally.bad_rows:,} of {tally.rows:,} rows have errors, more than limits.error_rows and limits.error_share "
-            "allow. What is written stays. Mend the input, or raise the limits, and run the same command."
+            f"Stopped: {tally.earlier_bad_rows + tally.bad_rows:,} of {tally.earlier_rows + tally.rows:,} rows, those of "
+            "earlier runs included, have errors, more than limits.error_rows and limits.error_share allow. What is written "
+            "stays. Mend the input, or raise the limits, and run the same command."
         )
     else:
         console.print(

@@ -23,7 +23,7 @@ def demo(
     ] = None,
 ) -> None:
     """Annotate the embedded sample with the embedded checkpoint, and show the first answers."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     folder = output or Path(tempfile.mkdtemp(prefix="preln-demo-"))
     spec = JobSpec.parse(
         {

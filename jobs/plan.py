@@ -42,7 +42,7 @@ def plan(
     if as_json:
         print(json.dumps(told))
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     rows = "not known before reading" if told["rows"] is None else f"{told['rows']:,}"
     console.print(f"{told['task']} with {told['framework']} {told['dtype']}, to {readable(told['output'])}")
     console.print(

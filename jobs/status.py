@@ -19,7 +19,7 @@ def status(
     if as_json:
         print(json.dumps(as_values(found)))
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     job = found.job
     console.print(
         f"{job.spec.task.name} with {readable(job.spec.model.checkpoint)} ({job.spec.model.framework} {job.dtype})"
@@ -40,7 +40,7 @@ def status(
     if found.last_state:
         console.print(f"  last run  {found.last_state}, {found.last_finished}")
     if found.last_reason:
-        console.print(f"            {found.last_reason}", markup=False)
+        console.print(f"            {found.last_reason}")
     console.print("Complete." if found.complete else "Not complete; the same annotate command goes on.")
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -28,9 +29,7 @@ def verify(
 
     Exit codes: 0 the promise holds, 3 it does not.
     """
-    urls = [canonical(url) for url in input_urls or ()]
-    spec = InputSpec.model_validate({"urls": urls, "format": input_format}) if urls else None
-    verdict = verify_output(output, input_spec=spec)
+    verdict = verify_output(output, input_spec=recount_spec(input_urls, input_format) if input_urls else None)
     if as_json:
         findings = [vars(finding) for finding in verdict.findings]
         print(
@@ -43,14 +42,20 @@ def verify(
     raise typer.Exit(0 if verdict.holds else 3)
 
 
+def recount_spec(urls: Sequence[str], format_: str) -> InputSpec:
+    """The input that is counted anew, by absolute URLs. Raises SpecError."""
+    spec = InputSpec.parse({"urls": urls, "format": format_})
+    return spec.model_copy(update={"urls": [canonical(url) for url in spec.urls]})
+
+
 def print_verdict(verdict: Verdict) -> None:
     """A verdict for people."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     looked = f"{verdict.shards:,} shards of {verdict.files:,} files with {verdict.rows:,} rows"
     recounted = ", and counted the input anew" if verdict.recounted else ""
     console.print(f"Looked at {looked}{recounted}.")
     for finding in verdict.findings[:SHOWN]:
-        console.print(f"  {finding.rule}: {finding.where} {finding.message}", markup=False)
+        console.print(f"  {finding.rule}: {finding.where} {finding.message}")
     if len(verdict.findings) > SHOWN:
         by_rule = Counter(finding.rule for finding in verdict.findings[SHOWN:])
         console.print(

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import pyarrow as pa
 import yaml
@@ -78,6 +78,14 @@ Urls = Annotated[list[Url], BeforeValidator(_listed), Field(min_length=1), Plain
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """A spec, or one section of it, from plain values. Raises SpecError with one line for each thing that is wrong."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise SpecError(_readable(error)) from None
 
 
 class InputSpec(_Section):
@@ -224,14 +232,6 @@ class JobSpec(_Section):
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
         # PyYAML writes a few characters (such as U+0085) plain that it then reads as line breaks.
         return text if yaml.safe_load(text) == values else yaml.safe_dump(values, sort_keys=False)
-
-    @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> "JobSpec":
-        """A spec from plain values. Raises SpecError with one line for each thing that is wrong."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise SpecError(_readable(error)) from None
 
     @classmethod
     def from_yaml(cls, text: str, *, overrides: Sequence[str] = ()) -> "JobSpec":
