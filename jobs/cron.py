@@ -20,19 +20,20 @@ SHORTHANDS = {
 
 @dataclass(frozen=True)
 class Field:
-    """One of the five fields: its name, its least and greatest value, and names for values."""
+    """One of the five fields: its name, its least and greatest value, and names for values, from which on."""
 
     name: str
     least: int
     most: int
     names: tuple[str, ...] = ()
+    names_from: int = 0
 
 
 FIELDS = (
     Field("minute", 0, 59),
     Field("hour", 0, 23),
     Field("day of month", 1, 31),
-    Field("month", 1, 12, tuple(MONTHS)),
+    Field("month", 1, 12, tuple(MONTHS), names_from=1),
     Field("day of week", 0, 7, tuple(DAYS)),
 )
 
@@ -57,6 +58,11 @@ class Cron:
         values = tuple(_values(word, field, text) for word, field in zip(words, FIELDS, strict=True))
         return cls(text, values)
 
+    def in_numbers(self) -> str:
+        """The same times in five fields that every platform takes and reads alike: Kubernetes refuses a 7 for Sunday, cron
+        itself `5/20` and, in lists, names; and where one day begins with a star, cron joins both days by "and"."""
+        return " ".join(_in_numbers(values) for values in self.values)
+
     def on_calendar(self) -> list[str]:
         """The same times as lines of systemd's OnCalendar; two where cron joins days of month and of week by "or"."""
         minute, hour, day, month, weekday = self.values
@@ -67,12 +73,28 @@ class Cron:
         return [f"{week + ' ' if week else ''}*-{_listed(month)}-{_listed(day)} {clock}"]
 
 
+def _in_numbers(values: tuple[int, ...] | None) -> str:
+    """Values as a star, a range with a step, or single ranges: `0-59/15`, `0-5,20`."""
+    if values is None:
+        return "*"
+    step = values[1] - values[0] if len(values) > 2 else 0
+    if step > 1 and values == tuple(range(values[0], values[-1] + 1, step)):
+        return f"{values[0]}-{values[-1]}/{step}"
+    runs: list[list[int]] = []
+    for value in values:
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
 def _listed(values: tuple[int, ...] | None) -> str:
     return "*" if values is None else ",".join(f"{value:02d}" for value in values)
 
 
 def _values(word: str, field: Field, text: str) -> tuple[int, ...] | None:
-    if word == "*":
+    if word in ("*", "*/1"):
         return None
     found: set[int] = set()
     for part in word.split(","):
@@ -94,8 +116,11 @@ def _values(word: str, field: Field, text: str) -> tuple[int, ...] | None:
 
 
 def _number(word: str, field: Field, text: str) -> int:
-    if word[:3].lower() in field.names and not word.isdigit():
-        return field.names.index(word[:3].lower()) + (field.least if field.name == "month" else 0)
-    if not word.isdigit() or not field.least <= int(word) <= field.most:
-        raise SpecError(f"--cron '{text}': {word!r} is no {field.name}; it goes from {field.least} to {field.most}")
+    if word.lower() in field.names:
+        return field.names.index(word.lower()) + field.names_from
+    if not (word.isascii() and word.isdigit()) or not field.least <= int(word) <= field.most:
+        names = f", or {', '.join(field.names)}" if field.names else ""
+        raise SpecError(
+            f"--cron '{text}': {word!r} is no {field.name}; it goes from {field.least} to {field.most}{names}"
+        )
     return int(word)

@@ -39,7 +39,7 @@ class Command:
 CRONTAB = """\
 # preln: {job} at '{cron}'. Put these lines into a crontab (`crontab -e`); credentials come from the environment given there.
 # flock: while a run goes on, the next one is not begun.{zone}
-{cron} cd {folder} && flock --nonblock {lock} {command} >> {log} 2>&1
+{times} cd {folder} && flock --nonblock {lock} {command} >> {log} 2>&1
 """
 
 SERVICE = """\
@@ -107,6 +107,7 @@ def crontab(command: Command, cron: Cron, *, zone: str | None = None) -> dict[st
     text = CRONTAB.format(
         job=command.job.name,
         cron=cron.text,
+        times=cron.in_numbers(),
         zone=f"\nCRON_TZ={zone}" if zone else "",
         folder=_for_cron(str(command.folder)),
         lock=_for_cron(str(state / f".{command.name}.lock")),
@@ -144,7 +145,7 @@ def airflow(command: Command, cron: Cron, *, zone: str | None = None) -> dict[st
         job=command.job.name,
         cron=cron.text,
         name=json.dumps(command.name),
-        schedule=json.dumps(cron.text),
+        schedule=json.dumps(cron.in_numbers()),
         zone=json.dumps(zone or "UTC"),
         # The space behind keeps Airflow from taking a command that ends in .sh for a template's file.
         command=json.dumps(shlex.join(command.words) + " "),

@@ -48,6 +48,11 @@ def test_the_same_times_for_systemd(text: str, lines: list[str]) -> None:
         ("0 5-2 * * *", "it must rise"),
         ("*/0 * * * *", "step by one at least"),
         ("0 2 * * 1-", "'1-' is no day of week"),
+        ("0 2 * * monday", "'monday' is no day of week; it goes from 0 to 7, or sun, mon"),
+        ("0 2 * * sunshine", "'sunshine' is no day of week"),
+        ("0 2 * marble *", "'marble' is no month"),
+        ("0 2 * * ²", "'²' is no day of week"),
+        ("0 2 * * 8", "'8' is no day of week"),
         ("every day", "has 2 fields"),
     ],
 )
@@ -55,6 +60,23 @@ def test_what_is_no_cron_expression_is_told_by_its_field(text: str, said: str) -
     with pytest.raises(SpecError, match="--cron") as caught:
         Cron.parse(text)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("0 2 * * *", "0 2 * * *"),
+        ("*/15 * * * *", "0-45/15 * * * *"),
+        ("7/20 3 * * 7", "7-47/20 3 * * 0"),
+        ("30 4 * JAN,mar fri-7", "30 4 * 1,3 0,5-6"),
+        ("@weekly", "0 0 * * 0"),
+        ("0 0 */1 * mon", "0 0 * * 1"),
+        ("0 0 */10 * mon", "0 0 1-31/10 * 1"),
+    ],
+)
+def test_the_same_times_in_numbers_that_every_platform_takes(text: str, numbers: str) -> None:
+    assert Cron.parse(text).in_numbers() == numbers
+    assert Cron.parse(numbers).values == Cron.parse(text).values
 
 
 @pytest.mark.parametrize("text", TIMES)
@@ -88,4 +110,6 @@ def matches(cron: Cron, moment: datetime) -> bool:
 def test_times_are_those_of_croniter(text: str, moment: datetime) -> None:
     croniter = pytest.importorskip("croniter", reason="croniter is not installed")
     minute = moment.replace(second=0, microsecond=0, tzinfo=UTC)
-    assert matches(Cron.parse(text), minute) == croniter.croniter.match(Cron.parse(text).text, minute)
+    cron = Cron.parse(text)
+    assert matches(cron, minute) == croniter.croniter.match(cron.text, minute)
+    assert matches(cron, minute) == croniter.croniter.match(cron.in_numbers(), minute)
