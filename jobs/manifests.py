@@ -72,7 +72,7 @@ def ray_job(running: Running) -> Manifest:
 
 
 def ray_job_spec(running: Running) -> Manifest:
-    """A RayJob's spec; a retry is a new cluster, and goes on with what is missing."""
+    """A RayJob's spec. It is tried once: a run that ended early is gone on with by the next one."""
     submitter = {
         "name": "ray-job-submitter",
         "image": running.cpu,
@@ -82,7 +82,9 @@ def ray_job_spec(running: Running) -> Manifest:
     return {
         "entrypoint": " ".join(["python -m jobs annotate /etc/preln/job.yaml", *running.flags]),
         "submissionMode": "K8sJobMode",
-        "backoffLimit": 2,
+        # KubeRay would repeat every failure on a new cluster: exit codes 2 (something must be changed) and 3 (files that can't be
+        # read) too, where that helps nothing. The next run, by schedule or by hand, goes on with what is missing.
+        "backoffLimit": 0,
         "activeDeadlineSeconds": DAY,
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": 600,
@@ -225,6 +227,9 @@ EXAMPLE = Running(
         "model: s3://models/review-topics\n"
         "task: text-classification\n"
         "output: s3://corpus/reviews-annotated\n"
+        "# One replica a GPU. It must be said here: before the first GPU node is up, nobody can tell that there will be some.\n"
+        "resources:\n"
+        "  gpus: 1\n"
     ),
 )
 NIGHTLY = Times("0 2 * * *")
@@ -233,7 +238,8 @@ RAY_JOB_SAYS = """\
 # One run of a job on a cluster of its own, which comes for it and goes with it. Written by `python -m jobs.manifests`.
 #   kubectl create secret generic preln-token --from-literal=auth_token=$(openssl rand -hex 32)
 #   kubectl apply -f jobs/kubernetes/rayjob.yaml
-# A retry (backoffLimit) is a new cluster; it goes on with the shards that are missing. To run it again, delete the RayJob first
+# It is not repeated after a failure (backoffLimit: 0): a corrupt file or a mistake in the job, exit codes 3 and 2, would bring
+# up new GPU nodes in vain. The next run goes on with the shards that are missing: delete the RayJob first
 # (kubectl replace --force), or schedule it (raycronjob.yaml, cronjob.yaml, `preln schedule`).
 """
 RAY_CRON_JOB_SAYS = """\

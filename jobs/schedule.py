@@ -75,6 +75,7 @@ def schedule(
     if checked:
         validate(spec)
     if to == "kubernetes":
+        _check_gpus(spec)
         files = for_kubernetes(
             manifests.Running(name=called, job=spec.to_yaml(), cpu=cpu_image, cuda=cuda_image), times, zone=zone
         )
@@ -103,7 +104,7 @@ def schedule(
 
 def for_kubernetes(running: manifests.Running, times: Cron, *, zone: str | None) -> dict[str, str]:
     """Both ways to schedule on Kubernetes."""
-    when = manifests.Times(times.text, zone or "Etc/UTC")
+    when = manifests.Times(times.in_numbers(), zone or "Etc/UTC")
     return {
         f"{running.name}-raycronjob.yaml": manifests.to_yaml(*manifests.ray_cron_job(running, when)),
         f"{running.name}-cronjob.yaml": manifests.to_yaml(*manifests.cron_job(running, when)),
@@ -122,6 +123,15 @@ def validate(spec: JobSpec) -> None:
 def _name_from(job: Path) -> str:
     stem = re.sub(r"[^a-z0-9]+", "-", job.stem.lower()).strip("-")[:30].strip("-")
     return f"preln-{stem}" if stem and stem != "preln" else "preln"
+
+
+def _check_gpus(spec: JobSpec) -> None:
+    """The cluster of the manifests begins without a GPU node, and tells the driver of none that may come."""
+    if spec.resources.gpus is None and not spec.resources.accelerator:
+        raise SpecError(
+            "--to kubernetes: the job must say what its replicas take, for its cluster begins without GPUs; write `gpus: 1` "
+            "under resources (or --set resources.gpus=1) for one replica a GPU, or `gpus: 0` for replicas on CPUs"
+        )
 
 
 def _check_zone(zone: str | None) -> None:

@@ -75,7 +75,7 @@ def submit(
         replicas=replicas,
         settings=settings,
     )
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     spec, local = with_absolute_paths(spec)
     if local:
         console.print(f"local paths must be there, with the same content, on every node: {', '.join(local)}")

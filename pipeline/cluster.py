@@ -95,10 +95,20 @@ class Cluster:
         return nodes_of_ray(home=Path.home())
 
     def gpus_each(self, spec: JobSpec) -> float:
-        """GPUs that a replica takes."""
+        """GPUs that a replica takes. Raises SpecError where the job does not say, and the cluster does not show."""
         if spec.resources.gpus is not None:
             return spec.resources.gpus
-        return 1.0 if spec.resources.accelerator or self.nodes.total("GPU") > 0 else 0.0
+        if spec.resources.accelerator or self.nodes.total("GPU") > 0:
+            return 1.0
+        if (
+            self.nodes.untold
+        ):  # CPU replicas on the GPU nodes that come would be wrong for as long as the output folder lives
+            raise SpecError(
+                "resources.gpus: not said, and this cluster does not tell which nodes it may start (Kubernetes); none with a GPU "
+                f"is up: {self.nodes}. Write `gpus: 1` under resources (or --set resources.gpus=1) for one replica a GPU, or "
+                "`gpus: 0` for replicas on CPUs"
+            )
+        return 0.0
 
     def placement(self, spec: JobSpec) -> Placement:
         """What the replicas of a job ask for. Raises SpecError where no node that is or may come can ever give it."""

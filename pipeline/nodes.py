@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 import yaml
+from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.core.generated import autoscaler_pb2, common_pb2
 from ray.experimental.internal_kv import _internal_kv_get
 
@@ -257,7 +258,13 @@ def kinds_of_config(config: Mapping[str, Any]) -> list[NodeKind]:
 
 
 def autoscaler_at_work() -> bool:
-    """Whether anything could start further nodes: an autoscaler with node types of its own, in either of its versions."""
+    """Whether anything could start further nodes: an autoscaler with node types of its own, in either of its versions.
+
+    The second one reports what it knows some seconds after the head is up, which on Kubernetes a driver may be before; that it
+    is to come, the head knows from its start.
+    """
+    if is_autoscaler_v2(fetch_from_server=True):
+        return True
     status = json.loads(_internal_kv_get("__autoscaling_status") or b"{}").get("autoscaler_report") or {}
     types = {*(status.get("node_type_mapping") or {}).values(), *(status.get("active_nodes") or {})}
     reply = _cluster_status()

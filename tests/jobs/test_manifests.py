@@ -11,8 +11,10 @@ import pytest
 import yaml
 
 from jobs import manifests
+from pipeline.nodes import NodeKind, Nodes
 from pipeline.spec import JobSpec
 from tests.jobs.crds import check
+from tests.pipeline.small import Told
 
 OF_RAY = ("RayCluster", "RayJob", "RayCronJob")
 FILES = ("raycluster.yaml", "rayjob.yaml", "raycronjob.yaml", "cronjob.yaml")
@@ -100,7 +102,19 @@ def test_the_job_in_the_manifests_is_a_job(repository: Path) -> None:
             for document in documents(repository, file)
             if "job.yaml" in document.get("data", {})
         ]
-        assert JobSpec.from_yaml(content).task.name == "text-classification"
+        job = JobSpec.from_yaml(content)
+        assert job.task.name == "text-classification"
+        untold = Told(Nodes(up=[NodeKind("head", {"CPU": 0.0}, {}, 1)], grows=True))
+        assert untold.placement(job).gpus == 1, "before any GPU node is up, and before anybody knows that some may come"
+
+
+def test_a_run_that_failed_is_not_repeated_on_new_nodes(repository: Path) -> None:
+    for file in FILES[1:]:
+        for document in documents(repository, file):
+            spec = document.get("spec", {})
+            job = spec.get("jobTemplate", spec) if document["kind"] == "RayCronJob" else spec
+            if document["kind"] in ("RayJob", "RayCronJob"):
+                assert job["backoffLimit"] == 0
 
 
 def test_a_cron_job_never_begins_a_run_beside_another(repository: Path) -> None:

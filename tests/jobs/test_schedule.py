@@ -16,6 +16,8 @@ from tests.jobs.crds import check
 from tests.pipeline.small import CHECKPOINT
 
 NIGHTLY = "30 2 * * mon-fri"
+IN_NUMBERS = "30 2 * * 1-5"
+ON_GPUS = ("--set", "resources.gpus=1")
 
 
 @pytest.fixture
@@ -53,13 +55,13 @@ def written(monkeypatch: pytest.MonkeyPatch, job: Path, to: str, *more: str) -> 
 def test_for_kubernetes_both_ways_keep_to_their_definitions(
     monkeypatch: pytest.MonkeyPatch, job: Path, shared: Path
 ) -> None:
-    files = written(monkeypatch, job, "kubernetes", "--time-zone", "Europe/Berlin", "--cuda-image", "mine:7")
+    files = written(monkeypatch, job, "kubernetes", *ON_GPUS, "--time-zone", "Europe/Berlin", "--cuda-image", "mine:7")
     assert set(files) == {"preln-topics-raycronjob.yaml", "preln-topics-cronjob.yaml"}
     own = list(yaml.safe_load_all(files["preln-topics-raycronjob.yaml"]))
     portable = list(yaml.safe_load_all(files["preln-topics-cronjob.yaml"]))
     check(own[-1], folder=shared / "data/kuberay-crds")
     for manifest in (own[-1], portable[-1]):
-        assert (manifest["spec"]["schedule"], manifest["spec"]["timeZone"]) == (NIGHTLY, "Europe/Berlin")
+        assert (manifest["spec"]["schedule"], manifest["spec"]["timeZone"]) == (IN_NUMBERS, "Europe/Berlin")
     (ray_job,) = [document["data"]["rayjob.yaml"] for document in portable if "rayjob.yaml" in document.get("data", {})]
     check(yaml.safe_load(ray_job), folder=shared / "data/kuberay-crds")
     assert "mine:7" in ray_job
@@ -69,8 +71,8 @@ def test_for_kubernetes_both_ways_keep_to_their_definitions(
 def test_a_crontab_line_runs_the_command_under_a_lock(monkeypatch: pytest.MonkeyPatch, job: Path) -> None:
     text = written(monkeypatch, job, "crontab")["preln-topics.crontab"]
     (line,) = [line for line in text.splitlines() if line and not line.startswith("#")]
-    assert line.startswith(NIGHTLY + " ")
-    command = line.removeprefix(NIGHTLY)
+    assert line.startswith(IN_NUMBERS + " ")
+    command = line.removeprefix(IN_NUMBERS)
     assert "%" not in command.replace(r"\%", "")
     words = shlex.split(command.replace(r"\%", "%"))
     assert words[words.index("flock") + 1] == "--nonblock"
@@ -103,7 +105,7 @@ def test_airflow_gets_a_dag_of_one_run_at_a_time(monkeypatch: pytest.MonkeyPatch
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
-    assert ast.literal_eval(calls["DAG"]["schedule"]) == NIGHTLY
+    assert ast.literal_eval(calls["DAG"]["schedule"]) == IN_NUMBERS
     assert ast.literal_eval(calls["DAG"]["max_active_runs"]) == 1
     assert ast.literal_eval(calls["DAG"]["catchup"]) is False
     words = shlex.split(ast.literal_eval(calls["BashOperator"]["bash_command"]))
@@ -127,6 +129,7 @@ def test_airflow_itself_reads_the_dag(monkeypatch: pytest.MonkeyPatch, job: Path
         (["--cron", "@daily", "--to", "crontab", "--time-zone", "Mars/Olympus"], "no such zone"),
         (["--cron", "@daily", "--to", "crontab", "--set", "model.max_length=9"], "write the setting into it"),
         (["--cron", "@daily", "--to", "kubernetes", "--set", "model.checkpoint=nowhere"], "nowhere"),
+        (["--cron", "@daily", "--to", "kubernetes"], "write `gpus: 1` under resources (or --set resources.gpus=1)"),
     ],
 )
 def test_what_could_not_run_is_refused_before_anything_is_written(

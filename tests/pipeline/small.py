@@ -36,6 +36,19 @@ def spec(
     return JobSpec.parse({**values, **keys})
 
 
+class Told(Cluster):
+    """A cluster whose nodes are told rather than asked for."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        super().__init__(lambda: None)
+        self._told = nodes
+
+    @cached_property
+    def nodes(self) -> Nodes:
+        """As told."""
+        return self._told
+
+
 class OfflineCluster(Cluster):
     """Two CPUs and no Ray."""
 

@@ -1,27 +1,12 @@
 """Specs and the resources of a cluster in; proof that replicas are placed where they fit, and that others are refused, out."""
 
-from functools import cached_property
-
 import pytest
 
 from pipeline import cluster as cluster_module
-from pipeline.cluster import READ_CPUS, Cluster, best_dtype
+from pipeline.cluster import READ_CPUS, best_dtype
 from pipeline.errors import SpecError
 from pipeline.nodes import NodeKind, Nodes
-from tests.pipeline.small import spec
-
-
-class Pretended(Cluster):
-    """A cluster that is told rather than asked."""
-
-    def __init__(self, nodes: Nodes) -> None:
-        super().__init__(lambda: None)
-        self._told = nodes
-
-    @cached_property
-    def nodes(self) -> Nodes:
-        """As told."""
-        return self._told
+from tests.pipeline.small import Told, spec
 
 
 def kind(cpus: float, gpus: float = 0.0, count: int = 1, name: str = "node", **more: float | str) -> NodeKind:
@@ -35,13 +20,13 @@ def _number(value: float | str) -> bool:
     return not isinstance(value, str)
 
 
-def one_node(cpus: float, gpus: float = 0.0) -> Pretended:
-    return Pretended(Nodes(up=[kind(cpus, gpus)]))
+def one_node(cpus: float, gpus: float = 0.0) -> Told:
+    return Told(Nodes(up=[kind(cpus, gpus)]))
 
 
-def cloud(*to_come: NodeKind, head: float = 0.0) -> Pretended:
+def cloud(*to_come: NodeKind, head: float = 0.0) -> Told:
     """A head node, and an autoscaler that may start others."""
-    return Pretended(Nodes(up=[kind(head, name="head")], to_come=to_come, grows=True))
+    return Told(Nodes(up=[kind(head, name="head")], to_come=to_come, grows=True))
 
 
 @pytest.mark.parametrize(("cpus", "replicas"), [(1, 1), (2, 1), (2, 2), (4, 2), (4, 4), (16, 4), (64, 1)])
@@ -60,7 +45,7 @@ def test_a_single_replica_uses_all_threads_of_its_node() -> None:
 
 def test_replicas_without_gpus_are_sized_by_the_cores_of_their_nodes() -> None:
     def default(*nodes: NodeKind) -> tuple[int, int, float, int]:
-        placement = Pretended(Nodes(up=nodes)).placement(spec(resources={"gpus": 0}))
+        placement = Told(Nodes(up=nodes)).placement(spec(resources={"gpus": 0}))
         return placement.smallest, placement.largest, placement.cpus, placement.threads
 
     assert default(kind(2)) == (1, 1, 1.0, 2)
@@ -82,9 +67,9 @@ def test_a_replica_takes_a_gpu_where_there_are_some_and_what_is_asked_for_elsewh
 
 def test_there_is_one_replica_a_gpu_where_the_job_says_nothing() -> None:
     nodes = Nodes(up=[kind(2, name="head"), kind(8, 2), kind(16, 1), kind(4)])
-    placement = Pretended(nodes).placement(spec(resources={}))
+    placement = Told(nodes).placement(spec(resources={}))
     assert (placement.smallest, placement.largest, placement.initial, placement.gpus) == (1, 3, 3, 1.0)
-    halves = Pretended(nodes).placement(spec(resources={"gpus": 0.5}))
+    halves = Told(nodes).placement(spec(resources={"gpus": 0.5}))
     assert (halves.largest, halves.gpus) == (6, 0.5)
 
 
@@ -107,7 +92,7 @@ def test_the_pool_may_grow_to_all_that_an_autoscaler_may_start() -> None:
 def test_an_accelerator_and_labels_choose_the_node() -> None:
     a10g = kind(8, 1, 2, "a10g", accelerator_A10G=1, market="spot")
     h100 = kind(16, 8, 1, "h100", accelerator_H100=1, market="on-demand")
-    both = Pretended(Nodes(up=[a10g, h100]))
+    both = Told(Nodes(up=[a10g, h100]))
     assert both.placement(spec(resources={})).largest == 10
     asked = both.placement(spec(resources={"accelerator": "H100"}))
     assert asked.largest == 8
@@ -149,10 +134,23 @@ def test_a_demand_that_no_node_type_of_an_autoscaler_can_meet_is_refused_too() -
 
 
 def test_where_nobody_knows_which_nodes_may_come_nothing_is_refused_before_it_was_tried() -> None:
-    untold = Pretended(Nodes(up=[kind(2)], grows=True))
+    untold = Told(Nodes(up=[kind(2)], grows=True))
     placement = untold.placement(spec(resources={"gpus": 2, "replicas": {"min": 1, "max": 7}}))
     assert (placement.smallest, placement.largest, placement.gpus) == (1, 7, 2)
     assert untold.placement(spec(resources={"accelerator": "A100"})).gpus == 1
+
+
+def test_where_nobody_knows_which_nodes_may_come_the_job_must_say_whether_replicas_have_gpus() -> None:
+    untold = Told(Nodes(up=[kind(0, name="head")], grows=True))
+    for question in (untold.gpus_each, untold.placement):
+        with pytest.raises(
+            SpecError, match=r"resources\.gpus: not said.*Write `gpus: 1` under resources.*or `gpus: 0`"
+        ):
+            question(spec(resources={}))
+    for gpus in (0, 0.5, 1):
+        assert untold.placement(spec(resources={"gpus": gpus})).gpus == gpus
+    # As soon as one is up, the cluster has shown what it is.
+    assert Told(Nodes(up=[kind(0), kind(7, 1)], grows=True)).placement(spec(resources={})).gpus == 1
 
 
 def test_a_dtype_that_is_named_is_taken_without_asking_anybody() -> None:

@@ -6,7 +6,8 @@ import pytest
 import yaml
 from ray.core.generated import autoscaler_pb2, common_pb2
 
-from pipeline.nodes import Demand, NodeKind, infeasible_of, kinds_of_config, kinds_up, label_fits
+from pipeline import nodes
+from pipeline.nodes import Demand, NodeKind, autoscaler_at_work, infeasible_of, kinds_of_config, kinds_up, label_fits
 
 
 def test_nodes_that_are_alike_are_one_kind_and_dead_ones_are_none() -> None:
@@ -59,6 +60,17 @@ def test_a_node_has_as_many_places_as_ray_would_find(cpus: float, gpus: float, d
 )
 def test_labels_fit_as_in_rays_selectors(value: str | None, wanted: str, fits: bool) -> None:
     assert label_fits(value, wanted) is fits
+
+
+@pytest.mark.parametrize("second_version", [True, False])
+def test_an_autoscaler_that_has_not_reported_yet_is_known_of_from_the_head(
+    monkeypatch: pytest.MonkeyPatch, second_version: bool
+) -> None:
+    reply_class = autoscaler_pb2.GetClusterStatusReply  # type: ignore[attr-defined]  # made at run time
+    monkeypatch.setattr(nodes, "_internal_kv_get", lambda _: None)
+    monkeypatch.setattr(nodes, "_cluster_status", reply_class)
+    monkeypatch.setattr(nodes, "is_autoscaler_v2", lambda **_: second_version)
+    assert autoscaler_at_work() is second_version
 
 
 def test_what_an_autoscaler_can_never_start_is_read_from_its_state_as_a_demand_would_be_put() -> None:
