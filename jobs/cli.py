@@ -17,7 +17,7 @@ from jobs.status import status
 from jobs.stop import stop
 from jobs.submit import submit
 from jobs.verify import verify
-from pipeline import __version__
+from pipeline import __version__, journal
 from pipeline.errors import PrelnError
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ def options(
 def main() -> None:
     """The `preln` command. A PrelnError is one line and an exit code (`jobs.exit_codes`)."""
     try:
+        journal.speak_on_the_terminal()
         app()
     except PrelnError as error:
         Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(f"preln: {error}", style="red")

@@ -1,7 +1,7 @@
 """What happens on a node in, one JSON object a line on the worker's standard error out, which Ray keeps and collects.
 
 Every line names the run, and where there is one the shard, the replica and the attempt. On the driver's terminal the same
-logger speaks plain words (`jobs.connect`).
+logger speaks plain words, warnings and worse unless PRELN_LOG_LEVEL asks for more (`jobs.cli`).
 """
 
 import json
@@ -11,6 +11,8 @@ import sys
 from datetime import UTC, datetime
 
 import ray
+
+from pipeline.errors import SpecError
 
 LOGGER = "preln"
 LEVEL_VARIABLE = "PRELN_LOG_LEVEL"
@@ -47,11 +49,45 @@ def write(message: str, *, level: int = logging.INFO, **told: object) -> None:
     logger.log(level, message, extra={"told": {**told, "node": context.get_node_id(), "ray_job": context.get_job_id()}})
 
 
+class PlainWords(logging.Formatter):
+    """A record as a person reads it: `preln: checkpoint not cached (folder …, cause …)`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        told = ", ".join(f"{key} {value}" for key, value in getattr(record, "told", {}).items())
+        cause = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+        return f"preln: {record.getMessage()}{f' ({told})' if told else ''}{cause}"
+
+
+class Terminal(logging.Handler):
+    """Standard error as it is at the moment: a live line stands in for it while a run goes on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the record."""
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def speak_on_the_terminal() -> None:
+    """From now on this process, a driver, says in plain words what its journal has. Raises SpecError for a level that is none."""
+    logger = logging.getLogger(LOGGER)
+    name = os.environ.get(LEVEL_VARIABLE, "WARNING").upper()
+    if name not in logging.getLevelNamesMapping():
+        raise SpecError(f"{LEVEL_VARIABLE}={name}: no such level; write DEBUG, INFO, WARNING or ERROR")
+    handler = Terminal()
+    handler.setFormatter(PlainWords())
+    _speak(logger, handler, level=name)
+
+
 def _set_up(logger: logging.Logger) -> None:
     if any(isinstance(handler.formatter, JsonLines) for handler in logger.handlers):
         return
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
+    level = os.environ.get(LEVEL_VARIABLE, "INFO").upper()
+    _speak(logger, handler, level=level if level in logging.getLevelNamesMapping() else "INFO")
+
+
+def _speak(logger: logging.Logger, handler: logging.Handler, *, level: str) -> None:
     logger.handlers[:] = [handler]
     logger.propagate = False
-    logger.setLevel(os.environ.get(LEVEL_VARIABLE, "INFO").upper())
+    logger.setLevel(level)
