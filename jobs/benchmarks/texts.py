@@ -1,9 +1,11 @@
 """A distribution of lengths in, made-up texts and a checkpoint to read them out: the same for everybody who is measured."""
 
 import json
+import math
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 
@@ -43,7 +45,9 @@ def corpus(*, lengths: str, count: int) -> Corpus:
         wanted = np.full(count, int(lengths.removeprefix("fixed")))
     else:
         sigma = float(lengths.removeprefix("sigma"))
-        wanted = np.exp(rng.normal(np.log(MEDIAN_TOKENS), sigma, count)).astype(int)
+        # Quantiles in random order: a few texts have the whole distribution's mean and tail too.
+        places = rng.permutation((np.arange(count) + 0.5) / count)
+        wanted = np.array([MEDIAN_TOKENS * math.exp(sigma * NormalDist().inv_cdf(place)) for place in places], int)
     tokenizer = load_tokenizer(str(CHECKPOINT)).backend
     tokenizer.no_truncation()
     lines = (SAMPLE / "texts.jsonl").read_text(encoding="utf-8").splitlines()
