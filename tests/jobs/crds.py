@@ -6,6 +6,7 @@ from typing import Any
 
 import jsonschema
 import yaml
+from jsonschema.exceptions import best_match
 
 
 @cache
@@ -36,6 +37,16 @@ def _strict(schema: Any) -> Any:
     return strict
 
 
+@cache
+def validator_of(folder: Path, kind: str) -> Any:
+    """What holds manifests of a kind against its definition, which is itself checked here, once: that takes seconds."""
+    schema = schema_of(folder, kind)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
 def check(manifest: dict[str, Any], *, folder: Path) -> None:
     """Raises jsonschema.ValidationError where a manifest does not keep to its definition."""
-    jsonschema.validate(manifest, schema_of(folder, manifest["kind"]))
+    fault = best_match(validator_of(folder, manifest["kind"]).iter_errors(manifest))
+    if fault is not None:
+        raise fault
