@@ -3,6 +3,7 @@
 One scenario, told once (`story`), and what it must have shown.
 """
 
+import io
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,15 @@ import pyarrow.dataset as ds
 import pytest
 from ray.cluster_utils import Cluster as RayCluster
 
+from jobs.job_api import JobApi
+from jobs.stop import stop
+from jobs.submission import follow
 from pipeline.ledger import read_success
 from pipeline.metrics import COUNTERS, HISTOGRAMS
 from pipeline.spec import JobSpec
-from pipeline.storage import find
 from pipeline.verify import verify
 from tests.jobs.promql import Scraped, unanswered
-from tests.pipeline.on_nodes import free_port, nodes, until
+from tests.pipeline.on_nodes import driver, free_port, nodes, sleepy_job, until, whole
 from tests.pipeline.small import CHECKPOINT
 
 pytestmark = [pytest.mark.ray, pytest.mark.torch, pytest.mark.timeout(300)]
@@ -135,10 +138,11 @@ def add_file(folder: Path, name: str) -> None:
 
 @dataclass
 class Story:
-    """What happened: exit codes and words of each step."""
+    """What happened: exit codes and words of each step. kept: objects that a stopped run left, and when each was written."""
 
     ids: list[str]
     stopped: str
+    kept: dict[str, int]
     log: str
     code: int
     words: str
@@ -147,26 +151,36 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(outside: Outside, tmp_path_factory: pytest.TempPathFactory) -> Story:
-    """Submitted, submitted again, stopped; submitted once more, watched while a node is lost, and ended."""
+    """Submitted, submitted again, stopped amid its work; submitted once more, watched while a node is lost, and ended."""
     folder = tmp_path_factory.mktemp("job")
     for index in range(FILES):
         add_file(folder, f"{index:03d}")
     job = job_of(folder)
     submit = ("submit", job, "--image-has-it", "--env", "PRELN_LOG_LEVEL=DEBUG")
     ids = [outside.run(*submit, "--no-wait").stdout.split()[-1] for _ in range(2)]
-    stopped = outside.run("stop", ids[0]).stdout
+    until(lambda: bool(objects(folder)))
+    with redirect_stdout(
+        io.StringIO()
+    ) as stopped:  # in this process: a command takes seconds to begin, the job is not so slow
+        stop(ids[0], address=outside.address)
+    kept = objects(folder)
     log = outside.run("logs", ids[0], "--no-follow").stdout
     lost = False
     with outside.start(*submit) as process:
         while process.poll() is None:
             outside.scrape()
             time.sleep(0.2)
-            if not lost and (folder / "out/data").exists() and len(find(str(folder / "out/data"))) > FILES // 4:
+            if not lost and len(objects(folder)) > len(kept) + FILES // 8:
                 outside.cluster.remove_node(outside.cluster.list_all_nodes()[-1])
                 lost = True
         words = process.communicate()[0]
     assert lost
-    return Story(ids, stopped, log, process.returncode, words, folder)
+    return Story(ids, stopped.getvalue(), kept, log, process.returncode, words, folder)
+
+
+def objects(folder: Path) -> dict[str, int]:
+    """Annotated shards, and when each was written, in nanoseconds."""
+    return {file.name: file.stat().st_mtime_ns for file in (folder / "out/data").glob("*.parquet")}
 
 
 def test_a_job_that_runs_is_found_rather_than_started_twice(story: Story) -> None:
@@ -174,15 +188,44 @@ def test_a_job_that_runs_is_found_rather_than_started_twice(story: Story) -> Non
     assert story.ids[0] == story.ids[1]
 
 
-def test_a_stopped_job_says_so_and_keeps_its_log(story: Story) -> None:
+def test_a_job_stopped_amid_its_work_says_so_and_keeps_its_log_and_its_shards(story: Story) -> None:
     assert story.stopped.strip() == f"{story.ids[0]}: stopped"
-    assert "Runtime env is setting up" in story.log or "python -m jobs annotate job.yaml" in story.log
+    assert 0 < len(story.kept) < FILES
+    assert "of this run are written and stay; the same command goes on." in story.log
+    after = objects(story.folder)
+    assert {name: after[name] for name in story.kept} == story.kept, "the next attempt wrote none of them again"
 
 
 def test_submitting_again_after_an_end_is_a_new_attempt_with_its_log_and_exit_code(story: Story) -> None:
     assert story.code == 0, story.words
     assert story.ids[0].removesuffix("-1") + "-2" in story.words
-    assert "Done: 288 rows of 24 files in 24 shards." in story.words
+    assert story.words.count(f"Done: {FILES * ROWS} rows of {FILES} files in {FILES} shards.") == 1
+
+
+# Ray's client asks for a log's tail so.
+@pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")
+def test_the_log_of_an_ended_job_is_followed_as_it_is(story: Story, outside: Outside) -> None:
+    api = JobApi.at(outside.address)
+    log = api.log(story.ids[0])
+    assert log == story.log
+    assert "".join(follow(api, story.ids[0])) == log
+
+
+def test_rays_own_command_runs_a_job_too(outside: Outside, tmp_path: Path) -> None:
+    add_file(tmp_path, "one")
+    words = ["job", "submit", "--working-dir", ".", "--", "python", "-m", "jobs", "annotate", str(job_of(tmp_path))]
+    run = subprocess.run(
+        [str(Path(sys.executable).parent / "ray"), *words],
+        cwd=outside.repository,
+        env={**os.environ, "RAY_ADDRESS": outside.address},
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert f"Done: {ROWS} rows of 1 files in 1 shards." in run.stdout
+    assert verify(str(tmp_path / "out")).holds
 
 
 def test_a_run_that_lost_a_node_has_every_row_once(story: Story) -> None:
@@ -240,8 +283,11 @@ def test_workers_keep_a_journal_of_json_lines_with_run_shard_and_attempt(story: 
     session = Path(head.get_session_dir_path())
     lines = [line for file in session.glob("logs/worker-*.err") for line in file.read_text().splitlines()]
     journal: list[dict[str, Any]] = [json.loads(line) for line in lines if line.startswith('{"time"')]
-    committed = [line for line in journal if line["message"] == "shard committed"]
-    assert len({line["shard"] for line in committed}) == FILES
+    committed = [
+        line for line in journal if line["message"] == "shard committed" and str(story.folder) in line["source"]
+    ]
+    # Of the run that was stopped, a worker may have been ended between its last object and the line about it.
+    assert {line["shard"] for line in committed} >= set(objects(story.folder)) - set(story.kept)
     assert all({"run", "attempt", "node", "rows", "source"} <= set(line) for line in committed)
     assert {line["message"] for line in journal} >= {"shard committed", "model loaded"}
 
@@ -262,17 +308,19 @@ def test_the_command_stays_and_annotates_what_is_new(outside: Outside, tmp_path:
 
 
 def test_two_runs_of_the_same_job_at_once_do_no_harm(outside: Outside, tmp_path: Path) -> None:
-    for index in range(4):
-        add_file(tmp_path, f"{index}")
-    job = job_of(tmp_path)
+    """By a model that takes its time, so that both are at work at once; each with a replica that leaves room to read."""
+    job = sleepy_job(tmp_path, shards=16, nap=0.25, gpus=0, cpus=0.4, replicas=1)
     with (
-        outside.start("annotate", job, ray_address=True) as one,
-        outside.start("annotate", job, ray_address=True) as other,
+        driver(outside.cluster, job, tmp_path, outside.repository) as one,
+        driver(outside.cluster, job, tmp_path, outside.repository) as other,
     ):
-        both = (one, other)
-        words = [process.communicate(timeout=150)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], words
-    assert ds.dataset(tmp_path / "out/data").count_rows() == 4 * ROWS
+        assert [run.end()["state"] for run in (one, other)] == ["done", "done"]
+    first, second = ([told["time"] for told in run.of("committed")] for run in (one, other))
+    assert max(first[0], second[0]) < min(first[-1], second[-1]), "they were at work at the same time"
+    records = [json.loads(file.read_text()) for file in (tmp_path / "out/_runs").glob("*.json")]
+    assert len(records) == 2
+    assert all(record["shards"] > 0 for record in records)
+    assert whole(tmp_path, 16)
     assert verify(str(tmp_path / "out")).holds
 
 
