@@ -33,6 +33,7 @@ from pipeline.shards import CutRule, SourceFile, cut_rows
 from pipeline.sink import Receipt
 from pipeline.source import read_tasks
 from pipeline.spec import JobSpec
+from pipeline.tally import Tally
 
 CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints" / "random-tiny"
 LOADER = "jobs.benchmarks.scaling:load"
@@ -158,7 +159,7 @@ def measure_plan(
         steps.done("missing")
         tasks = list(read_tasks(work=work, rule=RULE))
         steps.done("read_tasks")
-        tally = run.Tally()
+        tally = Tally()
         for item in work:
             tally.add(Receipt.from_json(Receipt(shard=item, state="done", rows=RULE.rows, facts=FACTS).to_json()))  # type: ignore[arg-type]
         steps.done("receipts")
