@@ -105,6 +105,18 @@ def s3_dataset(url: str) -> pa.Table:
     return ds.dataset(url.removeprefix("s3://") + "/data", filesystem=s3, format="parquet").to_table()
 
 
+def label_scores(rows: pd.DataFrame) -> np.ndarray:
+    """The scores [B, L] of rows, in the order of LABELS."""
+    return np.array(
+        [[{s["label"]: s["score"] for s in scores}[label] for label in LABELS] for scores in rows["scores"]]
+    )
+
+
+def keys_of(spec: JobSpec) -> list[str]:
+    """The names of a job's objects."""
+    return sorted(file.uri.rpartition("/")[2] for file in find(join(spec.output.url, "data")))
+
+
 def kill_when(process: subprocess.Popen[bytes], *, output: str, shards: int) -> None:
     """SIGKILL a driver as soon as it has committed some shards; its workers may write what they have for a moment longer."""
     deadline = time.monotonic() + 300
@@ -114,6 +126,21 @@ def kill_when(process: subprocess.Popen[bytes], *, output: str, shards: int) -> 
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def killed_and_resumed(spec: JobSpec, *, folder: Path, repository: Path) -> tuple[run.Report, Quiet]:
+    """The second run of a job whose first driver was killed in the middle."""
+    job_file = folder / "job.yaml"
+    job_file.write_text(spec.to_yaml())
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jobs", "annotate", str(job_file)],
+        cwd=repository,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    kill_when(process, output=spec.output.url, shards=KILLED_AFTER)
+    return annotate(spec)
 
 
 @pytest.fixture(scope="module")
@@ -134,17 +161,7 @@ def annotated(
         "shards": {"rows": 256, "bytes": 80_000},
     }
     spec = JobSpec.parse(values)
-    job_file = tmp_path_factory.mktemp("job") / "job.yaml"
-    job_file.write_text(spec.to_yaml())
-    process = subprocess.Popen(
-        [sys.executable, "-m", "jobs", "annotate", str(job_file)],
-        cwd=repository,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    kill_when(process, output=spec.output.url, shards=KILLED_AFTER)
-    report, watcher = annotate(spec)
+    report, watcher = killed_and_resumed(spec, folder=tmp_path_factory.mktemp("job"), repository=repository)
     return spec, report, watcher
 
 
@@ -188,9 +205,7 @@ def test_answers_are_those_of_the_model_called_directly(
     direct = np.empty((len(ids), len(LABELS)))
     for chunk in np.array_split(order, 200):
         direct[chunk] = scores_of(model, [ids[index] for index in chunk])
-    told = np.array(
-        [[{s["label"]: s["score"] for s in scores}[label] for label in LABELS] for scores in table["scores"]]
-    )
+    told = label_scores(table)
     assert np.abs(told - direct).max() < FLOAT32_SCORES
     assert np.abs(table["score"].to_numpy() - direct.max(axis=1)).max() < FLOAT32_SCORES
     assert len(set(table["label"])) > 1
@@ -246,6 +261,45 @@ def test_answers_do_not_depend_on_budget_cut_or_replicas(
     assert report.state == "done"
     assert len(again) == len(corpus.texts["e.txt"])
     assert np.abs(again - told[again.index]).max() < FLOAT32_SCORES
+
+
+@pytest.mark.slow
+def test_whole_texts_of_a_killed_and_resumed_run_are_those_of_one_that_was_not(
+    corpus: Corpus, classifier: str, s3_server: S3Server, local_ray: None, repository: Path, tmp_path: Path
+) -> None:
+    bucket = s3_server.make_bucket()
+    resumed, undisturbed = (
+        JobSpec.parse(
+            {
+                "input": corpus.url,
+                "model": {"checkpoint": classifier, "dtype": "float32"},
+                "task": {"name": "text-classification", "top_k": "all"},
+                "output": f"{bucket}/{name}",
+                "shards": {"rows": 256, "bytes": 80_000},
+            }
+        )
+        for name in ("resumed", "undisturbed")
+    )
+    report, watcher = killed_and_resumed(resumed, folder=tmp_path, repository=repository)
+    assert len(watcher.plans[0].written) >= KILLED_AFTER
+    assert report.state == "done"
+    whole, _ = annotate(undisturbed)
+    assert whole.state == "done"
+    assert whole.tally.tokens > 2 * MAX_LENGTH * whole.total_rows, "these are whole texts"
+    one, other = (keys_of(spec) for spec in (resumed, undisturbed))
+    assert one == other
+    assert len(one) == report.shards == whole.shards
+    frames = (s3_dataset(spec.output.url).to_pandas() for spec in (resumed, undisturbed))
+    got, wanted = (frame.sort_values(["source", "row"], ignore_index=True) for frame in frames)
+    assert len(wanted) == 10_033
+    answers = ["label", "score", "scores"]
+    pd.testing.assert_frame_equal(got.drop(columns=answers), wanted.drop(columns=answers))
+    got_scores, wanted_scores = (label_scores(frame) for frame in (got, wanted))
+    assert np.abs(got_scores - wanted_scores).max() < FLOAT32_SCORES
+    assert np.abs(got["score"] - wanted["score"]).max() < FLOAT32_SCORES
+    in_order = np.sort(wanted_scores, axis=1)
+    clear = in_order[:, -1] - in_order[:, -2] > 2 * FLOAT32_SCORES
+    assert (got["label"] == wanted["label"])[clear].all()
 
 
 def test_bad_rows_are_answered_by_an_error_and_stop_nothing(local_ray: None, repository: Path, tmp_path: Path) -> None:
