@@ -69,7 +69,7 @@ def schedule(
         raise SpecError(f"--name {called}: at most 40 lower-case letters, digits and dashes, such as nightly-topics")
     _check_zone(zone)
     spec, local = with_absolute_paths(job_spec(job=job, settings=settings))
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     if local and (address or to == "kubernetes"):
         console.print(f"local paths must be there, with the same content, on every node: {', '.join(local)}")
     if checked:
