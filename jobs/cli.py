@@ -9,6 +9,7 @@ from jobs.annotate import annotate
 from jobs.bench import bench
 from jobs.convert import convert
 from jobs.demo import demo
+from jobs.evaluate import evaluate
 from jobs.exit_codes import exit_code_of
 from jobs.logs import logs
 from jobs.plan import plan
@@ -16,6 +17,8 @@ from jobs.schedule import schedule
 from jobs.status import status
 from jobs.stop import stop
 from jobs.submit import submit
+from jobs.tokenizer import tokenizer
+from jobs.train import train
 from jobs.verify import verify
 from pipeline import __version__, journal
 from pipeline.errors import PrelnError
@@ -27,8 +30,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for verb in (annotate, plan, status, verify, submit, logs, stop, schedule, convert, bench, demo):
+for verb in (annotate, plan, status, verify, submit, logs, stop, schedule, convert, evaluate, train, bench, demo):
     app.command()(verb)
+app.add_typer(tokenizer, name="tokenizer")
 
 
 def _version(wanted: bool) -> None:

@@ -36,8 +36,8 @@ def blocks(page: Path) -> list[Block]:
     return [Block(code=m[1], line=text.count("\n", 0, m.start(1)) + 1) for m in FENCE.finditer(text)]
 
 
-# The pages on tasks are run with their inputs and outputs by tests/pipeline/tasks.
-ELSEWHERE = ("tasks.md", "from-hf-pipelines.md")
+# Pages that tests of their own run: on tasks (tests/pipeline/tasks), on training (tests/test_docs_training.py).
+ELSEWHERE = ("tasks.md", "from-hf-pipelines.md", "training.md")
 PAGES = sorted(page for page in DOCS.glob("*.md") if blocks(page) and page.name not in ELSEWHERE)
 
 

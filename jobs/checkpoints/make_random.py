@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
-from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors, trainers
-from tokenizers.models import BPE
 
+from jobs.training.bpe import PAD_ID, train_tokenizer
 from models.boundary import Head
 from models.checkpoint_writer import write_checkpoint
 from models.config import RobertaPreLayerNormConfig
@@ -29,10 +28,6 @@ SEED = 50
 HEAD: Head = "sequence-classification"
 VOCABULARY = 1_000
 TEXT_LIMIT = 128  # tokens of a text, specials included
-# In the order of their ids; <mask> is the last id of the vocabulary, as in RoBERTa's.
-FIRST_TOKENS = ["<s>", "<pad>", "</s>", "<unk>"]
-MASK = "<mask>"
-PAD_ID = FIRST_TOKENS.index("<pad>")
 # With a trained model's spread every answer would be the same; with this one the four labels all occur.
 EMBEDDING_SPREAD = 0.5
 WEIGHT_SPREAD = 2.0  # over the square root of the inputs
@@ -112,58 +107,7 @@ def _random_tensor(*, random: np.random.RandomState, name: str, shape: tuple[int
 
 def tokenizer_files(*, texts: list[str]) -> dict[str, bytes]:
     """File name -> content of a byte-level BPE of `VOCABULARY` pieces trained on the texts."""
-    vocabulary, merges = _train(texts)
-    vocabulary[MASK] = len(vocabulary)
-    if len(vocabulary) != VOCABULARY:
-        raise ValueError(f"the sample gives {len(vocabulary)} pieces and config.json says {VOCABULARY}; add texts")
-    tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=merges, continuing_subword_prefix="", end_of_word_suffix=""))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.RobertaProcessing(
-        ("</s>", vocabulary["</s>"]), ("<s>", vocabulary["<s>"]), trim_offsets=True, add_prefix_space=False
-    )
-    tokenizer.add_special_tokens([AddedToken(token, normalized=True, special=True) for token in FIRST_TOKENS])
-    tokenizer.add_special_tokens([AddedToken(MASK, lstrip=True, normalized=False, special=True)])
-    merge_lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
-    return {
-        "tokenizer.json": tokenizer.to_str(pretty=True).encode(),
-        "vocab.json": json.dumps(vocabulary, ensure_ascii=False).encode(),
-        "merges.txt": ("\n".join(merge_lines) + "\n").encode(),
-        "tokenizer_config.json": (json.dumps(_tokenizer_settings(), indent=2) + "\n").encode(),
-    }
-
-
-def _train(texts: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Pieces with their ids, <mask> not yet among them, and the merges in order."""
-    tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - 1,
-        special_tokens=FIRST_TOKENS,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer=trainer)
-    model = json.loads(tokenizer.to_str())["model"]
-    vocabulary = dict(sorted(model["vocab"].items(), key=lambda item: item[1]))
-    return vocabulary, [(left, right) for left, right in model["merges"]]
-
-
-def _tokenizer_settings() -> dict[str, object]:
-    return {
-        "add_prefix_space": False,
-        "bos_token": "<s>",
-        "clean_up_tokenization_spaces": False,
-        "cls_token": "<s>",
-        "eos_token": "</s>",
-        "mask_token": MASK,
-        "model_max_length": TEXT_LIMIT,
-        "pad_token": "<pad>",
-        "sep_token": "</s>",
-        "tokenizer_class": "RobertaTokenizer",
-        "trim_offsets": True,
-        "unk_token": "<unk>",
-    }
+    return train_tokenizer(texts, pieces=VOCABULARY, text_limit=TEXT_LIMIT)
 
 
 if __name__ == "__main__":

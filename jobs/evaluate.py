@@ -1,0 +1,103 @@
+"""`preln evaluate`: a task, a checkpoint and labelled data in, how well the checkpoint answers them out."""
+
+import json
+import tempfile
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from jobs.annotate import annotate_spec
+from jobs.arguments import DtypeName, FrameworkName, Replicas, Settings, job_spec
+from jobs.connect import this_cluster
+from jobs.evaluation.measure import TASKS, hide_tokens, measure, settings_of
+from jobs.evaluation.picture import draw_confusion
+from jobs.evaluation.scores import Measured
+from jobs.progress import ProgressLine
+from pipeline import run
+from pipeline.errors import SpecError
+from pipeline.spec import JobSpec
+from pipeline.storage import join, put
+
+SHOWN_LABELS = 12
+
+
+def evaluate(
+    task: Annotated[str, typer.Option("--task", help=f"One of {', '.join(TASKS)}.")],
+    model: Annotated[str, typer.Option("--model", help="Checkpoint folder, at any URL.")],
+    data: Annotated[
+        list[str],
+        typer.Option("--data", help="Rows with their truth: file, folder or glob at any URL; may be repeated."),
+    ],
+    gold: Annotated[
+        str | None,
+        typer.Option("--gold", help="Column of the truth: label, tags or answers when absent.", show_default=False),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            help="Folder for the annotated rows, report.json and confusion.svg; a new temporary one when absent.",
+            show_default=False,
+        ),
+    ] = None,
+    mask_rate: Annotated[float, typer.Option("--mask-rate", help="fill-mask: share of tokens hidden.")] = 0.15,
+    framework: FrameworkName = None,
+    dtype: DtypeName = None,
+    replicas: Replicas = None,
+    settings: Settings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")] = False,
+) -> None:
+    """Annotate labelled data as `annotate` would, and score the answers.
+
+    Accuracy and macro-F1; entity F1; exact match and F1 of answers; guessed tokens; perplexity (text-scoring).
+    """
+    folder = output or tempfile.mkdtemp(prefix="preln-evaluation-")
+    asked = [*settings_of(task), *(settings or ())]
+    if task == "fill-mask":
+        if not 0 < mask_rate < 1:
+            raise SpecError(f"--mask-rate {mask_rate}: a share of tokens is between 0 and 1")
+        column = next((part.partition("=")[2] for part in asked if part.startswith("input.columns.text=")), "text")
+        asked = [part for part in asked if not part.startswith("input.columns.text=")]
+        data = [hide_tokens(urls=data, column=column, checkpoint=model, into=folder, rate=mask_rate)]
+    spec = job_spec(
+        job=None,
+        task=task,
+        model=model,
+        input_urls=data,
+        output=join(folder, "annotated"),
+        framework=framework,
+        dtype=dtype,
+        replicas=replicas,
+        settings=asked,
+    )
+    measured = measure(spec, annotate=_quietly if as_json else annotate_spec, gold=gold)
+    told = {"task": task, "model": model, "data": data, "framework": spec.model.framework, **measured.numbers}
+    put(join(folder, "report.json"), (json.dumps({**told, "by_label": measured.by_label}, indent=1) + "\n").encode())
+    drawn = None if measured.confusion is None else draw_confusion(measured.confusion)
+    if drawn is not None:
+        put(join(folder, "confusion.svg"), drawn)
+    if as_json:
+        print(json.dumps({**told, "report": join(folder, "report.json")}))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(numbers_table(measured))
+    console.print(f"Annotated rows, report.json{' and confusion.svg' if drawn else ''} are in {folder}")
+
+
+def _quietly(spec: JobSpec) -> run.Report:
+    """A run of which only the end is told."""
+    with ProgressLine(Console(stderr=True, quiet=True), as_json=False) as line:
+        return run.annotate(spec=spec, cluster=this_cluster(say=line.waiting), watcher=line)
+
+
+def numbers_table(measured: Measured) -> Table:
+    """All numbers, then those of the labels with the most rows, as a table for a terminal."""
+    table = Table("", "value")
+    for name, value in measured.numbers.items():
+        table.add_row(name.replace("_", " "), f"{value:,.0f}" if value > 1 and value.is_integer() else f"{value:.4f}")
+    ranked = sorted(measured.by_label.items(), key=lambda item: -item[1]["support"])
+    for label, rates in ranked[:SHOWN_LABELS]:
+        table.add_row(f"F1 of {label}", f"{rates['f1']:.4f}")
+    return table

@@ -1,0 +1,1 @@
+"""Annotated rows that hold the truth too in, numbers out."""

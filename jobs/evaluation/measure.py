@@ -1,0 +1,126 @@
+"""A task, a checkpoint and data that holds the truth in, how well it answers out: by the pipeline that annotates.
+
+The data is annotated as any job's, the truth carried along in its own columns, and the annotated rows are scored.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jobs.evaluation import scores
+from jobs.evaluation.hidden import hide
+from jobs.evaluation.scores import Measured
+from jobs.training.records import Record, read_records, texts_of
+from models.tokenizer import load_tokenizer
+from pipeline.errors import RunFailed, SpecError
+from pipeline.run import Report
+from pipeline.sink import DATA
+from pipeline.spec import JobSpec
+from pipeline.storage import join, put
+
+PREFIX = "predicted_"
+"""Before the answers' names, whose own the truth has."""
+GOLD = {
+    "text-classification": "label",
+    "token-classification": "tags",
+    "question-answering": "answers",
+    "multiple-choice": "label",
+}
+"""The column that holds the truth, unless another is named."""
+TASKS = (*GOLD, "fill-mask", "text-scoring")
+HIDDEN_FILE = "hidden.jsonl"
+HIDE_SEED = 7
+
+Annotate = Callable[[JobSpec], Report]
+
+
+def settings_of(task: str) -> list[str]:
+    """What an evaluation asks of a task, as key=value; the user's own come after it. Raises SpecError."""
+    if task not in TASKS:
+        raise SpecError(f"task: {task!r} can't be evaluated; there are {', '.join(TASKS)}")
+    words = ["task.words=true", "task.add_prefix_space=true"] if task == "token-classification" else []
+    return [f"output.prefix={PREFIX}", *words]
+
+
+def hide_tokens(*, urls: Sequence[str], column: str, checkpoint: str, into: str, rate: float) -> str:
+    """Write the data's texts with some tokens hidden to a file in `into`; its URL. The same tokens every time."""
+    tokenizer = load_tokenizer(checkpoint)
+    random = np.random.default_rng(HIDE_SEED)
+    lines = []
+    for text in texts_of(read_records(urls), column=column):
+        hidden, truth = hide(text, tokenizer=tokenizer, rate=rate, random=random)
+        if truth:
+            lines.append(json.dumps({"text": hidden, "hidden": truth}) + "\n")
+    if not lines:
+        raise SpecError(f"{', '.join(urls)}: no text there of which a token can be hidden")
+    place = join(into, HIDDEN_FILE)
+    put(place, "".join(lines).encode())
+    return place
+
+
+def measure(spec: JobSpec, *, annotate: Annotate, gold: str | None = None) -> Measured:
+    """Annotate, then score. gold: the column of the truth. Raises SpecError, and RunFailed where the run did not end well."""
+    report = annotate(spec)
+    if report.state != "done":
+        raise RunFailed(f"the evaluation's run ended as {report.state!r}; what it wrote is in {spec.output.url}")
+    rows = read_records(join(spec.output.url, DATA))
+    measured = score(rows, task=spec.task.name, gold=gold)
+    errors = sum(row[f"{PREFIX}error"] is not None for row in rows)
+    return Measured(
+        numbers={**measured.numbers, "rows": float(len(rows)), "rows_with_errors": float(errors)},
+        by_label=measured.by_label,
+        confusion=measured.confusion,
+    )
+
+
+def score(rows: Sequence[Record], *, task: str, gold: str | None = None) -> Measured:
+    """Numbers of annotated rows that hold the truth in the column `gold`."""
+    if task == "text-scoring":
+        scored = [row for row in rows if row[f"{PREFIX}tokens"] is not None]
+        return scores.perplexity(
+            [row[f"{PREFIX}log_probability"] for row in scored], [row[f"{PREFIX}tokens"] for row in scored]
+        )
+    column = "hidden" if task == "fill-mask" else gold or GOLD[task]
+    known = [row for row in rows if row.get(column) is not None]
+    if not known:
+        raise SpecError(f"no row has a value in the column {column!r}, which holds the truth; name another by --gold")
+    truth = [row[column] for row in known]
+    match task:
+        case "text-classification":
+            return scores.classification([str(label) for label in truth], [row[f"{PREFIX}label"] for row in known])
+        case "multiple-choice":
+            chosen = [row[f"{PREFIX}choice"] for row in known]
+            return scores.classification(
+                [str(label) for label in truth], [None if c is None else str(c) for c in chosen]
+            )
+        case "token-classification":
+            return scores.entities(truth, [_words(row) for row in known])
+        case "question-answering":
+            return scores.answers([_truths(one) for one in truth], [_answer(row) for row in known])
+    return scores.guesses(truth, [_fills(row) for row in known])
+
+
+def _words(row: Record) -> list[str] | None:
+    labels = row[f"{PREFIX}labels"]
+    return None if labels is None else ["O" if label is None else label["label"] for label in labels]
+
+
+def _truths(truth: Any) -> list[str]:
+    """SQuAD's struct of lists, a list of structs, a list of texts, or one text."""
+    if isinstance(truth, dict):
+        return list(truth["text"])
+    if isinstance(truth, str):
+        return [truth]
+    return [one["text"] if isinstance(one, dict) else str(one) for one in truth]
+
+
+def _answer(row: Record) -> str | None:
+    found = row[f"{PREFIX}answers"]
+    return found[0]["answer"] if found else None
+
+
+def _fills(row: Record) -> list[list[int]] | None:
+    masks = row[f"{PREFIX}masks"]
+    return None if masks is None else [[fill["token"] for fill in mask["fills"]] for mask in masks]

@@ -1,0 +1,1 @@
+"""Labelled or plain text in, a tokenizer or a checkpoint that `preln annotate` takes out."""

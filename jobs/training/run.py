@@ -1,0 +1,103 @@
+"""A training spec in, a checkpoint folder, its history and its learning curve out. Needs torch, and no Ray.
+
+`python -m jobs.training.run train.yaml` trains on a bare machine; `preln train` does the same, or gives it to Ray Train
+where the spec names resources.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.training.curve import draw_curve
+from jobs.training.loop import SNAPSHOTS, Place, Run, Told
+from jobs.training.network import write_network
+from jobs.training.prepare import Prepared, prepare
+from jobs.training.spec import TrainSpec
+from pipeline.storage import join, put
+
+Tell = Callable[[Told], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run made: checkpoint folders, and the history, one entry an evaluation."""
+
+    folders: list[str]
+    history: list[dict[str, Any]]
+
+
+def train(spec: TrainSpec, *, tell: Tell | None = None, device: str | None = None) -> Trained:
+    """Train in this process, from the newest snapshot in the output if there is one. Raises SpecError."""
+    place = Place(device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return train_prepared(prepare(spec), place=place, tell=tell or ProgressLines())
+
+
+def train_prepared(prepared: Prepared, *, place: Place, tell: Tell) -> Trained:
+    """One process's part of a run; the first one writes."""
+    network = prepared.network().to(place.device)
+    run = Run(
+        spec=prepared.spec,
+        network=network,
+        data=prepared.data,
+        place=place,
+        fingerprint=prepared.fingerprint,
+        tell=tell if place.rank == 0 else _silent,
+    )
+    history = run.train()
+    if place.rank:
+        return Trained(folders=[], history=history)
+    spec = prepared.spec
+    folders = write_network(network, url=spec.output, tokenizer_files=prepared.tokenizer_files, dtype=spec.save_dtype)
+    put(join(spec.output, SNAPSHOTS, "history.json"), (json.dumps(history, indent=1) + "\n").encode())
+    if (drawn := draw_curve(history)) is not None:
+        put(join(spec.output, SNAPSHOTS, "curve.svg"), drawn)
+    return Trained(folders=folders, history=history)
+
+
+def _silent(told: Told) -> None:
+    """Only the first process speaks."""
+
+
+class ProgressLines:
+    """A line now and then: step, loss, rate, time left."""
+
+    def __init__(self, *, every_s: float = 10.0) -> None:
+        self._every_s = every_s
+        self._began = self._last = time.monotonic()
+        self._first: int | None = None
+
+    def __call__(self, told: Told) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._began = told.step, now
+        if not told.evaluation and now - self._last < self._every_s and told.step < told.steps:
+            return
+        self._last = now
+        done = told.step - self._first
+        left = (now - self._began) / done * (told.steps - told.step) if done else 0.0
+        line = f"step {told.step}/{told.steps}  loss {told.loss:.4f}  rate {told.rate:.2e}  {left:.0f} s left"
+        scores = "  ".join(
+            f"{task}: {' '.join(f'{name} {value:.4f}' for name, value in numbers.items())}"
+            for task, numbers in told.evaluation.items()
+        )
+        sys.stderr.write(f"{line}  {scores}".rstrip() + "\n")
+        sys.stderr.flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train what a YAML file says."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if len(given) != 1:
+        sys.exit("usage: python -m jobs.training.run train.yaml")
+    trained = train(TrainSpec.from_yaml(Path(given[0]).read_text(encoding="utf-8")))
+    print("\n".join(trained.folders))
+
+
+if __name__ == "__main__":
+    main()
