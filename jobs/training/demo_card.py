@@ -1,0 +1,134 @@
+"""A trained demo checkpoint in, its numbers by `preln evaluate`, its CARD.md and its ATTRIBUTION.md out.
+
+`python -m jobs.training.demo_card --work demo-training --into FOLDER` evaluates every head on what was held out, copies the
+encoder and the heads to FOLDER and writes both pages there. Every number stands beside its floor, also one below it.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.training.demo_checkpoint import PIECES, SEED
+from jobs.training.spec import ENCODER
+
+HEADS = ("fill-mask", "intents", "entities", "questions")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One number of the card. floor: what a simple method reaches, None where there is none, and what that is."""
+
+    name: str
+    head: str
+    task: str
+    data: str
+    number: str
+    floor: float | None
+    floor_is: str
+
+
+CLAIMS = (
+    Claim("intents (150), accuracy", "intents", "text-classification", "intents-test", "accuracy", 0.912,
+          "TF-IDF and logistic regression"),
+    Claim("entities, F1 on the UNER test", "entities", "token-classification", "entities-test", "f1", 0.470,
+          "a linear tagger; spaCy's small English model reaches 0.566"),
+    Claim("questions, exact match on XQuAD", "questions", "question-answering", "questions-test", "exact_match", 0.092,
+          "rules"),
+    Claim("questions, F1 on XQuAD", "questions", "question-answering", "questions-test", "f1", 0.121, "rules"),
+    Claim("hidden tokens of held-out introductions, accuracy", "fill-mask", "fill-mask", "introductions-test",
+          "mask_accuracy", None, ""),
+)  # fmt: skip
+
+ATTRIBUTION = """# Attribution
+
+The weights are published under CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/). They were trained on:
+
+- introductions of English Wikipedia articles, by their authors, CC BY-SA 4.0;
+- the text of the English Web Treebank of Universal Dependencies, CC BY-SA 4.0;
+- WordNet 3.0's glosses, Princeton University, WordNet licence;
+- CLINC150, Larson et al. 2019, "An Evaluation Dataset for Intent Classification and Out-of-Scope Prediction", CC BY 3.0;
+- Universal NER, English Web Treebank, Mayhew et al. 2024, CC BY-SA 4.0;
+- WNUT17, Derczynski et al. 2017, "Results of the WNUT2017 Shared Task on Novel and Emerging Entity Recognition", CC BY 4.0.
+
+Questions to learn from were generated from the introductions by this repository's rules (`jobs/training/questions.py`).
+XQuAD (Artetxe et al. 2020, CC BY-SA 4.0) and all test sets were used for the card's numbers only.
+"""
+
+
+HEADING = """# The demo checkpoint
+
+For trying the pipeline, and for nothing else: it is small, knows English only and was trained for very few steps; decide nothing by its answers.
+
+One encoder of 6 layers and width 192 with four heads: fill-mask, intents (text-classification), entities (token-classification) and questions
+(question-answering). float16. CC BY-SA 4.0, see ATTRIBUTION.md.
+
+## Numbers
+
+By `preln evaluate`, float32, on rows that were never learnt from. A number below its floor is the price of the few steps.
+"""
+RECIPE = """
+## Recipe
+
+`python -m jobs.training.demo_checkpoint`, seed {seed}: a byte-level BPE of {pieces:,} pieces, {pretraining:,} steps of masked language
+modelling, {together:,} steps on all tasks together; then `python -m jobs.training.demo_card`. Trained on {machine}, in bfloat16.
+The same processor gives the same bits. SHA-256 of the rows:
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Evaluate, copy, and write both pages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder that jobs.training.demo_checkpoint worked in")
+    parser.add_argument("--into", type=Path, required=True, help="folder for the checkpoint and its pages")
+    parser.add_argument("--machine", required=True, help="what it was trained on, in words for the card")
+    options = parser.parse_args(arguments)
+    reports = {}
+    for data in dict.fromkeys(claim.data for claim in CLAIMS):
+        claim = next(claim for claim in CLAIMS if claim.data == data)
+        reports[data] = evaluated(claim, work=options.work)
+    for folder in (ENCODER, *HEADS):
+        shutil.copytree(options.work / "multi-task" / folder, options.into / folder, dirs_exist_ok=True)
+    hashes = json.loads((options.work / "hashes.json").read_text(encoding="utf-8"))
+    history = json.loads((options.work / "multi-task/training/history.json").read_text(encoding="utf-8"))
+    pretrained = json.loads((options.work / "pretrained/training/history.json").read_text(encoding="utf-8"))
+    steps = (pretrained[-1]["step"], history[-1]["step"])
+    page = card(reports=reports, hashes=hashes, steps=steps, machine=options.machine)
+    (options.into / "CARD.md").write_text(page, encoding="utf-8")
+    (options.into / "ATTRIBUTION.md").write_text(ATTRIBUTION, encoding="utf-8")
+
+
+def evaluated(claim: Claim, *, work: Path) -> dict[str, Any]:
+    """What `preln evaluate` reports of one head on one held-out set; kept, and not measured again."""
+    folder = work / "evaluation" / claim.data
+    if not (folder / "report.json").exists():
+        given = ["--task", claim.task, "--model", str(work / "multi-task" / claim.head)]
+        data = ["--data", str(work / "rows" / f"{claim.data}.jsonl"), "--output", str(folder), "--dtype", "float32"]
+        subprocess.run([sys.executable, "-m", "jobs", "evaluate", *given, *data], check=True)
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return report
+
+
+def card(
+    *, reports: Mapping[str, Mapping[str, Any]], hashes: Mapping[str, str], steps: tuple[int, int], machine: str
+) -> str:
+    """CARD.md: what the checkpoint is for, its numbers beside their floors, the recipe and the data's hashes."""
+    rows = ["| on held-out rows | measured | floor | | the floor is |", "| --- | --- | --- | --- | --- |"]
+    for claim in CLAIMS:
+        value = float(reports[claim.data][claim.number])
+        floor = "" if claim.floor is None else f"{claim.floor:.3f}"
+        judged = "" if claim.floor is None else "above" if value > claim.floor else "**below**"
+        rows.append(f"| {claim.name} | {value:.3f} | {floor} | {judged} | {claim.floor_is} |")
+    recipe = RECIPE.format(seed=SEED, pieces=PIECES, pretraining=steps[0], together=steps[1], machine=machine)
+    digests = [f"| {name} | `{digest}` |" for name, digest in sorted(hashes.items())]
+    parts = [HEADING, *rows, recipe, "| file | SHA-256 |", "| --- | --- |", *digests]
+    return "\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    main()
