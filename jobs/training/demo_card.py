@@ -63,10 +63,11 @@ XQuAD (Artetxe et al. 2020, CC BY-SA 4.0) and all test sets were used for the ca
 
 HEADING = """# The demo checkpoint
 
-For trying the pipeline, and for nothing else: it is small, knows English only and was trained for very few steps; decide nothing by its answers.
+For trying the pipeline, and for nothing else: it is small, knows English only and was trained for very few
+steps; decide nothing by its answers.
 
-One encoder of 6 layers and width 192 with four heads: fill-mask, intents (text-classification), entities (token-classification) and questions
-(question-answering). float16. CC BY-SA 4.0, see ATTRIBUTION.md.
+One encoder of 6 layers and width 192 with four heads: fill-mask, intents (text-classification), entities (token-classification)
+and questions (question-answering). float16. CC BY-SA 4.0, see ATTRIBUTION.md.
 
 ## Numbers
 
@@ -75,9 +76,9 @@ By `preln evaluate`, float32, on rows that were never learnt from. A number belo
 RECIPE = """
 ## Recipe
 
-`python -m jobs.training.demo_checkpoint`, seed {seed}: a byte-level BPE of {pieces:,} pieces, {pretraining:,} steps of masked language
-modelling, {together:,} steps on all tasks together; then `python -m jobs.training.demo_card`. Trained on {machine}, in bfloat16.
-The same processor gives the same bits. SHA-256 of the rows:
+`python -m jobs.training.demo_checkpoint`, seed {seed}: a byte-level BPE of {pieces:,} pieces, {pretraining:,} steps of
+masked language modelling, {together:,} steps on all tasks together; then `python -m jobs.training.demo_card`. Trained on
+{machine}, in bfloat16. The same processor gives the same bits. SHA-256 of the rows:
 """
 
 
