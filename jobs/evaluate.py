@@ -81,7 +81,7 @@ def evaluate(
     if as_json:
         print(json.dumps({**told, "report": join(folder, "report.json")}))
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(numbers_table(measured))
     console.print(f"Annotated rows, report.json{' and confusion.svg' if drawn else ''} are in {folder}")
 

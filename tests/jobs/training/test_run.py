@@ -65,6 +65,16 @@ def test_a_killed_run_ends_with_the_bits_of_an_unbroken_one(make_spec: MakeSpec,
         assert all(np.array_equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.storage
+def test_a_run_on_an_object_store_is_killed_resumed_and_read_from_there(make_spec: MakeSpec, s3_bucket: str) -> None:
+    there = {"output": f"{s3_bucket}/trained"}
+    spec = make_spec("text-classification", steps=12, save_every=4).model_copy(update=there)
+    with pytest.raises(Killed):
+        train(spec, kill_at=9)
+    assert train(spec) == train(make_spec("text-classification", output="unbroken", steps=12, save_every=4))
+    Checkpoint.open(f"{s3_bucket}/trained").check(heads=["sequence-classification"], tokenizer=True)
+
+
 def test_a_snapshot_that_is_cut_off_is_passed_over_for_the_one_before_it(make_spec: MakeSpec, tmp_path: Path) -> None:
     spec = make_spec("text-classification", steps=20, save_every=4)
     with pytest.raises(Killed):
