@@ -21,6 +21,7 @@ from pipeline.spec import JobSpec
 from pipeline.storage import join, put
 
 SHOWN_LABELS = 12
+COUNTS = ("rows", "rows_with_errors", "masks", "tokens")
 
 
 def evaluate(
@@ -96,7 +97,7 @@ def numbers_table(measured: Measured) -> Table:
     """All numbers, then those of the labels with the most rows, as a table for a terminal."""
     table = Table("", "value")
     for name, value in measured.numbers.items():
-        table.add_row(name.replace("_", " "), f"{value:,.0f}" if value > 1 and value.is_integer() else f"{value:.4f}")
+        table.add_row(name.replace("_", " "), f"{value:,.0f}" if name in COUNTS else f"{value:.4f}")
     ranked = sorted(measured.by_label.items(), key=lambda item: -item[1]["support"])
     for label, rates in ranked[:SHOWN_LABELS]:
         table.add_row(f"F1 of {label}", f"{rates['f1']:.4f}")
