@@ -15,10 +15,10 @@ import ray
 import yaml
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.core.generated import autoscaler_pb2, common_pb2
-from ray.experimental.internal_kv import _internal_kv_get
 
 BOOTSTRAP_FILE = "ray_bootstrap_config.yaml"
 """What `ray up` leaves in the home folder of the head node, where a submitted driver runs."""
+AUTOSCALING_STATUS = b"__autoscaling_status"
 STATIC_NODE_PREFIX = "node_"
 """Under a cluster that does not grow, Ray's monitor reports every node as a type of its own with this name."""
 UNLIMITED = 1_000
@@ -263,9 +263,9 @@ def autoscaler_at_work() -> bool:
     The second one reports what it knows some seconds after the head is up, which on Kubernetes a driver may be before; that it
     is to come, the head knows from its start.
     """
-    if is_autoscaler_v2(fetch_from_server=True):
+    if is_autoscaler_v2(fetch_from_server=True, gcs_client=_gcs_client()):
         return True
-    status = json.loads(_internal_kv_get("__autoscaling_status") or b"{}").get("autoscaler_report") or {}
+    status = json.loads(_gcs_client().internal_kv_get(AUTOSCALING_STATUS, None) or b"{}").get("autoscaler_report") or {}
     types = {*(status.get("node_type_mapping") or {}).values(), *(status.get("active_nodes") or {})}
     reply = _cluster_status()
     if reply.HasField("autoscaling_state"):
@@ -295,6 +295,11 @@ def infeasible_of(reply: Any) -> list[Request]:
 
 def _cluster_status() -> Any:
     """Ray's `GetClusterStatusReply`; the class is made at run time, so that nothing is known of its type before."""
-    worker: Any = ray._private.worker.global_worker
     reply_class: Any = autoscaler_pb2.GetClusterStatusReply  # type: ignore[attr-defined]
-    return reply_class.FromString(worker.gcs_client.get_cluster_status())
+    return reply_class.FromString(_gcs_client().get_cluster_status())
+
+
+def _gcs_client() -> Any:
+    """This driver's own; Ray's global one is lost when any other cluster that the process made is shut down."""
+    worker: Any = ray._private.worker.global_worker
+    return worker.gcs_client

@@ -62,12 +62,20 @@ def test_labels_fit_as_in_rays_selectors(value: str | None, wanted: str, fits: b
     assert label_fits(value, wanted) is fits
 
 
+class NothingReported:
+    """A head on which no autoscaler has left a word."""
+
+    def internal_kv_get(self, key: bytes, namespace: bytes | None) -> bytes | None:
+        """Nothing is there."""
+        return None
+
+
 @pytest.mark.parametrize("second_version", [True, False])
 def test_an_autoscaler_that_has_not_reported_yet_is_known_of_from_the_head(
     monkeypatch: pytest.MonkeyPatch, second_version: bool
 ) -> None:
     reply_class = autoscaler_pb2.GetClusterStatusReply  # type: ignore[attr-defined]  # made at run time
-    monkeypatch.setattr(nodes, "_internal_kv_get", lambda _: None)
+    monkeypatch.setattr(nodes, "_gcs_client", NothingReported)
     monkeypatch.setattr(nodes, "_cluster_status", reply_class)
     monkeypatch.setattr(nodes, "is_autoscaler_v2", lambda **_: second_version)
     assert autoscaler_at_work() is second_version
