@@ -223,17 +223,9 @@ def the_flow(
     attempt: int = 1,
 ) -> Dataset:
     """read + encode | infer | decode + write."""
-    reading = Reading(
-        schema=job.schema,
-        required=required_columns(job.spec),
-        rule=job.cut,
-        fingerprint=job.fingerprint,
-        line_bytes=job.spec.limits.line_bytes,
-        delimiter=job.spec.input.delimiter,
-    )
     stages = Stages(spec=job.spec, schema=job.schema, provenance=provenance(job), run=run, attempt=attempt)
     pool = ActorPoolStrategy(min_size=placement.smallest, max_size=placement.largest, initial_size=placement.initial)
-    source = ray.data.read_datasource(ShardSource(work=work, reading=reading), num_cpus=READ_CPUS)
+    source = ray.data.read_datasource(ShardSource(work=work, reading=reading_of(job)), num_cpus=READ_CPUS)
     encoded = source.map_batches(stages.encode, batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS)
     answered = encoded.map_batches(
         Replica,
@@ -246,6 +238,18 @@ def the_flow(
     finished = answered.map_batches(stages.finish, batch_size=1, batch_format="pyarrow", num_cpus=WRITE_CPUS)
     finished.set_name(f"preln {job.spec.task.name}")
     return finished
+
+
+def reading_of(job: FrozenJob) -> Reading:
+    """How a job's files are read."""
+    return Reading(
+        schema=job.schema,
+        required=required_columns(job.spec),
+        rule=job.cut,
+        fingerprint=job.fingerprint,
+        line_bytes=job.spec.limits.line_bytes,
+        delimiter=job.spec.input.delimiter,
+    )
 
 
 def required_columns(spec: JobSpec) -> tuple[str, ...]:

@@ -65,5 +65,5 @@ def _fitted(value: str, *, kind: pa.DataType) -> pa.Scalar | None:
         return None
     try:
         return pa.scalar(value, pa.string()).cast(kind)
-    except (pa.ArrowException, NotImplementedError):
+    except pa.ArrowException:
         return None

@@ -129,7 +129,7 @@ def _cast(column: pa.Array, field: pa.Field) -> tuple[list[pa.Array], list[RowEr
     null with an error."""
     try:
         return [column.cast(field.type)], [None] * len(column)
-    except (pa.ArrowException, NotImplementedError):
+    except pa.ArrowException:
         pass
     if len(column) == 1 and not column[0].is_valid:
         return [pa.nulls(1, field.type)], [None]

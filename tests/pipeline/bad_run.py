@@ -28,11 +28,11 @@ from pipeline import run
 from pipeline.bundle import pack, unpack
 from pipeline.cluster import Placement
 from pipeline.errors import PrelnError
-from pipeline.flow import Stages, finish_shard, provenance, replica_order, required_columns
+from pipeline.flow import Stages, finish_shard, provenance, reading_of, replica_order
 from pipeline.job import FrozenJob
 from pipeline.replica import Replica, ReplicaOrder
 from pipeline.sink import Receipt
-from pipeline.source import Reading, Work, read_bundles, read_tasks
+from pipeline.source import Work, read_bundles, read_tasks
 from pipeline.spec import JobSpec, override, read_yaml
 from tests.pipeline.small import CHECKPOINT, OfflineCluster
 
@@ -147,14 +147,7 @@ def annotate(spec: JobSpec) -> run.Report:
 def _inline(*, job: FrozenJob, work: Sequence[Work], placement: Placement, **_: Any) -> Iterator[Receipt]:
     order = replica_order(job=job, placement=placement, loader=LOADER)
     stages = Stages(spec=job.spec, schema=job.schema, provenance=provenance(job))
-    reading = Reading(
-        schema=job.schema,
-        required=required_columns(job.spec),
-        rule=job.cut,
-        fingerprint=job.fingerprint,
-        line_bytes=job.spec.limits.line_bytes,
-        delimiter=job.spec.input.delimiter,
-    )
+    reading = reading_of(job)
     answer = _replica(order)
     for task in read_tasks(work=work, rule=job.cut):
         for bundle in read_bundles(task=task, reading=reading):
