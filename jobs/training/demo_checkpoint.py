@@ -19,8 +19,9 @@ from jobs.training.spec import TrainSpec
 SEED = 20
 PIECES = 8_192
 TEXT_LIMIT = 256
-PRETRAINING_STEPS = 2_000
-TASK_STEPS = 2_400
+PRETRAINING_STEPS = 9_000
+TASK_STEPS = 2_500
+BATCH_TOKENS = 4_096
 ENCODER = {
     "hidden_size": 192,
     "num_hidden_layers": 6,
@@ -71,11 +72,11 @@ def pretraining(*, work: Path, steps: int) -> TrainSpec:
             "output": str(work / "pretrained"),
             "seed": SEED,
             "steps": steps,
-            "batch_tokens": 1_024,
+            "batch_tokens": BATCH_TOKENS,
             "learning_rate": 1e-3,
             "warmup": 0.08,
-            "evaluate_every": max(1, steps // 2),
-            "save_every": 200,
+            "evaluate_every": max(1, steps // 6),
+            "save_every": 250,
             "dtype": "bfloat16",
         }
     )
@@ -96,11 +97,11 @@ def all_tasks(*, work: Path, steps: int) -> TrainSpec:
             "output": str(work / "multi-task"),
             "seed": SEED,
             "steps": steps,
-            "batch_tokens": 1_024,
+            "batch_tokens": BATCH_TOKENS,
             "max_length": TEXT_LIMIT,
             "learning_rate": 7e-4,
-            "evaluate_every": max(1, steps // 2),
-            "save_every": 200,
+            "evaluate_every": max(1, steps // 6),
+            "save_every": 250,
             "dtype": "bfloat16",
             "save_dtype": "float16",
         }
