@@ -61,7 +61,7 @@ def numbers(job: FrozenJob, planned: Plan) -> dict[str, Any]:
     """A plan in figures."""
     shards = sum(isinstance(item, Shard) for item in planned.work)
     return {
-        "task": job.spec.task.name,
+        "task": job.spec.task_name,
         "framework": job.spec.model.framework,
         "dtype": job.dtype,
         "output": job.output,

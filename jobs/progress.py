@@ -67,7 +67,7 @@ class ProgressLine:
         parts = [f"{known:,} shards"] if known else []
         parts += [f"{streams:,} compressed files, cut as they are read"] if streams else []
         self._console.print(
-            f"{job.spec.task.name} with {job.spec.model.framework} {job.dtype}: {' and '.join(parts)} of "
+            f"{job.spec.task_name} with {job.spec.model.framework} {job.dtype}: {' and '.join(parts)} of "
             f"{len(plan.current):,} files, {plan.missing_bytes / 1e6:,.1f} MB; {len(plan.written):,} shards were there already"
         )
         if self._console.is_terminal:

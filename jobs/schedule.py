@@ -13,11 +13,9 @@ from jobs import manifests, schedules
 from jobs.arguments import Settings, job_spec
 from jobs.cron import Cron
 from jobs.submit import with_absolute_paths
-from models.checkpoint import check
-from pipeline.encode import model_facts
 from pipeline.errors import SpecError
 from pipeline.inputs import describe, list_files
-from pipeline.prepare import check_columns, schema_of
+from pipeline.prepare import check_columns, checked_tasks, schema_of
 from pipeline.spec import JobSpec
 
 Target = Literal["kubernetes", "crontab", "systemd", "airflow"]
@@ -113,9 +111,7 @@ def for_kubernetes(running: manifests.Running, times: Cron, *, zone: str | None)
 
 def validate(spec: JobSpec) -> None:
     """Whether the job could run now, as far as that is known without a cluster. Raises PrelnError."""
-    facts = model_facts(spec)
-    check(checkpoint=spec.model.checkpoint, heads=spec.task.heads(facts), tokenizer=True)
-    spec.task.fields(facts)
+    facts = checked_tasks(spec)
     described = describe(list_files(spec.input, output=spec.output.url).files)
     check_columns(schema=schema_of(described, spec=spec.input), spec=spec, facts=facts)
 

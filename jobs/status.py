@@ -22,7 +22,7 @@ def status(
     console = Console(highlight=False, soft_wrap=True, markup=False)
     job = found.job
     console.print(
-        f"{job.spec.task.name} with {readable(job.spec.model.checkpoint)} ({job.spec.model.framework} {job.dtype})"
+        f"{job.spec.task_name} with {readable(job.spec.model.checkpoint)} ({job.spec.model.framework} {job.dtype})"
     )
     console.print(f"  files     {found.files:,}")
     console.print(f"  done      {found.done:,} shards")
@@ -50,6 +50,6 @@ def as_values(found: Status) -> dict[str, object]:
     return {
         **fields,
         "errors": dict(found.errors),
-        "task": found.job.spec.task.name,
+        "task": found.job.spec.task_name,
         "fingerprint": found.job.fingerprint,
     }

@@ -90,7 +90,7 @@ def submit(
                     runtime_env=runtime_environment(
                         spec, folder=folder, environment=environment or {}, image_has_it=image_has_it
                     ),
-                    metadata={"task": spec.task.name, "output": readable(spec.output.url)},
+                    metadata={"task": spec.task_name, "output": readable(spec.output.url)},
                 )
             except (NotLetIn, UnknownJob):
                 raise

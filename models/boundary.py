@@ -12,6 +12,7 @@ V vocabulary, K candidate ids, k answers a position.
 | masked-lm, causal-lm                     | positions with gold ids           | log_probs [G]                        |
 | encoder                                  | positions                         | hidden [G, H]; reduce="mean": [B, H] |
 
+Heads go by their kind, or, where several of one checkpoint's folders share an encoder, by names (models.named_heads).
 A causal LM's gold id is scored by the logits at the position asked: ask the position before the token to be scored.
 """
 
@@ -79,7 +80,7 @@ class Ask:
     top_k: masked-lm: the k most probable ids of each position.
     candidates_K: masked-lm: only these vocabulary ids are ranked; the softmax stays over the whole vocabulary.
     gold_G: masked-lm, causal-lm: one id a position, answered by its log probability.
-    reduce: encoder: "mean" averages each sequence's asked positions; every sequence must have at least one.
+    reduce: encoder: "mean" averages the asked positions of each sequence that has any, in the order of the sequences.
     """
 
     positions_G: IntArray
@@ -92,6 +93,7 @@ class Ask:
 class FlatModel(Protocol):
     """A model loaded in one framework, answering flat tokens."""
 
-    def __call__(self, tokens: Tokens, asks: Mapping[Head, Ask]) -> Mapping[Head, Answers]:
-        """One encoder pass for all heads asked; answers in the order of each `Ask.positions_G`."""
+    def __call__(self, tokens: Tokens, asks: Mapping[str, Ask]) -> Mapping[str, Answers]:
+        """One encoder pass for all heads asked, by the names under which they were loaded; answers in the order of each
+        `Ask.positions_G`."""
         ...

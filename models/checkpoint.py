@@ -203,6 +203,11 @@ def beside(*, url: str, name: str) -> str:
     return f"{parent}/{name}" if parent else name
 
 
+def has_config(url: str) -> bool:
+    """Whether a folder is there and describes a model."""
+    return CONFIG_NAME in _names(url)
+
+
 def check_tokenizer_files(url: str) -> None:
     """Raise CheckpointError unless the folder has tokenizer.json, or vocab.json with merges.txt."""
     names = _names(url)

@@ -5,22 +5,37 @@ What it answers by is copied: config.json, weights, their index and the tokenize
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import fsspec
 
 from models.checkpoint import TOKENIZER_NAMES, Checkpoint
 from models.config import CONFIG_NAME
+from models.named_heads import head_folder
 from models.weight_files import INDEX_NAME
 
 BASE_FIELD = "base_model_name_or_path"
 
 
-def copy_checkpoint(*, url: str, into: Path) -> Path:
-    """Copy a checkpoint under `into`; the copy's own folder. Raises CheckpointError, and OSError of the local disk."""
+def copy_checkpoint(*, url: str, into: Path, names: Iterable[str] = ("",)) -> Path:
+    """Copy a checkpoint, or its heads of these names, under `into`; the copy's own folder.
+
+    Raises CheckpointError, and OSError of the local disk.
+    """
+    whole = into / "checkpoint"
+    for name in names:
+        folder = head_folder(checkpoint=url, name=name) if name else url
+        _copy_folder(folder, into=whole if folder == url else whole / name)
+    return whole
+
+
+def _copy_folder(url: str, *, into: Path) -> None:
     opened = Checkpoint.open(url)
-    folders = [into / (f"base-{depth}" if depth else "checkpoint") for depth in range(len(opened.sources))]
+    folders = [into.parent / f"base-{depth}" if depth else into for depth in range(len(opened.sources))]
     for depth, (source, folder) in enumerate(zip(opened.sources, folders, strict=True)):
+        if folder.exists() and depth:
+            continue  # heads of one encoder
         folder.mkdir(parents=True, exist_ok=True)
         remote = source.paths[0].rpartition("/")[0]
         extra = [CONFIG_NAME, INDEX_NAME, *(TOKENIZER_NAMES if depth == 0 else ())]
@@ -29,7 +44,6 @@ def copy_checkpoint(*, url: str, into: Path) -> Path:
             source.system.get_file(path, str(folder / path.rpartition("/")[2]))
         if depth + 1 < len(folders):
             _point(folder / CONFIG_NAME, base=folders[depth + 1].name)
-    return folders[0]
 
 
 def is_local(url: str) -> bool:

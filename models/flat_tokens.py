@@ -41,19 +41,21 @@ def flat_positions(*, tokens: Tokens, config: RobertaPreLayerNormConfig) -> IntA
     return (counted_T * real_T + config.pad_token_id).astype(np.int32)
 
 
-def check_asks(*, tokens: Tokens, asks: Mapping[Head, Ask], loaded: tuple[Head, ...], vocab_size: int) -> None:
+def check_asks(*, tokens: Tokens, asks: Mapping[str, Ask], kinds: Mapping[str, Head], vocab_size: int) -> None:
     """Refuse asks that this model can't answer: a head it lacks, positions or ids out of range, nothing asked."""
     total = len(tokens.input_ids_T)
     for head, ask in asks.items():
-        if head not in loaded:
+        if head not in kinds:
             raise ValueError(
-                f"head '{head}' is not loaded; this model has {', '.join(loaded)}; name it in load(heads=…)"
+                f"head '{head}' is not loaded; this model has {', '.join(kinds)}; name it in load(heads=…)"
             )
         if len(ask.positions_G):
             low, high = int(ask.positions_G.min()), int(ask.positions_G.max())
             check_range(name=f"{head}: positions_G", low=low, high=high, size=total, limit="tokens")
-        if head in LM_HEADS and ask.top_k is None and ask.candidates_K is None and ask.gold_G is None:
+        if kinds[head] in LM_HEADS and ask.top_k is None and ask.candidates_K is None and ask.gold_G is None:
             raise ValueError(f"{head}: nothing is asked; give top_k, candidates_K or gold_G")
+        if ask.reduce == "mean" and not len(ask.positions_G):
+            raise ValueError(f'{head}: reduce="mean" has no position to average; ask at least <s>')
         if ask.gold_G is not None and len(ask.gold_G) != len(ask.positions_G):
             raise ValueError(f"{head}: {len(ask.gold_G)} gold ids for {len(ask.positions_G)} positions")
         for name, ids in (("gold_G", ask.gold_G), ("candidates_K", ask.candidates_K)):
@@ -64,14 +66,10 @@ def check_asks(*, tokens: Tokens, asks: Mapping[Head, Ask], loaded: tuple[Head, 
             raise ValueError(f"{head}: top_k is {ask.top_k}; at least 1")
 
 
-def sequence_of_positions(*, tokens: Tokens, ask: Ask, head: Head) -> IntArray:
-    """Which sequence each asked position belongs to; raises ValueError if a sequence has none, so no mean."""
+def sequence_of_positions(*, tokens: Tokens, ask: Ask) -> IntArray:
+    """Which of the sequences that are asked anything, counted from 0 in their order, each asked position belongs to."""
     sequence_G = np.searchsorted(tokens.cu_seqlens, ask.positions_G, side="right") - 1
-    sequences = len(tokens.cu_seqlens) - 1
-    counts_B = np.bincount(sequence_G, minlength=sequences)
-    if (counts_B == 0).any():
-        raise ValueError(f'{head}: reduce="mean" asks nothing of sequence {int(np.argmin(counts_B))}; ask at least <s>')
-    return sequence_G.astype(np.int32)
+    return np.unique(sequence_G, return_inverse=True)[1].astype(np.int32)
 
 
 def length_order(*, lengths_B: IntArray) -> tuple[IntArray, list[tuple[int, int]]]:

@@ -1,14 +1,15 @@
 """A checkpoint and a framework's name in, a model behind the flat boundary out; imports exactly one framework.
 
-Each framework's `models.roberta_X.flat` has `load_flat(*, checkpoint, heads, dtype, device) -> FlatModel`.
+Each framework's `models.roberta_X.flat` has `load_flat(*, heads, dtype, device) -> FlatModel`.
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from models.boundary import Dtype, FlatModel, Framework, Head
-from models.checkpoint import Checkpoint, check
+from models.checkpoint import Checkpoint
 from models.errors import PrelnError
+from models.named_heads import open_heads
 
 FOLDERS: dict[Framework, str] = {"torch": "roberta_torch", "tensorflow": "roberta_tf", "flax": "roberta_flax"}
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
@@ -18,13 +19,14 @@ def load(
     *,
     checkpoint: Checkpoint | str,
     framework: Framework = "torch",
-    heads: Sequence[Head],
+    heads: Sequence[Head] | Mapping[str, Head],
     dtype: Dtype = "float32",
     device: str | None = None,
 ) -> FlatModel:
     """A model that answers these heads from flat tokens.
 
     checkpoint: a folder's path or URL, or one already opened.
+    heads: their kinds, by which they are then asked; or name -> kind, of heads in folders of those names.
     device: "cpu", "cuda", …; None takes a GPU if there is one.
     Raises CheckpointError for what the checkpoint lacks, PrelnError where the framework is not installed.
     """
@@ -34,7 +36,7 @@ def load(
         raise PrelnError(f"dtype is '{dtype}'; choose one of {', '.join(DTYPES)}")
     if not heads:
         raise PrelnError("heads is empty; name at least one, e.g. heads=['encoder']")
-    opened = check(checkpoint=checkpoint, heads=heads, tokenizer=False)
+    named = open_heads(checkpoint=checkpoint, heads=heads)
     try:
         module = importlib.import_module(f"models.{FOLDERS[framework]}.flat")
     except ModuleNotFoundError as error:
@@ -43,5 +45,5 @@ def load(
         raise PrelnError(
             f"{framework} is not installed (no module '{error.name}'); pip install 'preln[{framework}]'"
         ) from None
-    model: FlatModel = module.load_flat(checkpoint=opened, heads=tuple(heads), dtype=dtype, device=device)
+    model: FlatModel = module.load_flat(heads=named, dtype=dtype, device=device)
     return model

@@ -8,17 +8,22 @@ marks      encode    a row's `item` (the distinct input it shares, null where it
 windows    encode    what the model reads: `item`, `input_ids`, `positions`, and the task's own columns for decoding
 answers    infer     what the model answered, one entry a position (or a window)
 failures   infer     a window's `error`, null where it was answered
+
+In a job of several tasks all but the rows are each task's own, `windows.NAME` and so on (`of_task`).
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
 from pipeline.shards import Shard
 
-TABLES = ("rows", "marks", "windows", "answers", "failures")
+
+def of_task(table: str, name: str) -> str:
+    """What a task's own table is called; name: "" in a job of one task."""
+    return f"{table}.{name}" if name else table
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,46 +40,40 @@ class ShardTables:
     facts: Mapping[str, float] = field(default_factory=dict)
 
     def having(
-        self, *, drop: Sequence[str] = (), facts: Mapping[str, float] | None = None, **tables: pa.Table
+        self, *, tables: Mapping[str, pa.Table] | None = None, facts: Mapping[str, float] | None = None
     ) -> "ShardTables":
-        """The same shard with tables added or replaced, and others dropped."""
-        kept = {name: table for name, table in self.tables.items() if name not in drop}
-        return replace(self, tables={**kept, **tables}, facts={**self.facts, **(facts or {})})
+        """The same shard with tables and facts added or replaced."""
+        return replace(self, tables={**self.tables, **(tables or {})}, facts={**self.facts, **(facts or {})})
 
 
 def pack(shards: Iterable[ShardTables]) -> pa.Table:
-    """Shards as one dataset row."""
+    """Shards as one dataset row: a header each, and the tables of all of them."""
     shards = list(shards)
-    columns = {"header": pa.array([[_header(shard) for shard in shards]], pa.list_(pa.string()))}
-    for name in TABLES:
-        cells = _to_ipc([shard.tables.get(name) for shard in shards])
-        columns[name] = pa.ListArray.from_arrays(pa.array([0, len(shards)], pa.int32()), cells)
-    return pa.table(columns)
+    headers = pa.array([[_header(shard) for shard in shards]], pa.list_(pa.string()))
+    cells = _to_ipc([table for shard in shards for table in shard.tables.values()])
+    return pa.table(
+        {"header": headers, "tables": pa.ListArray.from_arrays(pa.array([0, len(cells)], pa.int32()), cells)}
+    )
 
 
 def unpack(bundle: pa.Table) -> list[ShardTables]:
     """The shards of a batch of dataset rows; tables are views of the batch's memory."""
     shards = []
     for index in range(bundle.num_rows):
-        headers = bundle["header"][index].values
-        buffers = {name: bundle[name][index].values for name in TABLES}
-        for position, header in enumerate(headers):
-            tables = {
-                name: pa.ipc.open_stream(cells[position].as_buffer()).read_all()
-                for name, cells in buffers.items()
-                if cells[position].is_valid
-            }
-            shards.append(_from_header(header.as_py(), tables))
+        cells = iter(bundle["tables"][index].values)
+        shards += [_from_header(header.as_py(), cells) for header in bundle["header"][index].values]
     return shards
 
 
 def _header(shard: ShardTables) -> str:
-    return json.dumps({"shard": shard.shard.to_dict(), "failure": shard.failure, "facts": dict(shard.facts)})
+    told = {"shard": shard.shard.to_dict(), "failure": shard.failure, "facts": dict(shard.facts)}
+    return json.dumps({**told, "tables": list(shard.tables)})
 
 
-def _from_header(text: str, tables: Mapping[str, pa.Table]) -> ShardTables:
+def _from_header(text: str, cells: Iterator[pa.LargeBinaryScalar]) -> ShardTables:
     values = json.loads(text)
     failure = values["failure"]
+    tables = {name: pa.ipc.open_stream(next(cells).as_buffer()).read_all() for name in values["tables"]}
     return ShardTables(
         shard=Shard.from_dict(values["shard"]),
         tables=tables,
@@ -83,18 +82,13 @@ def _from_header(text: str, tables: Mapping[str, pa.Table]) -> ShardTables:
     )
 
 
-def _to_ipc(tables: Sequence[pa.Table | None]) -> pa.LargeBinaryArray:
+def _to_ipc(tables: Sequence[pa.Table]) -> pa.LargeBinaryArray:
     """One IPC stream a table, end to end in one buffer: written once, copied nowhere."""
     sink = pa.BufferOutputStream()
     offsets = [0]
     for table in tables:
-        if table is not None:
-            with pa.ipc.new_stream(sink, table.schema) as writer:
-                writer.write_table(table)
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
         offsets.append(sink.tell())
-    valid = pa.array([table is not None for table in tables], pa.bool_())
-    return pa.Array.from_buffers(
-        pa.large_binary(),
-        len(tables),
-        [valid.buffers()[1], pa.array(offsets, pa.int64()).buffers()[1], sink.getvalue()],
-    )
+    buffers = [None, pa.array(offsets, pa.int64()).buffers()[1], sink.getvalue()]
+    return pa.Array.from_buffers(pa.large_binary(), len(tables), buffers)

@@ -38,7 +38,7 @@ class LoadOrder:
     loader: str
     checkpoint: str
     framework: Framework
-    heads: tuple[Head, ...]
+    heads: tuple[Head, ...] | Mapping[str, Head]
     dtype: str
 
 
@@ -86,8 +86,8 @@ def load_model(order: LoadOrder) -> FlatModel:
 
 
 def answer(
-    model: FlatModel, tokens: Tokens, asks: Mapping[Head, Ask]
-) -> tuple[str, Mapping[Head, Answers], float] | tuple[str, str, str]:
+    model: FlatModel, tokens: Tokens, asks: Mapping[str, Ask]
+) -> tuple[str, Mapping[str, Answers], float] | tuple[str, str, str]:
     """The reply to one pack: answers and the seconds they took, or why there are none."""
     began = time.perf_counter()
     try:

@@ -1,13 +1,15 @@
 """Rows, marks, windows and answers of a shard in, its annotated rows out: every row of the input once, in its order."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.bundle import ShardTables
+from pipeline.bundle import ShardTables, of_task
 from pipeline.encode import item_parts
 from pipeline.replica import answer_arrays
-from pipeline.rows import ERROR, ROW, SOURCE, first_error, no_errors
+from pipeline.rows import ERROR, ERROR_TYPE, ROW, SOURCE, first_error, no_errors
 from pipeline.spec import JobSpec
 from pipeline.tasks.task import Decoded, ModelFacts
 
@@ -20,47 +22,79 @@ def carried_columns(*, schema: pa.Schema, keep: list[str] | None) -> list[str]:
     return list(schema.names) if keep is None else list(keep)
 
 
-def added_fields(*, spec: JobSpec, facts: ModelFacts) -> list[pa.Field]:
-    """The columns that are added to the input's, in order, prefixed as the job says."""
-    fields = [SOURCE, ROW, *spec.task.fields(facts), TRUNCATED, ERROR]
-    return [field.with_name(spec.output.prefix + field.name) for field in fields]
+def added_fields(*, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> list[pa.Field]:
+    """The columns that are added to the input's, in order, prefixed as the job says; those of one of several tasks by its
+    name."""
+    answers = [
+        field.with_name(one.output.prefix + field.name)
+        for name, one in spec.each().items()
+        for field in one.one_task.fields(facts[name])
+    ]
+    rest = [field.with_name(spec.output.prefix + field.name) for field in (SOURCE, ROW, TRUNCATED, ERROR)]
+    return [*rest[:2], *answers, *rest[2:]]
 
 
-def output_schema(*, schema: pa.Schema, spec: JobSpec, facts: ModelFacts) -> pa.Schema:
+def output_schema(*, schema: pa.Schema, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> pa.Schema:
     """The schema of every output file of a job."""
     carried = [schema.field(name) for name in carried_columns(schema=schema, keep=spec.input.keep)]
     return pa.schema([*carried, *added_fields(spec=spec, facts=facts)])
 
 
-def annotated(shard: ShardTables, *, schema: pa.Schema, spec: JobSpec, facts: ModelFacts) -> pa.Table:
-    """The shard's output rows. A row whose item, or one of its windows, has an error has null answers."""
-    rows, marks = shard.tables["rows"], shard.tables["marks"]
-    item = marks["item"].combine_chunks()
-    items = (pc.max(item).as_py() if item.null_count < len(item) else -1) + 1
-    decoded, item_errors = decode_items(shard, items=items, spec=spec, facts=facts)
-    errors = first_error([marks["error"].combine_chunks(), item_errors.take(item)])
+def annotated(shard: ShardTables, *, schema: pa.Schema, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> pa.Table:
+    """The shard's output rows. `error` is the first task's that has one; each task's answers are null for its own alone."""
+    rows = shard.tables["rows"]
+    answers: list[pa.Array] = []
+    errors: list[pa.StructArray] = []
+    truncated = pa.array(np.zeros(rows.num_rows, np.bool_))
+    for name, one in spec.each().items():
+        columns, own = _answered(shard, name=name, spec=one, facts=facts[name])
+        answers += columns
+        errors.append(_said_by(own, name))
+        truncated = pc.or_(truncated, shard.tables[of_task("marks", name)]["truncated"].combine_chunks())
     columns = [rows[name] for name in carried_columns(schema=schema, keep=spec.input.keep)]
     columns += [pa.array([shard.shard.file.uri]).take(pa.array(np.zeros(rows.num_rows, np.int32))), rows["__row__"]]
-    answered = pc.if_else(errors.is_null(), item, pa.scalar(None, pa.int32()))
-    columns += [column.take(answered) for column in decoded.columns]
-    columns += [marks["truncated"], errors]
+    columns += [*answers, truncated, first_error(errors)]
     return pa.table(columns, schema=output_schema(schema=schema, spec=spec, facts=facts))
 
 
-def decode_items(shard: ShardTables, *, items: int, spec: JobSpec, facts: ModelFacts) -> tuple[Decoded, pa.StructArray]:
+def _answered(
+    shard: ShardTables, *, name: str, spec: JobSpec, facts: ModelFacts
+) -> tuple[list[pa.Array], pa.StructArray]:
+    """One task's columns, and its errors. A row whose item, or one of its windows, has an error has null answers."""
+    marks = shard.tables[of_task("marks", name)]
+    item = marks["item"].combine_chunks()
+    items = (pc.max(item).as_py() if item.null_count < len(item) else -1) + 1
+    decoded, item_errors = decode_items(shard, name=name, items=items, spec=spec, facts=facts)
+    errors = first_error([marks["error"].combine_chunks(), item_errors.take(item)])
+    answered = pc.if_else(errors.is_null(), item, pa.scalar(None, pa.int32()))
+    return [column.take(answered) for column in decoded.columns], errors
+
+
+def _said_by(errors: pa.StructArray, name: str) -> pa.StructArray:
+    """Errors whose messages begin with the task that has them, where there are several tasks."""
+    if not name or errors.null_count == len(errors):
+        return errors
+    messages = pc.binary_join_element_wise(f"{name}: ", pc.struct_field(errors, "message"), "")
+    parts = [pc.struct_field(errors, "reason"), messages]
+    return pa.StructArray.from_arrays(parts, fields=list(ERROR_TYPE), mask=errors.is_null())
+
+
+def decode_items(
+    shard: ShardTables, *, name: str, items: int, spec: JobSpec, facts: ModelFacts
+) -> tuple[Decoded, pa.StructArray]:
     """The task's columns for every item, and why an item has none."""
-    windows, answers = shard.tables["windows"], answer_arrays(shard.tables["answers"])
-    failures = shard.tables["failures"]["error"].combine_chunks()
+    windows, answers = shard.tables[of_task("windows", name)], answer_arrays(shard.tables[of_task("answers", name)])
+    failures = shard.tables[of_task("failures", name)]["error"].combine_chunks()
     if failures.null_count < len(failures):
-        answers = {name: _zeros_for_failed(values) for name, values in answers.items()}
+        answers = {column: _zeros_for_failed(values) for column, values in answers.items()}
     window_item = windows["item"].to_numpy()
     item_errors = _of_items(failures, window_item, items)
     if answers and items:
-        parts = item_parts(shard.tables["rows"], marks=shard.tables["marks"], spec=spec)
-        decoded = spec.task.decode(parts=parts, windows=windows, answers=answers, facts=facts)
+        parts = item_parts(shard.tables["rows"], marks=shard.tables[of_task("marks", name)], spec=spec)
+        decoded = spec.one_task.decode(parts=parts, windows=windows, answers=answers, facts=facts)
         return decoded, first_error([item_errors, decoded.errors])
-    nothing = [pa.nulls(items, field.type) for field in spec.task.fields(facts)]
-    return Decoded(columns=nothing, errors=no_errors(items)), item_errors
+    unasked = spec.one_task.unasked(items, facts)
+    return Decoded(columns=unasked, errors=no_errors(items)), item_errors
 
 
 def _zeros_for_failed(values: np.ndarray) -> np.ndarray:

@@ -11,10 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.checkpoint import Checkpoint
+from models.named_heads import head_folder
 from models.tokenizer import load_tokenizer
+from pipeline.bundle import of_task
 from pipeline.errors import SpecError
 from pipeline.formats.conform import absent_column, decode_utf8, is_blank
 from pipeline.rows import EMPTY, RowError, first_error, spread_error
+from pipeline.sequences import numbered
 from pipeline.spec import JobSpec
 from pipeline.tasks.task import ModelFacts, Part
 
@@ -23,12 +26,18 @@ CONTROL = r"[\x00-\x08\x0e-\x1f\x7f]"
 
 
 def model_facts(spec: JobSpec) -> ModelFacts:
-    """What the job's task may know of its checkpoint; read once a process. Raises CheckpointError, SpecError."""
-    return _model_facts(spec.model.checkpoint, spec.model.max_length)
+    """What the task of a job of one may know of its checkpoint; read once a process. Raises CheckpointError, SpecError."""
+    return _model_facts(spec.model.checkpoint, "", spec.model.max_length)
 
 
-@lru_cache(maxsize=4)
-def _model_facts(checkpoint: str, wanted_length: int | None) -> ModelFacts:
+def facts_of(spec: JobSpec) -> dict[str, ModelFacts]:
+    """What each of the job's tasks may know of its head's checkpoint, by the names of `JobSpec.each`."""
+    return {name: _model_facts(spec.model.checkpoint, name, spec.model.max_length) for name in spec.each()}
+
+
+@lru_cache(maxsize=16)
+def _model_facts(root: str, name: str, wanted_length: int | None) -> ModelFacts:
+    checkpoint = head_folder(checkpoint=root, name=name) if name else root
     config = Checkpoint.open(checkpoint).config
     tokenizer = load_tokenizer(checkpoint)
     limit = config.max_position_embeddings - config.pad_token_id - 1
@@ -40,14 +49,22 @@ def _model_facts(checkpoint: str, wanted_length: int | None) -> ModelFacts:
     return ModelFacts(config=config, tokenizer=tokenizer, max_length=wanted_length or limit)
 
 
+def encode_tasks(rows: pa.Table, *, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> dict[str, pa.Table]:
+    """All that `pipeline.bundle` says of encoding a shard: each task's marks and windows, and what these have in common."""
+    encoded = {name: encode_rows(rows, spec=one, facts=facts[name]) for name, one in spec.each().items()}
+    tables = {of_task("marks", name): marks for name, (marks, _) in encoded.items()}
+    windows = numbered({name: windows for name, (_, windows) in encoded.items()})
+    return tables | {of_task("windows", name): table for name, table in windows.items()}
+
+
 def encode_rows(rows: pa.Table, *, spec: JobSpec, facts: ModelFacts) -> tuple[pa.Table, pa.Table]:
-    """(marks, windows) of a shard's rows, as `pipeline.bundle` describes them."""
+    """(marks, windows) of a shard's rows for one task, as `pipeline.bundle` describes them."""
     parts, errors = checked_parts(rows, spec=spec)
     answerable = np.asarray(errors.is_null().to_numpy(zero_copy_only=False), bool)
     items, item_of_row = distinct({name: part.filter(pa.array(answerable)) for name, part in parts.items()})
     item_R = np.full(rows.num_rows, -1, np.int32)
     item_R[answerable] = item_of_row
-    encoding = spec.task.encode(items, facts)
+    encoding = spec.one_task.encode(items, facts)
     item = pa.array(item_R, mask=~answerable)
     errors = first_error([errors, encoding.errors.take(item)])
     truncated = pc.fill_null(pa.array(encoding.truncated).take(item), False)
@@ -59,7 +76,7 @@ def item_parts(rows: pa.Table, *, marks: pa.Table, spec: JobSpec) -> dict[str, p
     item_R = pc.fill_null(marks["item"], -1).to_numpy()
     items, first = np.unique(item_R, return_index=True)
     first_I = pa.array(first[items >= 0])
-    columns = {part.name: spec.input.columns.get(part.name, part.name) for part in spec.task.parts()}
+    columns = {part.name: spec.input.columns.get(part.name, part.name) for part in spec.one_task.parts()}
     return {
         name: _plain(rows[column].combine_chunks().take(first_I), column)[0]
         for name, column in columns.items()
@@ -71,7 +88,7 @@ def checked_parts(rows: pa.Table, *, spec: JobSpec) -> tuple[dict[str, pa.Array]
     """The columns that the task reads, as plain strings (or lists of them), and each row's first reason not to be answered."""
     found = [rows["__error__"].combine_chunks()]
     parts: dict[str, pa.Array] = {}
-    for number, part in enumerate(spec.task.parts()):
+    for number, part in enumerate(spec.one_task.parts()):
         column = spec.input.columns.get(part.name, part.name)
         if column not in rows.column_names:
             if part.required:

@@ -24,7 +24,7 @@ from pipeline.child import LoadOrder
 from pipeline.cluster import READ_CPUS, WRITE_CPUS, Placement, warn
 from pipeline.contention import refitted, when_there_is_room
 from pipeline.decode import annotated
-from pipeline.encode import encode_rows, model_facts
+from pipeline.encode import encode_tasks, facts_of
 from pipeline.failures import caused_by
 from pipeline.job import FrozenJob
 from pipeline.nodes import nodes_of_ray
@@ -79,8 +79,8 @@ def encode_shard(shard: ShardTables, *, spec: JobSpec) -> ShardTables:
     if "rows" not in shard.tables:
         return shard
     began = time.monotonic()
-    marks, windows = encode_rows(shard.tables["rows"], spec=spec, facts=model_facts(spec))
-    return shard.having(marks=marks, windows=windows, facts={"encode_s": time.monotonic() - began})
+    tables = encode_tasks(shard.tables["rows"], spec=spec, facts=facts_of(spec))
+    return shard.having(tables=tables, facts={"encode_s": time.monotonic() - began})
 
 
 def finish_shard(shard: ShardTables, *, stages: Stages) -> Receipt:
@@ -90,7 +90,7 @@ def finish_shard(shard: ShardTables, *, stages: Stages) -> Receipt:
         return Receipt(shard=shard.shard, state="failed", reason=reason, message=message, facts=shard.facts)
     spec = stages.spec
     began = time.monotonic()
-    table = annotated(shard, schema=stages.schema, spec=spec, facts=model_facts(spec))
+    table = annotated(shard, schema=stages.schema, spec=spec, facts=facts_of(spec))
     shard = shard.having(facts={"decode_s": time.monotonic() - began})
     return write_shard(shard, table, output=spec.output.url, prefix=spec.output.prefix, provenance=stages.provenance)
 
@@ -98,7 +98,7 @@ def finish_shard(shard: ShardTables, *, stages: Stages) -> Receipt:
 def tell(receipt: Receipt, *, stages: Stages) -> None:
     """Count a shard in the metrics and write it into the worker's journal."""
     metrics.count_shard(
-        task=stages.spec.task.name,
+        task=stages.spec.task_name,
         state=receipt.state,
         rows=receipt.rows,
         errors=receipt.errors,
@@ -122,21 +122,22 @@ def tell(receipt: Receipt, *, stages: Stages) -> None:
 
 def replica_order(*, job: FrozenJob, placement: Placement, loader: str = MODEL_LOADER, run: str = "") -> ReplicaOrder:
     """What the job's replicas are to be."""
-    spec, facts = job.spec, model_facts(job.spec)
+    spec, facts = job.spec, facts_of(job.spec)
+    asks = {name: one.one_task.asks(facts[name]) for name, one in spec.each().items()}
     default = GPU_BATCH_TOKENS if placement.gpus > 0 else CPU_BATCH_TOKENS[spec.model.framework]
     return ReplicaOrder(
         load=LoadOrder(
             loader=loader,
             checkpoint=spec.model.checkpoint,
             framework=spec.model.framework,
-            heads=spec.task.heads(facts),
+            heads={name: ask.head for name, ask in asks.items()} if spec.tasks else spec.one_task.heads(facts[""]),
             dtype=job.dtype,
         ),
-        ask=spec.task.asks(facts),
+        asks=asks,
         batch_tokens=spec.resources.batch_tokens or default,
         threads=placement.threads,
         stall=spec.limits.stall,
-        task=spec.task.name,
+        task=spec.task_name,
         run=run,
         checkpoint=job.checkpoint,
     )
@@ -236,7 +237,7 @@ def the_flow(
         **placement.options,
     )
     finished = answered.map_batches(stages.finish, batch_size=1, batch_format="pyarrow", num_cpus=WRITE_CPUS)
-    finished.set_name(f"preln {job.spec.task.name}")
+    finished.set_name(f"preln {job.spec.task_name}")
     return finished
 
 
@@ -253,8 +254,12 @@ def reading_of(job: FrozenJob) -> Reading:
 
 
 def required_columns(spec: JobSpec) -> tuple[str, ...]:
-    """The input columns without which the task can answer no row."""
-    return tuple(spec.input.columns.get(part.name, part.name) for part in spec.task.parts() if part.required)
+    """The input columns without which no task can answer any row."""
+    wanted = [
+        [one.input.columns.get(part.name, part.name) for part in one.one_task.parts() if part.required]
+        for one in spec.each().values()
+    ]
+    return tuple(column for column in wanted[0] if all(column in columns for columns in wanted))
 
 
 def data_context(*, watch: Callable[[], PoolWatch] | None = None) -> DataContext:
@@ -292,7 +297,7 @@ def provenance(job: FrozenJob) -> dict[str, str]:
         "fingerprint": job.fingerprint,
         "checkpoint": job.spec.model.checkpoint,
         "checkpoint_digest": job.checkpoint.digest,
-        "task": job.spec.task.name,
+        "task": job.spec.task_name,
         "framework": job.spec.model.framework,
         "dtype": job.dtype,
     }

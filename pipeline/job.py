@@ -7,13 +7,13 @@ decides, and a command that would answer otherwise is refused with the differenc
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
-from models.checkpoint import Checkpoint
+from models.named_heads import HeadFolders
 from pipeline import __version__
 from pipeline.errors import OutputError
 from pipeline.shards import CutRule
@@ -105,24 +105,32 @@ def read_job(output: str) -> FrozenJob | None:
     return FrozenJob.from_json(content, where=output)
 
 
-def identity_of(*, spec: JobSpec, facts: ModelFacts, digest: str, dtype: str) -> dict[str, Any]:
+def identity_of(*, spec: JobSpec, facts: Mapping[str, ModelFacts], digest: str, dtype: str) -> dict[str, Any]:
     """All that a later command must agree with, as flat keys as a user knows them."""
-    task = spec.task.model_dump(mode="json")
     return {
         "checkpoint digest": digest,
         "model.framework": spec.model.framework,
         "model.dtype": dtype,
-        "model.max_length": facts.max_length,
-        "task.name": task.pop("name"),
-        **{f"task.{key}": value for key, value in task.items()},
-        "task's answer version": spec.task.answer_version,
-        **{f"input.columns.{part.name}": spec.input.columns.get(part.name, part.name) for part in spec.task.parts()},
+        "model.max_length": next(iter(facts.values())).max_length,
+        **{key: value for name, one in spec.each().items() for key, value in _task_identity(one, name).items()},
         "input.delimiter": spec.input.delimiter,
         "limits.text_bytes": spec.limits.text_bytes,
         "input.control_characters": spec.input.control_characters,
         "input.keep": spec.input.keep,
         "input.schema": spec.input.fields,
         "output.prefix": spec.output.prefix,
+    }
+
+
+def _task_identity(spec: JobSpec, name: str) -> dict[str, Any]:
+    """What identifies one task: its options, and the columns that it reads."""
+    task = spec.one_task
+    options, key, of = task.model_dump(mode="json"), f"tasks.{name}" if name else "task", f"{name}." if name else ""
+    columns = {part.name: spec.input.columns.get(part.name, part.name) for part in task.parts()}
+    return {
+        **{f"{key}.{option}": value for option, value in options.items()},
+        f"{key}'s answer version": task.answer_version,
+        **{f"input.columns.{of}{part}": column for part, column in columns.items()},
     }
 
 
@@ -156,10 +164,11 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def checkpoint_state(url: str, *, known: CheckpointState | None) -> CheckpointState:
-    """The state of a checkpoint; its bytes are read only where the stamp is not the one known. Raises CheckpointError."""
-    checkpoint = Checkpoint.open(url)
-    stamp = checkpoint.stamp()
+def checkpoint_state(url: str, *, known: CheckpointState | None, names: Iterable[str]) -> CheckpointState:
+    """The state of a checkpoint, or of all its heads of these names; bytes are read only where the stamp is not the one
+    known. Raises CheckpointError."""
+    opened = HeadFolders.open(checkpoint=url, names=names)
+    stamp = opened.stamp()
     if known is not None and known.stamp == stamp:
         return known
-    return CheckpointState(digest=checkpoint.digest(), stamp=stamp)
+    return CheckpointState(digest=opened.digest(), stamp=stamp)

@@ -9,14 +9,15 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import platformdirs
 from filelock import FileLock
 
-from models.checkpoint import Checkpoint
 from models.checkpoint_copy import copy_checkpoint, is_local
 from models.errors import CheckpointError
+from models.named_heads import HeadFolders
 from pipeline import journal
 from pipeline.errors import ResourceError
 from pipeline.job import CheckpointState
@@ -47,36 +48,36 @@ def compiler_settings() -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in settings.items()}
 
 
-def checkpoint_here(*, url: str, state: CheckpointState) -> str:
-    """What to load: the folder itself where it is local, else this node's copy of it.
+def checkpoint_here(*, url: str, state: CheckpointState, names: Sequence[str] = ("",)) -> str:
+    """What to load: the folder itself where it is local, else this node's copy of it, or of its heads of these names.
 
     Raises ResourceError where the checkpoint is no longer the one that the job is frozen to.
     """
     if is_local(url):
-        _refuse_changed(url, at=url, state=state)
+        _refuse_changed(url, at=url, state=state, names=names)
         return url
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with FileLock(folder / f"{state.digest}.lock"):
-            return str(_copy(url, folder=folder, state=state))
+            return str(_copy(url, folder=folder, state=state, names=names))
     except CheckpointError:
         raise
     except OSError as error:
         journal.write("checkpoint not cached", folder=str(folder), cause=f"{type(error).__name__}: {error}")
-        _refuse_changed(url, at=url, state=state)
+        _refuse_changed(url, at=url, state=state, names=names)
         return url
 
 
-def _copy(url: str, *, folder: Path, state: CheckpointState) -> Path:
+def _copy(url: str, *, folder: Path, state: CheckpointState, names: Sequence[str]) -> Path:
     whole = folder / state.digest
     if not whole.exists():
         _sweep(folder)
         temporary = Path(tempfile.mkdtemp(prefix=".preln-", dir=folder))
         try:
             began = time.monotonic()
-            copied = copy_checkpoint(url=url, into=temporary)
-            _refuse_changed(url, at=str(copied), state=state)
+            copied = copy_checkpoint(url=url, into=temporary, names=names)
+            _refuse_changed(url, at=str(copied), state=state, names=names)
             temporary.rename(whole)
             journal.write("checkpoint copied", checkpoint=url, seconds=round(time.monotonic() - began, 3))
         finally:
@@ -85,8 +86,8 @@ def _copy(url: str, *, folder: Path, state: CheckpointState) -> Path:
     return whole / "checkpoint"
 
 
-def _refuse_changed(url: str, *, at: str, state: CheckpointState) -> None:
-    opened = Checkpoint.open(at)
+def _refuse_changed(url: str, *, at: str, state: CheckpointState, names: Sequence[str]) -> None:
+    opened = HeadFolders.open(checkpoint=at, names=names)
     if (at == url and opened.stamp() == state.stamp) or opened.digest() == state.digest:
         return
     raise ResourceError(

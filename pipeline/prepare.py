@@ -1,14 +1,14 @@
 """A spec in, the job of its output folder out, or one line that says why it can't work; no replica is started."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
 
-from models.checkpoint import check
+from models.named_heads import open_heads
 from pipeline.cluster import Cluster
 from pipeline.decode import added_fields, carried_columns
-from pipeline.encode import is_text, is_texts, model_facts
+from pipeline.encode import facts_of, is_text, is_texts
 from pipeline.errors import OutputError, SpecError
 from pipeline.inputs import RESERVED, Described, describe, list_files
 from pipeline.job import (
@@ -34,9 +34,7 @@ def open_job(*, spec: JobSpec, cluster: Cluster) -> tuple[FrozenJob, list[Descri
     Raises SpecError, CheckpointError, OutputError, ResourceError.
     """
     spec = absolute(spec)
-    facts = model_facts(spec)
-    check(checkpoint=spec.model.checkpoint, heads=spec.task.heads(facts), tokenizer=True)
-    spec.task.fields(facts)
+    facts = checked_tasks(spec)
     known = read_job(spec.output.url)
     if known is not None:
         return _known_job(known, spec=spec, facts=facts), []
@@ -44,7 +42,7 @@ def open_job(*, spec: JobSpec, cluster: Cluster) -> tuple[FrozenJob, list[Descri
     schema = schema_of(described, spec=spec.input)
     check_columns(schema=schema, spec=spec, facts=facts)
     dtype = cluster.resolve_dtype(spec)
-    state = checkpoint_state(spec.model.checkpoint, known=None)
+    state = checkpoint_state(spec.model.checkpoint, known=None, names=facts)
     identity = identity_of(spec=spec, facts=facts, digest=state.digest, dtype=dtype)
     job = FrozenJob(
         spec=spec,
@@ -56,6 +54,23 @@ def open_job(*, spec: JobSpec, cluster: Cluster) -> tuple[FrozenJob, list[Descri
         schema=schema,
     )
     return job, described
+
+
+def checked_tasks(spec: JobSpec) -> dict[str, ModelFacts]:
+    """What each task may know of its head's checkpoint, which has what the task needs, in one pass with the others.
+
+    Raises SpecError, CheckpointError.
+    """
+    facts = facts_of(spec)
+    parts = spec.each()
+    if spec.tasks:
+        heads = {name: one.one_task.asks(facts[name]).head for name, one in parts.items()}
+        open_heads(checkpoint=spec.model.checkpoint, heads=heads, tokenizer=True)
+    else:
+        open_heads(checkpoint=spec.model.checkpoint, heads=spec.one_task.heads(facts[""]), tokenizer=True)
+    for name, one in parts.items():
+        one.one_task.fields(facts[name])
+    return facts
 
 
 def schema_of(described: Sequence[Described], *, spec: InputSpec) -> pa.Schema:
@@ -79,9 +94,9 @@ def absolute(spec: JobSpec) -> JobSpec:
     )
 
 
-def _known_job(known: FrozenJob, *, spec: JobSpec, facts: ModelFacts) -> FrozenJob:
+def _known_job(known: FrozenJob, *, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> FrozenJob:
     dtype = known.dtype if spec.model.dtype == "auto" else spec.model.dtype
-    state = checkpoint_state(spec.model.checkpoint, known=known.checkpoint)
+    state = checkpoint_state(spec.model.checkpoint, known=known.checkpoint, names=facts)
     refuse_another(
         frozen=known,
         identity=identity_of(spec=spec, facts=facts, digest=state.digest, dtype=dtype),
@@ -97,26 +112,30 @@ def _known_job(known: FrozenJob, *, spec: JobSpec, facts: ModelFacts) -> FrozenJ
     return replace(known, spec=spec)
 
 
-def cut_rule(*, spec: JobSpec, facts: ModelFacts, cluster: Cluster) -> CutRule:
+def cut_rule(*, spec: JobSpec, facts: Mapping[str, ModelFacts], cluster: Cluster) -> CutRule:
     """The cut that this job's folder is frozen to; smaller for tasks that answer a row with much."""
     default = GPU_CUT if cluster.gpus_each(spec) > 0 else CPU_CUT
-    weight = spec.task.rows_weight(facts)
+    weight = sum(one.one_task.rows_weight(facts[name]) for name, one in spec.each().items())
     return CutRule(
         rows=spec.shards.rows or max(1, default.rows // weight),
         bytes=spec.shards.bytes or max(1, default.bytes // weight),
     )
 
 
-def check_columns(*, schema: pa.Schema, spec: JobSpec, facts: ModelFacts) -> None:
+def check_columns(*, schema: pa.Schema, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> None:
     """Raise SpecError where the input lacks a column, has one of another type, or has one that would be added."""
-    parts = spec.task.parts()
-    for name in spec.input.columns:
-        if name not in {part.name for part in parts}:
+    parts = {name: one.one_task.parts() for name, one in spec.each().items()}
+    read = {part.name: None for those in parts.values() for part in those}
+    own = {f"{name}.{part.name}" for name, those in parts.items() if name for part in those}
+    for key in spec.input.columns:
+        if key not in {*read, *own}:
             raise SpecError(
-                f"input.columns.{name}: {spec.task.name} reads no such part; it reads {', '.join(part.name for part in parts)}"
+                f"input.columns.{key}: {' and '.join(one.one_task.name for one in spec.each().values())} reads no such part; "
+                f"it reads {', '.join(read)}"
             )
-    for part in parts:
-        _check_part(part, schema=schema, spec=spec)
+    for name, one in spec.each().items():
+        for part in parts[name]:
+            _check_part(part, schema=schema, spec=one)
     kept = spec.input.keep or []
     if len(set(kept)) < len(kept):
         raise SpecError(f"input.keep: names a column twice: {_listed(kept)}")
@@ -140,7 +159,7 @@ def _check_part(part: Part, *, schema: pa.Schema, spec: JobSpec) -> None:
     if column not in schema.names:
         if part.required or part.name in spec.input.columns:
             raise SpecError(
-                f"{spec.task.name} reads the column {column!r} and the input has {_listed(schema.names)}; "
+                f"{spec.one_task.name} reads the column {column!r} and the input has {_listed(schema.names)}; "
                 f"set input.columns.{part.name}"
             )
         return
@@ -149,7 +168,7 @@ def _check_part(part: Part, *, schema: pa.Schema, spec: JobSpec) -> None:
     if not fits:
         wanted = "lists of text" if part.kind == "texts" else "text"
         raise SpecError(
-            f"input.columns.{part.name}: the column {column!r} holds {kind}, and {spec.task.name} reads {wanted} there"
+            f"input.columns.{part.name}: the column {column!r} holds {kind}, and {spec.one_task.name} reads {wanted} there"
         )
 
 

@@ -20,8 +20,10 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    SerializerFunctionWrapHandler,
     ValidationError,
     WithJsonSchema,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -215,16 +217,77 @@ def _task(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
+OneTask = Annotated[AnyTask, Field(discriminator="name"), BeforeValidator(_task)]
+TaskKey = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+
+
 class JobSpec(_Section):
-    """One annotation job: every row of `input`, answered by `model` for `task`, written to `output`."""
+    """One annotation job: every row of `input`, answered by `model` for `task`, or for several `tasks`, written to `output`."""
 
     input: Annotated[InputSpec, BeforeValidator(_input)]
     model: Annotated[ModelSpec, BeforeValidator(_checkpoint)]
-    task: Annotated[AnyTask, BeforeValidator(_task), Field(discriminator="name")]
+    task: OneTask | None = None
+    """What is asked of every row: a task's name, or its name with options."""
+    tasks: dict[TaskKey, OneTask] = {}
+    """Instead of `task`, several by names of your own, answered in one pass. Each one's head is the folder of its name in
+    `model.checkpoint`, or that checkpoint itself, and its columns begin with its name. `input.columns` may say NAME.PART."""
     output: Annotated[OutputSpec, BeforeValidator(_output)]
     resources: ResourceSpec = ResourceSpec()
     shards: ShardSpec = ShardSpec()
     limits: LimitSpec = LimitSpec()
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> "JobSpec":
+        if self.task is not None and self.tasks:
+            raise ValueError("task and tasks are both given; name one task, or several under tasks")
+        if self.task is None and not self.tasks:
+            raise PydanticCustomError(
+                "no_task", "task: is missing; there are {names}", {"names": ", ".join(sorted(TASK_NAMES))}
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _one_of_them(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        values.pop("task" if self.tasks else "tasks")
+        return values
+
+    @property
+    def one_task(self) -> AnyTask:
+        """The task of a job that has one, or of one part of `each`."""
+        assert self.task is not None, "a job of several tasks is looked at by `each`"
+        return self.task
+
+    @property
+    def task_name(self) -> str:
+        """What the job is called by: its task, or the names of its tasks."""
+        return self.one_task.name if not self.tasks else "+".join(self.tasks)
+
+    def each(self) -> dict[str, "JobSpec"]:
+        """The job as jobs of one task each, by name: itself under "", or each of `tasks` with the columns that it reads and
+        the prefix of its answers."""
+        if not self.tasks:
+            return {"": self}
+        return {
+            name: self.model_copy(
+                update={
+                    "task": task,
+                    "tasks": {},
+                    "input": self.input.model_copy(update={"columns": self._columns_of(name, task)}),
+                    "output": self.output.model_copy(update={"prefix": f"{self.output.prefix}{name}_"}),
+                }
+            )
+            for name, task in self.tasks.items()
+        }
+
+    def _columns_of(self, name: str, task: AnyTask) -> dict[str, str]:
+        given = self.input.columns
+        parts = [part.name for part in task.parts()]
+        return {
+            part: given.get(f"{name}.{part}", given.get(part, part))
+            for part in parts
+            if {part, f"{name}.{part}"} & given.keys()
+        }
 
     def to_yaml(self) -> str:
         """The whole spec, defaults included, as the YAML that `from_yaml` reads."""
@@ -301,8 +364,9 @@ def _keys(place: Sequence[int | str]) -> str:
     section: Any = JobSpec
     for part in place[:-1]:
         tasks = {str(task.model_fields["name"].default): task for task in get_args(AnyTask)}
-        section = tasks.get(str(part)) or _section_of(section.model_fields[str(part)].annotation) or section
-    keys = [field.alias or name for name, field in section.model_fields.items()]
+        field = section.model_fields.get(str(part))
+        section = tasks.get(str(part)) or (_section_of(field.annotation) if field else None) or section
+    keys = [known.alias or name for name, known in section.model_fields.items()]
     meant = difflib.get_close_matches(str(place[-1]), keys, n=1)
     return f"did you mean {meant[0]!r}?" if meant and meant[0] != place[-1] else f"there are {', '.join(keys)}"
 
@@ -328,6 +392,10 @@ def _line(problem: ErrorDetails) -> str:
             return f"{where}: write keys below it, not {_shown(problem['input'])}"
         case "secret":
             return f"{where}: {problem['msg']}"
+        case "no_task":
+            return problem["msg"]
+        case "string_pattern_mismatch" if problem["loc"][0] == "tasks":
+            return f"tasks: {_shown(problem['input'])} begins no column; name a task by letters, digits, _ and -"
     text = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error" and isinstance(problem["input"], Mapping):
         return f"{where}: {text[:1].lower()}{text[1:]}"
@@ -370,10 +438,21 @@ def arrow_type(name: str) -> pa.DataType:
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a job file, for editors; the shorthands (a bare URL, a bare task name) are in it."""
     schema = JobSpec.model_json_schema(by_alias=True)
-    for key, inner in _SHORTHANDS.items():
-        long = schema["properties"][key]
-        short = [{"type": "string"}] + ([{"type": "array", "items": {"type": "string"}}] if inner == "urls" else [])
-        schema["properties"][key] = {"anyOf": [*short, long]}
+    properties = schema["properties"]
+    for key in ("input", "model", "output"):
+        short = [{"type": "string"}] + ([{"type": "array", "items": {"type": "string"}}] if key == "input" else [])
+        properties[key] = {"anyOf": [*short, properties[key]]}
+    union = next(form for form in properties["task"]["anyOf"] if "oneOf" in form)
+    schema["$defs"]["Task"] = {"anyOf": [{"type": "string", "enum": sorted(TASK_NAMES)}, union]}
+    one, several = {"$ref": "#/$defs/Task"}, properties["tasks"]["patternProperties"]
+    properties["task"] = {**one, "description": properties["task"]["description"]}
+    properties["tasks"] |= {
+        "patternProperties": dict.fromkeys(several, one),
+        "additionalProperties": False,
+        "minProperties": 1,
+    }
+    properties["tasks"].pop("default")
+    schema["oneOf"] = [{"required": ["task"]}, {"required": ["tasks"]}]
     urls = schema["$defs"]["InputSpec"]["properties"]["urls"]
     schema["$defs"]["InputSpec"]["properties"]["urls"] = {
         "anyOf": [{"type": "string"}, urls],

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import IO, Any
 
-from models.boundary import Answers, Ask, Head, Tokens
+from models.boundary import Answers, Ask, Tokens
 from pipeline.child import LoadOrder
 from pipeline.errors import ResourceError
 from pipeline.node_cache import compiler_settings
@@ -49,8 +49,8 @@ class Seconds:
     out_of_memory: int = 0
 
 
-Question = tuple[Tokens, Mapping[Head, Ask]]
-Reply = Mapping[Head, Answers] | RowError | Death
+Question = tuple[Tokens, Mapping[str, Ask]]
+Reply = Mapping[str, Answers] | RowError | Death
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Supervisor:
 
     def solve(
         self, pack: Sequence[int], ask: Callable[[Sequence[int]], Question]
-    ) -> Iterator[tuple[Sequence[int], Mapping[Head, Answers] | RowError]]:
+    ) -> Iterator[tuple[Sequence[int], Mapping[str, Answers] | RowError]]:
         """Answers, or the error, of every window of a pack, in parts as they were found.
 
         ask: builds the model's input of some of the windows. Raises ResourceError after DEATHS_IN_A_ROW.
@@ -110,7 +110,7 @@ class Supervisor:
 
     def _solve_alone(
         self, window: int, ask: Callable[[Sequence[int]], Question]
-    ) -> Iterator[tuple[Sequence[int], Mapping[Head, Answers] | RowError]]:
+    ) -> Iterator[tuple[Sequence[int], Mapping[str, Answers] | RowError]]:
         deaths = sigkills = 0
         while True:
             reply = self._call(ask([window]))
@@ -141,7 +141,7 @@ class Supervisor:
         if reply[0] == "answers":
             self.seconds.computing += reply[2]
             self._good_packs += 1
-            answers: Mapping[Head, Answers] = reply[1]
+            answers: Mapping[str, Answers] = reply[1]
             return answers
         self.seconds.out_of_memory += reply[1] == "oom"
         reason = "out-of-memory" if reply[1] == "oom" else "exception"

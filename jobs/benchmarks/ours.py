@@ -48,8 +48,8 @@ class FlatVariant:
         for chosen in packs(lengths_W=lengths_W, budget=self._budget):
             cu_seqlens = np.concatenate([[0], np.cumsum(lengths_W[chosen])]).astype(np.int32)
             flat = np.concatenate([np.asarray(ids[number], np.int32) for number in chosen])
-            asked = {HEAD: Ask(positions_G=cu_seqlens[:-1])}
-            logits = self.model(Tokens(input_ids_T=flat, cu_seqlens=cu_seqlens), asked)[HEAD]["logits"]
+            tokens = Tokens(input_ids_T=flat, cu_seqlens=cu_seqlens)
+            logits = self.model(tokens, {HEAD: Ask(positions_G=cu_seqlens[:-1])})[HEAD]["logits"]
             found = np.empty((len(ids), logits.shape[1]), np.float32) if found is None else found
             found[chosen] = logits
         assert found is not None, "there were no texts"

@@ -51,7 +51,7 @@ class Sleeper:
     def __init__(self, nap: float) -> None:
         self._nap = nap
 
-    def __call__(self, tokens: Tokens, asks: Mapping[Head, Ask]) -> dict[Head, Answers]:
+    def __call__(self, tokens: Tokens, asks: Mapping[str, Ask]) -> dict[str, Answers]:
         """Zeros, after the nap."""
         time.sleep(self._nap)
         return {head: {"logits": np.zeros((len(ask.positions_G), 4), np.float32)} for head, ask in asks.items()}

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.benchmarks.ours import FlatVariant, Scores, budget
-from models.boundary import Answers, Ask, Head, Tokens
+from models.boundary import Answers, Ask, Tokens
 from pipeline.bundle import ShardTables
 from pipeline.decode import annotated
-from pipeline.encode import encode_rows, model_facts
+from pipeline.encode import encode_tasks, facts_of, model_facts
 from pipeline.replica import answer_shards
 from pipeline.rows import RowError, no_errors
 from pipeline.shards import Shard, SourceFile
@@ -26,12 +26,12 @@ from pipeline.supervisor import Question, Seconds, Supervisor
 class InThisProcess:
     """What a supervisor does, without a process of its own."""
 
-    model: Callable[[Tokens, Mapping[Head, Ask]], Mapping[Head, Answers]]
+    model: Callable[[Tokens, Mapping[str, Ask]], Mapping[str, Answers]]
     seconds: Seconds = field(default_factory=Seconds)
 
     def solve(
         self, pack: Sequence[int], ask: Callable[[Sequence[int]], Question]
-    ) -> Iterator[tuple[Sequence[int], Mapping[Head, Answers] | RowError]]:
+    ) -> Iterator[tuple[Sequence[int], Mapping[str, Answers] | RowError]]:
         """The answers of a pack at once."""
         yield pack, self.model(*ask(pack))
 
@@ -52,14 +52,14 @@ class PipelineVariant:
         count = len(texts)
         columns = {"text": pa.array(texts), "__row__": pa.array(range(count)), "__error__": no_errors(count)}
         rows = pa.table(columns)
-        marks, windows = encode_rows(rows, spec=self._spec, facts=self._facts)
+        facts = facts_of(self._spec)
         file = SourceFile(uri="file:///texts", size=0, version="", format="parquet")
         shard = ShardTables(
             shard=Shard(file=file, first=0, stop=count, key="texts", size=0),
-            tables={"rows": rows, "marks": marks, "windows": windows},
+            tables={"rows": rows, **encode_tasks(rows, spec=self._spec, facts=facts)},
         )
-        asked = self._spec.task.asks(self._facts)
-        (answered,) = answer_shards(shards=[shard], ask=asked, budget=self._budget, supervisor=self._supervisor)
-        table = annotated(answered, schema=pa.schema([("text", pa.string())]), spec=self._spec, facts=self._facts)
+        asks = {"": self._spec.one_task.asks(self._facts)}
+        (answered,) = answer_shards(shards=[shard], asks=asks, budget=self._budget, supervisor=self._supervisor)
+        table = annotated(answered, schema=pa.schema([("text", pa.string())]), spec=self._spec, facts=facts)
         found = [{one["label"]: one["score"] for one in row} for row in table["scores"].to_pylist()]
         return np.array([[row[label] for label in self._facts.labels] for row in found], np.float32)

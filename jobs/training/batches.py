@@ -15,6 +15,8 @@ from jobs.training.examples import IGNORED, Example
 
 POOL = 64
 """Batches' worth of shuffled examples that are sorted by length together: little padding, yet no order over the epoch."""
+WIDTH_STEP = 8
+"""Batches are as wide as a multiple of this: kernels are made for each shape, and there are fewer of them."""
 NEVER_MASKED = 4
 """<s>, <pad>, </s> and <unk> have the ids below this, and are never guessed."""
 
@@ -66,7 +68,7 @@ class Padded:
 
 def padded(examples: Sequence[Example], *, pad_id: int) -> Padded:
     """Examples of one task as arrays."""
-    width = max(example.length for example in examples)
+    width = -(-max(example.length for example in examples) // WIDTH_STEP) * WIDTH_STEP
     rows = [row for example in examples for row in example.rows]
     ids = np.full((len(rows), width), pad_id, np.int64)
     mask = np.zeros_like(ids)

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from jobs.training.demo_checkpoint import PIECES, SEED
+from jobs.training.demo_domains import DOMAIN_OF
+from jobs.training.records import Record, read_records
 from jobs.training.spec import ENCODER
+from models.boundary import Framework
 
-HEADS = ("fill-mask", "intents", "entities", "questions")
+HEADS = ("masks", "intents", "entities", "questions")
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,25 @@ class Claim:
     floor_is: str
 
 
+COMPARED = {
+    "intents-test": "predicted_label",
+    "entities-test": "predicted_labels",
+    "questions-test": "predicted_answers",
+}
+"""Held-out rows that all frameworks answer, and the column in which they must agree."""
+OTHERS: tuple[Framework, ...] = ("tensorflow", "flax")
+
 CLAIMS = (
     Claim("intents (150), accuracy", "intents", "text-classification", "intents-test", "accuracy", 0.912,
           "TF-IDF and logistic regression"),
+    Claim("domains (10) of those intents, accuracy", "intents", "text-classification", "intents-test", "domain_accuracy",
+          0.965, "TF-IDF and logistic regression"),
     Claim("entities, F1 on the UNER test", "entities", "token-classification", "entities-test", "f1", 0.470,
           "a linear tagger; spaCy's small English model reaches 0.566"),
     Claim("questions, exact match on XQuAD", "questions", "question-answering", "questions-test", "exact_match", 0.092,
           "rules"),
     Claim("questions, F1 on XQuAD", "questions", "question-answering", "questions-test", "f1", 0.121, "rules"),
-    Claim("hidden tokens of held-out introductions, accuracy", "fill-mask", "fill-mask", "introductions-test",
+    Claim("hidden tokens of held-out introductions, accuracy", "masks", "fill-mask", "introductions-test",
           "mask_accuracy", None, ""),
 )  # fmt: skip
 
@@ -73,6 +86,12 @@ and questions (question-answering). float16. CC BY-SA 4.0, see ATTRIBUTION.md.
 
 By `preln evaluate`, float32, on rows that were never learnt from. A number below its floor is the price of the few steps.
 """
+AGREEMENT = """
+The same rows in the three frameworks, float32; how many have another label, other tags or another answer than in PyTorch:
+
+| rows | of | TensorFlow | Flax |
+| --- | --- | --- | --- |
+"""
 RECIPE = """
 ## Recipe
 
@@ -89,34 +108,73 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--into", type=Path, required=True, help="folder for the checkpoint and its pages")
     parser.add_argument("--machine", required=True, help="what it was trained on, in words for the card")
     options = parser.parse_args(arguments)
-    reports = {}
-    for data in dict.fromkeys(claim.data for claim in CLAIMS):
-        claim = next(claim for claim in CLAIMS if claim.data == data)
-        reports[data] = evaluated(claim, work=options.work)
+    first_of = {claim.data: claim for claim in reversed(CLAIMS)}
+    reports = {data: evaluated(claim, work=options.work) for data, claim in first_of.items()}
+    reports["intents-test"]["domain_accuracy"] = domain_accuracy(rows_of("intents-test", work=options.work))
+    differing = {}
+    for data in COMPARED:
+        for framework in OTHERS:
+            evaluated(first_of[data], work=options.work, framework=framework)
+            differing[data, framework] = disagreements(data, framework=framework, work=options.work)
     for folder in (ENCODER, *HEADS):
         shutil.copytree(options.work / "multi-task" / folder, options.into / folder, dirs_exist_ok=True)
     hashes = json.loads((options.work / "hashes.json").read_text(encoding="utf-8"))
     history = json.loads((options.work / "multi-task/training/history.json").read_text(encoding="utf-8"))
     pretrained = json.loads((options.work / "pretrained/training/history.json").read_text(encoding="utf-8"))
     steps = (pretrained[-1]["step"], history[-1]["step"])
-    page = card(reports=reports, hashes=hashes, steps=steps, machine=options.machine)
+    page = card(reports=reports, differing=differing, hashes=hashes, steps=steps, machine=options.machine)
     (options.into / "CARD.md").write_text(page, encoding="utf-8")
     (options.into / "ATTRIBUTION.md").write_text(ATTRIBUTION, encoding="utf-8")
 
 
-def evaluated(claim: Claim, *, work: Path) -> dict[str, Any]:
+def evaluated(claim: Claim, *, work: Path, framework: Framework = "torch") -> dict[str, Any]:
     """What `preln evaluate` reports of one head on one held-out set; kept, and not measured again."""
-    folder = work / "evaluation" / claim.data
+    folder = _folder(claim.data, work=work, framework=framework)
     if not (folder / "report.json").exists():
-        given = ["--task", claim.task, "--model", str(work / "multi-task" / claim.head)]
+        given = ["--task", claim.task, "--model", str(work / "multi-task" / claim.head), "--framework", framework]
         data = ["--data", str(work / "rows" / f"{claim.data}.jsonl"), "--output", str(folder), "--dtype", "float32"]
         subprocess.run([sys.executable, "-m", "jobs", "evaluate", *given, *data], check=True)
     report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     return report
 
 
+def _folder(data: str, *, work: Path, framework: Framework) -> Path:
+    return work / "evaluation" / framework / data
+
+
+def rows_of(data: str, *, work: Path, framework: Framework = "torch") -> list[Record]:
+    """The annotated rows of an evaluation, in the order of the data."""
+    rows = read_records(str(_folder(data, work=work, framework=framework) / "annotated" / "data"))
+    return sorted(rows, key=lambda row: (row["predicted_source"], row["predicted_row"]))
+
+
+def domain_accuracy(rows: Sequence[Record]) -> float:
+    """The share of rows whose predicted intent is of the true one's domain."""
+    return sum(DOMAIN_OF.get(row["predicted_label"]) == DOMAIN_OF[row["label"]] for row in rows) / len(rows)
+
+
+def disagreements(data: str, *, framework: Framework, work: Path) -> tuple[int, int]:
+    """(rows that this framework answers otherwise than PyTorch, rows)."""
+    column = COMPARED[data]
+    pairs = zip(rows_of(data, work=work), rows_of(data, work=work, framework=framework), strict=True)
+    answers = [(_said(one[column]), _said(other[column])) for one, other in pairs]
+    return sum(one != other for one, other in answers), len(answers)
+
+
+def _said(value: Any) -> Any:
+    """An answer without its score."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [(one["answer"], one["start"], one["end"]) for one in value]
+    return value
+
+
 def card(
-    *, reports: Mapping[str, Mapping[str, Any]], hashes: Mapping[str, str], steps: tuple[int, int], machine: str
+    *,
+    reports: Mapping[str, Mapping[str, Any]],
+    differing: Mapping[tuple[str, Framework], tuple[int, int]],
+    hashes: Mapping[str, str],
+    steps: tuple[int, int],
+    machine: str,
 ) -> str:
     """CARD.md: what the checkpoint is for, its numbers beside their floors, the recipe and the data's hashes."""
     rows = ["| on held-out rows | measured | floor | | the floor is |", "| --- | --- | --- | --- | --- |"]
@@ -125,9 +183,15 @@ def card(
         floor = "" if claim.floor is None else f"{claim.floor:.3f}"
         judged = "" if claim.floor is None else "above" if value > claim.floor else "**below**"
         rows.append(f"| {claim.name} | {value:.3f} | {floor} | {judged} | {claim.floor_is} |")
+    agreement = [
+        f"| {data} | {differing[data, OTHERS[0]][1]:,} | "
+        + " | ".join(f"{differing[data, framework][0]:,}" for framework in OTHERS)
+        + " |"
+        for data in COMPARED
+    ]
     recipe = RECIPE.format(seed=SEED, pieces=PIECES, pretraining=steps[0], together=steps[1], machine=machine)
     digests = [f"| {name} | `{digest}` |" for name, digest in sorted(hashes.items())]
-    parts = [HEADING, *rows, recipe, "| file | SHA-256 |", "| --- | --- |", *digests]
+    parts = [HEADING, *rows, AGREEMENT.rstrip(), *agreement, recipe, "| file | SHA-256 |", "| --- | --- |", *digests]
     return "\n".join(parts) + "\n"
 
 

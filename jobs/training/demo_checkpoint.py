@@ -19,7 +19,7 @@ from jobs.training.spec import TrainSpec
 SEED = 20
 PIECES = 8_192
 TEXT_LIMIT = 256
-PRETRAINING_STEPS = 9_000
+PRETRAINING_STEPS = 6_000
 TASK_STEPS = 2_500
 BATCH_TOKENS = 4_096
 ENCODER = {
@@ -89,7 +89,7 @@ def all_tasks(*, work: Path, steps: int) -> TrainSpec:
         {
             "model": {"checkpoint": str(work / "pretrained"), "config": DROPOUT},
             "tasks": {
-                "fill-mask": _fill_mask(rows, "introductions", 0.2) | {"weight": 0.5},
+                "masks": _fill_mask(rows, "introductions", 0.2) | {"weight": 0.5},
                 "intents": _task(rows, "text-classification", "intents") | {"repeat": 40},
                 "entities": _task(rows, "token-classification", "entities", validated=False) | {"repeat": 30},
                 "questions": _task(rows, "question-answering", "questions"),

@@ -22,6 +22,7 @@ from models.checkpoint import Checkpoint
 from models.checkpoint_copy import BASE_FIELD
 from models.checkpoint_writer import write_checkpoint
 from models.config import RobertaPreLayerNormConfig
+from models.named_heads import head_folder
 from models.roberta_torch.weights import neutral_parameters, to_numpy
 from models.safetensors_file import AnyArray
 from models.tensors import ARCHITECTURES, PREFIX, expected_tensors
@@ -128,17 +129,11 @@ def build(
         built[name] = (
             kind(config)
             if checkpoint is None
-            else kind.from_pretrained(_head_folder(checkpoint, name), config=config, ignore_mismatched_sizes=True)
+            else kind.from_pretrained(
+                head_folder(checkpoint=checkpoint, name=name), config=config, ignore_mismatched_sizes=True
+            )
         )
     return Network(plans, built)
-
-
-def _head_folder(checkpoint: str, name: str) -> str:
-    """A folder of several heads is gone on from head by head."""
-    from pipeline.storage import exists
-
-    own = join(checkpoint, name)
-    return own if exists(join(own, "config.json")) else checkpoint
 
 
 def opened_config(url: str, *, fields: Mapping[str, Any]) -> RobertaPreLayerNormConfig:

@@ -6,19 +6,18 @@ Legend: B sequences, T packed tokens, R rows of a piece, S width of a row, X = R
 G positions asked by one, H hidden size.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from models.boundary import Answers, Ask, Dtype, Head, IntArray, Tokens
-from models.checkpoint import Checkpoint
 from models.config import RobertaPreLayerNormConfig
 from models.flat_tokens import check_asks, flat_positions, sequence_of_positions
+from models.named_heads import NamedHead, encoder_config
 from models.packed_rows import PackedRows, pack_rows, power_of_two, row_pieces
 from models.roberta_flax.base import FlaxRobertaPreLayerNormModule
 from models.roberta_flax.callable_model import exact_matmul
@@ -35,7 +34,7 @@ from models.roberta_flax.language import (
     FlaxRobertaPreLayerNormForMaskedLMModule,
 )
 from models.roberta_flax.layers import Array
-from models.roberta_flax.weights import Params, flax_dtype, nested, to_params
+from models.roberta_flax.weights import Params, flax_dtype, nested, param_path, to_params
 from models.tensors import expected_tensors
 
 MODULES: Mapping[Head, Any] = {
@@ -46,6 +45,8 @@ MODULES: Mapping[Head, Any] = {
     "token-classification": FlaxRobertaPreLayerNormForTokenClassificationModule,
     "question-answering": FlaxRobertaPreLayerNormForQuestionAnsweringModule,
 }
+BASE = "roberta_prelayernorm"  # where the encoder lies in a head's tree
+Flat: TypeAlias = dict[tuple[str, ...], Array]
 WIDTH = 512  # tokens of a row, or fewer where the model takes fewer
 LEAST_WIDTH = 16
 # A CPU pays for every slot of a row that a token can't see, so rows are no wider there than they need be.
@@ -57,19 +58,29 @@ PIECE_ROWS = 64  # rows of WIDTH at a time elsewhere
 FEW_ASKED = 16  # one asked slot in so many counts as few: a sequence's first token, a mask
 
 
-def load_flat(*, checkpoint: Checkpoint, heads: Sequence[Head], dtype: Dtype, device: str | None) -> "FlatRoberta":
+def load_flat(*, heads: Mapping[str, NamedHead], dtype: Dtype, device: str | None) -> "FlatRoberta":
     """The encoder once, with every head asked for, in this type on this device (None: a GPU if there is one)."""
-    place = claim_device(device)
-    config, wanted = checkpoint.config, flax_dtype(dtype)
-    names = dict.fromkeys(name for head in heads for name in expected_tensors(config=config, head=head))
-    flat = to_params(tensors=checkpoint.stream(names), bare=False, dtype=wanted, device=place)
-    return FlatRoberta(config=config, params=nested(flat), heads=tuple(heads), dtype=wanted, device=place)
+    place, wanted = claim_device(device), flax_dtype(dtype)
+    encoder: Flat = {}
+    answering: dict[str, HeadAnswers] = {}
+    for name, named in heads.items():
+        config = named.checkpoint.config
+        paths = {tensor: param_path(tensor, bare=False) for tensor in expected_tensors(config=config, head=named.head)}
+        absent = [tensor for tensor, path in paths.items() if path not in encoder]
+        flat = to_params(tensors=named.checkpoint.stream(absent), bare=False, dtype=wanted, device=place)
+        encoder |= {path: values for path, values in flat.items() if path[0] == BASE}
+        params = nested({path: encoder[path] if path in encoder else flat[path] for path in paths.values()})
+        module = None if named.head == "encoder" else MODULES[named.head](config, dtype=wanted)
+        answering[name] = HeadAnswers(head=named.head, module=module, params=params)
+    return FlatRoberta(
+        config=encoder_config(heads), params=nested(encoder)[BASE], heads=answering, dtype=wanted, device=place
+    )
 
 
 class FlatRoberta:
     """One encoder and its heads; answers depend on a sequence alone, not on those packed beside it.
 
-    params: the tree of all heads at once: each module takes from it what it names.
+    params: the encoder's tree; each head has its own, which holds the encoder's arrays too.
     """
 
     def __init__(
@@ -77,7 +88,7 @@ class FlatRoberta:
         *,
         config: RobertaPreLayerNormConfig,
         params: Params,
-        heads: tuple[Head, ...],
+        heads: Mapping[str, HeadAnswers],
         dtype: Any,
         device: Any,
     ) -> None:
@@ -88,22 +99,20 @@ class FlatRoberta:
         self.widths = CPU_WIDTHS if device.platform == "cpu" else (WIDTH,)
         self.largest_piece = CPU_PIECE if device.platform == "cpu" else PIECE_ROWS * WIDTH
         self.base = FlaxRobertaPreLayerNormModule(config, dtype=dtype, add_pooling_layer=False)
-        self.heads = {head: HeadAnswers(head=head, module=self._head_module(head), params=params) for head in heads}
+        self.heads = heads
+        self.kinds = {name: answering.head for name, answering in heads.items()}
         self.encode = jax.jit(self._encode, static_argnames="causal")
 
-    def _head_module(self, head: Head) -> nn.Module | None:
-        return None if head == "encoder" else MODULES[head](self.config, dtype=self.dtype)
-
-    def __call__(self, tokens: Tokens, asks: Mapping[Head, Ask]) -> Mapping[Head, Answers]:
+    def __call__(self, tokens: Tokens, asks: Mapping[str, Ask]) -> Mapping[str, Answers]:
         """One encoder pass for all heads asked; answers in the order of each `Ask.positions_G`.
 
         Raises ValueError for heads not loaded, positions or ids out of range, and sequences longer than the model.
         """
-        check_asks(tokens=tokens, asks=asks, loaded=tuple(self.heads), vocab_size=self.config.vocab_size)
+        check_asks(tokens=tokens, asks=asks, kinds=self.kinds, vocab_size=self.config.vocab_size)
         with jax.default_device(self.device), exact_matmul(self.dtype):
             rows = self._rows(tokens)
-            asked = {head: _AskedSlots.of(tokens, head, ask, rows) for head, ask in asks.items()}
-            waiting: dict[Head, list[Slices]] = {head: [] for head in asks}
+            asked = {head: _AskedSlots.of(tokens, ask, rows) for head, ask in asks.items()}
+            waiting: dict[str, list[Slices]] = {head: [] for head in asks}
             # Nothing is fetched before everything is on its way: the device works while the host goes on.
             for piece in self._pieces(tokens, rows, asked):
                 for head, ask in asks.items():
@@ -119,9 +128,8 @@ class FlatRoberta:
                                 sequence_G=sequence_G,
                             )
                         )
-            sequences = len(tokens.lengths_B)
             return {
-                head: self.heads[head].collect(ask=ask, slices=waiting[head], sequences=sequences)
+                head: self.heads[head].collect(rows=asked[head].rows, slices=waiting[head])
                 for head, ask in asks.items()
             }
 
@@ -139,7 +147,7 @@ class FlatRoberta:
         """What a slot costs in rows of such a width, in parts of what it costs without attention."""
         return 1 + ATTENTION_SHARE * width / self.config.hidden_size
 
-    def _pieces(self, tokens: Tokens, rows: PackedRows, asked: Mapping[Head, "_AskedSlots"]) -> list["_Piece"]:
+    def _pieces(self, tokens: Tokens, rows: PackedRows, asked: Mapping[str, "_AskedSlots"]) -> list["_Piece"]:
         config = self.config
         types_T = np.zeros_like(rows.slot_T) if tokens.token_type_ids_T is None else tokens.token_type_ids_T
         inputs = (
@@ -176,7 +184,7 @@ class FlatRoberta:
     ) -> Array:
         """Final hidden states [U, H] of the asked slots of some rows."""
         return self.base.apply(
-            {"params": params["roberta_prelayernorm"]},
+            {"params": params},
             input_ids_RS,
             types_RS,
             positions_RS,
@@ -236,11 +244,16 @@ class _AskedSlots:
     slot_G: IntArray
     sequence_G: IntArray | None
 
+    @property
+    def rows(self) -> int:
+        """How many answers there are: one a position, or one a sequence for a mean."""
+        return len(self.slot_G) if self.sequence_G is None else int(self.sequence_G.max()) + 1
+
     @classmethod
-    def of(cls, tokens: Tokens, head: Head, ask: Ask, rows: PackedRows) -> "_AskedSlots":
+    def of(cls, tokens: Tokens, ask: Ask, rows: PackedRows) -> "_AskedSlots":
         sequence_G = None
         if ask.reduce == "mean":
-            sequence_G = sequence_of_positions(tokens=tokens, ask=ask, head=head)
+            sequence_G = sequence_of_positions(tokens=tokens, ask=ask)
         return cls(slot_G=rows.slot_T[ask.positions_G], sequence_G=sequence_G)
 
     def within(self, first: int, stop: int) -> tuple[IntArray, IntArray, IntArray | None]:

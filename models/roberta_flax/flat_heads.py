@@ -61,9 +61,8 @@ class HeadAnswers:
             slices.answers.append(self._answer(ask, hidden_UH, slot_G[part], index_G[part]))
         return slices
 
-    def collect(self, *, ask: Ask, slices: list[Slices], sequences: int) -> Answers:
+    def collect(self, *, rows: int, slices: list[Slices]) -> Answers:
         """Fetch what was asked and put it in the order of the asked positions, or of the sequences for a mean."""
-        rows = sequences if ask.reduce == "mean" else len(ask.positions_G)
         whole: Answers = {}
         for found in slices:
             for index, answers in zip(found.index, found.answers, strict=True):

@@ -6,7 +6,7 @@ Legend: B sequences, T packed tokens, R groups, U tokens asked by any head, G po
 A = heads x width of one head.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,9 +16,9 @@ import tensorflow as tf
 from tensorflow import Tensor
 
 from models.boundary import Answers, Ask, Dtype, Head, IntArray, Tokens
-from models.checkpoint import Checkpoint
 from models.config import RobertaPreLayerNormConfig
 from models.flat_tokens import check_asks, flat_positions, length_order, sequence_of_positions, token_order
+from models.named_heads import NamedHead, encoder_config
 from models.roberta_tf.base import TFRobertaPreLayerNormModel
 from models.roberta_tf.device import claim_device
 from models.roberta_tf.encoder import TFRobertaPreLayerNormLayer
@@ -30,21 +30,23 @@ from models.roberta_tf.weights import fill
 from models.tensors import expected_tensors
 
 
-def load_flat(*, checkpoint: Checkpoint, heads: Sequence[Head], dtype: Dtype, device: str | None) -> "FlatRoberta":
+def load_flat(*, heads: Mapping[str, NamedHead], dtype: Dtype, device: str | None) -> "FlatRoberta":
     """The encoder once, with every head asked for, in this type on this device (None: a GPU if there is one)."""
     place = claim_device(device)
-    config = checkpoint.config
+    config = encoder_config(heads)
+    kinds = {name: named.head for name, named in heads.items()}
     with building(dtype=dtype, started=False), tf.device(place):
-        base = TFRobertaPreLayerNormModel(config, add_pooling_layer="multiple-choice" in heads)
+        base = TFRobertaPreLayerNormModel(config, add_pooling_layer="multiple-choice" in kinds.values())
         filled: set[str] = set()
-        built: dict[Head, Any] = {}
-        for head in heads:
-            model = built[head] = build_head(base, head, config)
-            names = [name for name in expected_tensors(config=config, head=head) if name not in filled]
+        built: dict[str, Any] = {}
+        for name, named in heads.items():
+            own = named.checkpoint.config
+            model = built[name] = build_head(base, named.head, own)
+            tensors = [tensor for tensor in expected_tensors(config=own, head=named.head) if tensor not in filled]
             # An encoder's tensors are read once; a head's own may have the same names as another's.
-            filled.update(name for name in names if name.startswith(base.base_model_prefix))
-            fill(model, tensors=checkpoint.stream(names))
-    return FlatRoberta(config=config, base=base, heads=built, device=place)
+            filled.update(tensor for tensor in tensors if tensor.startswith(base.base_model_prefix))
+            fill(model, tensors=named.checkpoint.stream(tensors))
+    return FlatRoberta(config=config, base=base, heads=built, kinds=kinds, device=place)
 
 
 def build_head(base: TFRobertaPreLayerNormModel, head: Head, config: RobertaPreLayerNormConfig) -> Any:
@@ -73,12 +75,14 @@ class FlatRoberta:
         *,
         config: RobertaPreLayerNormConfig,
         base: TFRobertaPreLayerNormModel,
-        heads: Mapping[Head, Any],
+        heads: Mapping[str, Any],
+        kinds: Mapping[str, Head],
         device: str,
     ) -> None:
         self.config = config
         self.base = base
         self.heads = heads
+        self.kinds = kinds
         self.device = device
         # A GPU is kept busy by few large groups, a CPU wastes nothing on padding.
         self.padded = "GPU" in device
@@ -93,12 +97,12 @@ class FlatRoberta:
             for causal in (False, True)
         }
 
-    def __call__(self, tokens: Tokens, asks: Mapping[Head, Ask]) -> Mapping[Head, Answers]:
+    def __call__(self, tokens: Tokens, asks: Mapping[str, Ask]) -> Mapping[str, Answers]:
         """One encoder pass for all heads asked; answers in the order of each `Ask.positions_G`.
 
         Raises ValueError for heads not loaded, positions or ids out of range, and sequences longer than the model.
         """
-        check_asks(tokens=tokens, asks=asks, loaded=tuple(self.heads), vocab_size=self.config.vocab_size)
+        check_asks(tokens=tokens, asks=asks, kinds=self.kinds, vocab_size=self.config.vocab_size)
         positions_T = flat_positions(tokens=tokens, config=self.config)
         types_T = np.zeros_like(positions_T) if tokens.token_type_ids_T is None else tokens.token_type_ids_T
         order_B, runs = length_order(lengths_B=tokens.lengths_B)
@@ -117,13 +121,15 @@ class FlatRoberta:
             )
             return {head: self.answer(tokens, head, ask, hidden_UH, asked_U) for head, ask in asks.items()}
 
-    def answer(self, tokens: Tokens, head: Head, ask: Ask, hidden_UH: Tensor, asked_U: IntArray) -> Answers:
+    def answer(self, tokens: Tokens, head: str, ask: Ask, hidden_UH: Tensor, asked_U: IntArray) -> Answers:
         """One head's answers from the hidden states of all that was asked."""
         asked_GH = tf.gather(hidden_UH, indices(np.searchsorted(asked_U, ask.positions_G)))
         sequence_G = None
         if ask.reduce == "mean":
-            sequence_G = indices(sequence_of_positions(tokens=tokens, ask=ask, head=head))
-        return answer_head(model=self.heads[head], head=head, ask=ask, hidden_GH=asked_GH, sequence_G=sequence_G)
+            sequence_G = indices(sequence_of_positions(tokens=tokens, ask=ask))
+        return answer_head(
+            model=self.heads[head], head=self.kinds[head], ask=ask, hidden_GH=asked_GH, sequence_G=sequence_G
+        )
 
     def encode(
         self,

@@ -6,7 +6,7 @@ Legend: B sequences, T packed tokens, G asked positions, H hidden size, N heads,
 V vocabulary, L labels, K asked tokens, each once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import cast
 
 import numpy as np
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from models.boundary import Answers, Ask, Dtype, Head, IntArray, Tokens
-from models.checkpoint import Checkpoint
 from models.config import RobertaPreLayerNormConfig
 from models.flat_tokens import check_asks, flat_positions, length_order, sequence_of_positions, token_order
+from models.named_heads import NamedHead, encoder_config
 from models.roberta_torch.attention import RobertaPreLayerNormSelfAttention
 from models.roberta_torch.base import RobertaPreLayerNormModel
 from models.roberta_torch.classification import (
@@ -43,21 +43,23 @@ CLASSES: Mapping[Head, type[RobertaPreLayerNormPreTrainedModel]] = {
 VARLEN_CAPABILITY = (8, 0)  # Ampere
 
 
-def load_flat(*, checkpoint: Checkpoint, heads: Sequence[Head], dtype: Dtype, device: str | None) -> "FlatRoberta":
+def load_flat(*, heads: Mapping[str, NamedHead], dtype: Dtype, device: str | None) -> "FlatRoberta":
     """The encoder once, with every head asked for, in this type on this device (None: a GPU if there is one)."""
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     base: RobertaPreLayerNormModel | None = None
-    built: dict[Head, RobertaPreLayerNormPreTrainedModel] = {}
-    for head in sorted(heads, key=lambda head: head == "encoder"):
-        model = built[head] = _build_head(checkpoint.config, head, base)
+    built: dict[str, RobertaPreLayerNormPreTrainedModel] = {}
+    for name, named in sorted(heads.items(), key=lambda item: item[1].head == "encoder"):
+        checkpoint = named.checkpoint
+        model = built[name] = _build_head(checkpoint.config, named.head, base)
         parameters = neutral_parameters(model, bare=model.bare)
-        absent = [name for name in model.expected_tensors() if parameters[name].is_meta]
+        absent = [tensor for tensor in model.expected_tensors() if parameters[tensor].is_meta]
         fill(model, tensors=checkpoint.stream(absent), bare=model.bare, dtype=dtype_of(dtype), device=place)
         model.tie_weights()
         model.eval().requires_grad_(requires_grad=False)
         base = cast("RobertaPreLayerNormModel", model.base_model)
     assert base is not None, "load() was given no head"
-    return FlatRoberta(config=checkpoint.config, base=base, heads=built, device=place)
+    kinds = {name: named.head for name, named in heads.items()}
+    return FlatRoberta(config=encoder_config(heads), base=base, heads=built, kinds=kinds, device=place)
 
 
 def _build_head(
@@ -83,7 +85,8 @@ class FlatRoberta:
         *,
         config: RobertaPreLayerNormConfig,
         base: RobertaPreLayerNormModel,
-        heads: Mapping[Head, RobertaPreLayerNormPreTrainedModel],
+        heads: Mapping[str, RobertaPreLayerNormPreTrainedModel],
+        kinds: Mapping[str, Head],
         device: torch.device,
     ) -> None:
         self.config = config
@@ -93,6 +96,7 @@ class FlatRoberta:
             for number, layer in enumerate(base.encoder.layer, start=1)
         ]
         self.heads = heads
+        self.kinds = kinds
         self.device = device
         self.varlen = (
             device.type == "cuda"
@@ -102,26 +106,26 @@ class FlatRoberta:
         )
 
     @torch.inference_mode()
-    def __call__(self, tokens: Tokens, asks: Mapping[Head, Ask]) -> Mapping[Head, Answers]:
+    def __call__(self, tokens: Tokens, asks: Mapping[str, Ask]) -> Mapping[str, Answers]:
         """One encoder pass for all heads asked; answers in the order of each `Ask.positions_G`.
 
         Raises ValueError for heads not loaded, positions or ids out of range, and sequences longer than the model.
         """
-        check_asks(tokens=tokens, asks=asks, loaded=tuple(self.heads), vocab_size=self.config.vocab_size)
+        check_asks(tokens=tokens, asks=asks, kinds=self.kinds, vocab_size=self.config.vocab_size)
         order_B, groups = length_order(lengths_B=tokens.lengths_B)
         order_T = token_order(tokens=tokens, order_B=order_B)
         place_T = np.empty_like(order_T)
         place_T[order_T] = np.arange(len(order_T), dtype=order_T.dtype)
         asked_K = np.unique(np.concatenate([place_T[ask.positions_G] for ask in asks.values()]))
         hidden_KH = self.encode(tokens, order_T, groups, asked_K)
-        answers: dict[Head, Answers] = {}
+        answers: dict[str, Answers] = {}
         for head, ask in asks.items():
             asked_GH = hidden_KH[self.to_device(np.searchsorted(asked_K, place_T[ask.positions_G]).astype(np.int32))]
             sequence_G = None
             if ask.reduce == "mean":
-                sequence_G = self.to_device(sequence_of_positions(tokens=tokens, ask=ask, head=head))
+                sequence_G = self.to_device(sequence_of_positions(tokens=tokens, ask=ask))
             answers[head] = answer_head(
-                model=self.heads[head], head=head, ask=ask, hidden_GH=asked_GH, sequence_G=sequence_G
+                model=self.heads[head], head=self.kinds[head], ask=ask, hidden_GH=asked_GH, sequence_G=sequence_G
             )
         return answers
 

@@ -41,6 +41,8 @@ class FillMask(Task):
     </s> where there are several masks."""
     on_long: OnLong = "error"
     """A text longer than the model: error, or truncate (said in `truncated`)."""
+    no_mask: Literal["error", "empty"] = "error"
+    """A text without a mask: error, or an empty list, as where other tasks read the same texts."""
 
     def parts(self) -> tuple[Part, ...]:
         return (Part("text"),)
@@ -92,10 +94,14 @@ class FillMask(Task):
         )
         good_N = (counts_N > 0) & ~refused_N
         errors: list[RowError | None] = [None] * len(good_N)
-        for item in np.flatnonzero(~good_N).tolist():
+        for item in np.flatnonzero(refused_N if self.no_mask == "empty" else ~good_N).tolist():
             length = int(tokens.lengths_N[item]) + 2
             errors[item] = too_long(limit=facts.max_length, tokens=length) if refused_N[item] else _no_mask(facts)
         return Encoding(windows=windows.filter(pa.array(good_N)), truncated=long_N & good_N, errors=error_array(errors))
+
+    def unasked(self, items: int, facts: ModelFacts) -> list[pa.Array]:
+        (masks,) = self.fields(facts)
+        return [pa.array([[]] * items, masks.type)]
 
     def decode(
         self, *, parts: Mapping[str, pa.Array], windows: pa.Table, answers: Answers, facts: ModelFacts

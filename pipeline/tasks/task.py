@@ -140,6 +140,10 @@ class Task(BaseModel, ABC):
     def encode(self, parts: Mapping[str, pa.Array], facts: ModelFacts) -> Encoding:
         """Items, one array a part, as windows of tokens."""
 
+    def unasked(self, items: int, facts: ModelFacts) -> list[pa.Array]:
+        """The columns of N items of which the model was asked nothing; nulls, unless there is something to say."""
+        return [pa.nulls(items, field.type) for field in self.fields(facts)]
+
     @abstractmethod
     def decode(
         self, *, parts: Mapping[str, pa.Array], windows: pa.Table, answers: Answers, facts: ModelFacts

@@ -21,12 +21,12 @@ class FickleModel:
     def __init__(self, nap: float) -> None:
         self._nap = nap
 
-    def __call__(self, tokens: Tokens, asks: Mapping[Head, Ask]) -> dict[Head, Answers]:
+    def __call__(self, tokens: Tokens, asks: Mapping[str, Ask]) -> dict[str, Answers]:
         """Logits [G, L] of the windows that the asked positions lie in."""
         time.sleep(self._nap)
         weights_T = np.sin(tokens.input_ids_T.astype(np.float64))
         sums_B = np.add.reduceat(weights_T, tokens.cu_seqlens[:-1])
-        answers: dict[Head, Answers] = {}
+        answers: dict[str, Answers] = {}
         for head, ask in asks.items():
             owner_G = np.searchsorted(tokens.cu_seqlens, ask.positions_G, side="right") - 1
             answers[head] = {"logits": np.stack([sums_B[owner_G], -sums_B[owner_G]], axis=1).astype(np.float32)}

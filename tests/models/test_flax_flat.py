@@ -155,8 +155,9 @@ def test_a_masked_lm_answers_the_whole_vocabulary_s_softmax_and_shares_its_encod
 
     both = flat(tokens, {"encoder": Ask(asked[:1]), "masked-lm": Ask(asked, top_k=1)})
     assert set(both) == {"encoder", "masked-lm"}
-    held = sum(leaf.size for leaf in jax.tree.leaves(flat.params))  # type: ignore[attr-defined]
-    assert held == model.num_parameters()
+    trees = [head.params for head in flat.heads.values()]  # type: ignore[attr-defined]
+    held = {id(leaf): leaf.size for leaf in jax.tree.leaves([flat.params, *trees])}  # type: ignore[attr-defined]
+    assert sum(held.values()) == model.num_parameters()
 
     # A slice of the vocabulary's scores at a time gives the same.
     flat.heads["masked-lm"].at_once = 2  # type: ignore[attr-defined]

@@ -33,7 +33,7 @@ GPU_TOLERANCE = 5e-3  # TensorFlow lets a GPU multiply float32 in TF32, 10 bits 
 HALF_TOLERANCE = 0.05  # bfloat16 has 8 bits of mantissa
 ON_CPU: Any = {"framework": "tensorflow", "device": "cpu"}
 LENGTHS = (5, 9, 2, 9, 30, 5, 1)
-CLASSES: dict[Head, str] = {
+CLASSES: dict[str, str] = {
     "encoder": "TFRobertaPreLayerNormModel",
     "masked-lm": "TFRobertaPreLayerNormForMaskedLM",
     "causal-lm": "TFRobertaPreLayerNormForCausalLM",
@@ -232,7 +232,7 @@ def test_half_precision_answers_in_float32_near_the_full_one(dtype: Any, tmp_pat
     ask = {"sequence-classification": Ask(tokens.cu_seqlens[:-1])}
     heads: list[Head] = ["sequence-classification"]
     expected = np.concatenate([output.logits for output in alone(model, tokens)])
-    half = load(checkpoint=str(tmp_path), heads=heads, **ON_CPU, dtype=dtype)(tokens, ask)  # type: ignore[arg-type]
+    half = load(checkpoint=str(tmp_path), heads=heads, **ON_CPU, dtype=dtype)(tokens, ask)
     found = half["sequence-classification"]["logits"]
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=0, atol=HALF_TOLERANCE)
@@ -265,7 +265,7 @@ def test_no_positions_asked_gives_empty_answers() -> None:
 def test_padded_groups_answer_as_equal_ones_do(causal: bool, tmp_path: Path) -> None:
     saved("encoder", tmp_path, is_decoder=causal)
     tokens = pack((3, 9, 10, 2, 30, 9, 1, 31), causal=causal)
-    ask: dict[Head, Ask] = {"encoder": Ask(everywhere(tokens))}
+    ask: dict[str, Ask] = {"encoder": Ask(everywhere(tokens))}
     _, equal = both("encoder", position_embedding_type="absolute", is_decoder=causal)
     padded: Any = load(checkpoint=str(tmp_path), heads=["encoder"], **ON_CPU)
     padded.padded = True
@@ -285,7 +285,7 @@ def test_no_length_or_number_of_sequences_traces_the_graph_again() -> None:
 def test_a_gpu_answers_as_the_cpu_does(dtype: Any, tmp_path: Path) -> None:
     saved("encoder", tmp_path, initializer_range=0.1)
     tokens = pack()
-    ask: dict[Head, Ask] = {"encoder": Ask(everywhere(tokens))}
+    ask: dict[str, Ask] = {"encoder": Ask(everywhere(tokens))}
     expected = load(checkpoint=str(tmp_path), heads=["encoder"], **ON_CPU)(tokens, ask)["encoder"]["hidden"]
     flat = load(checkpoint=str(tmp_path), heads=["encoder"], framework="tensorflow", device="cuda", dtype=dtype)
     tolerance = GPU_TOLERANCE if dtype == "float32" else HALF_TOLERANCE

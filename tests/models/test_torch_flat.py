@@ -32,7 +32,7 @@ pytestmark = pytest.mark.torch
 FLAT_TOLERANCE = 2e-5  # float32, the same sums in another order
 HALF_TOLERANCE = 0.05  # bfloat16 has 8 bits of mantissa
 LENGTHS = (5, 9, 2, 9, 30, 5, 1)
-CLASSES: dict[Head, str] = {
+CLASSES: dict[str, str] = {
     "encoder": "RobertaPreLayerNormModel",
     "masked-lm": "RobertaPreLayerNormForMaskedLM",
     "causal-lm": "RobertaPreLayerNormForCausalLM",
@@ -227,8 +227,8 @@ def test_half_precision_answers_in_float32_near_the_full_one(dtype: Any, tmp_pat
     tokens = pack()
     ask = {"sequence-classification": Ask(tokens.cu_seqlens[:-1])}
     heads: list[Head] = ["sequence-classification"]
-    full = load(checkpoint=str(tmp_path), heads=heads, device="cpu")(tokens, ask)  # type: ignore[arg-type]
-    half = load(checkpoint=str(tmp_path), heads=heads, device="cpu", dtype=dtype)(tokens, ask)  # type: ignore[arg-type]
+    full = load(checkpoint=str(tmp_path), heads=heads, device="cpu")(tokens, ask)
+    half = load(checkpoint=str(tmp_path), heads=heads, device="cpu", dtype=dtype)(tokens, ask)
     found = half["sequence-classification"]["logits"]
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, full["sequence-classification"]["logits"], rtol=0, atol=HALF_TOLERANCE)
@@ -292,7 +292,7 @@ def test_all_sequences_in_one_kernel_answer_as_the_groups(
     saved("encoder", tmp_path, is_decoder=causal)
     flat: Any = load(checkpoint=str(tmp_path), heads=["encoder"], device="cpu")
     tokens = pack(causal=causal)
-    ask: dict[Head, Ask] = {"encoder": Ask(everywhere(tokens))}
+    ask: dict[str, Ask] = {"encoder": Ask(everywhere(tokens))}
     assert not flat.varlen
     groups = flat(tokens, ask)["encoder"]["hidden"]
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_reference)
@@ -306,7 +306,7 @@ def test_all_sequences_in_one_kernel_answer_as_the_groups(
 def test_a_gpu_answers_as_the_cpu(causal: bool, dtype: Any, tmp_path: Path) -> None:
     saved("encoder", tmp_path, is_decoder=causal, initializer_range=0.1)
     tokens = pack(causal=causal)
-    ask: dict[Head, Ask] = {"encoder": Ask(everywhere(tokens))}
+    ask: dict[str, Ask] = {"encoder": Ask(everywhere(tokens))}
     expected = load(checkpoint=str(tmp_path), heads=["encoder"], device="cpu")(tokens, ask)["encoder"]["hidden"]
     flat: Any = load(checkpoint=str(tmp_path), heads=["encoder"], device="cuda", dtype=dtype)
     assert flat.varlen == (dtype != "float32")

@@ -53,7 +53,7 @@ class Unwell:
         self._triggers = triggers
         self._labels = labels
 
-    def __call__(self, tokens: Tokens, asks: Mapping[Head, Ask]) -> dict[Head, Answers]:
+    def __call__(self, tokens: Tokens, asks: Mapping[str, Ask]) -> dict[str, Answers]:
         """Logits [G, L], and start and end logits [G] where a span is asked."""
         first_B = tokens.input_ids_T[tokens.cu_seqlens[:-1] + 1].tolist()
         told = [self._triggers.get(token) for token in first_B]

@@ -50,7 +50,7 @@ class HostileModel:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def __call__(self, tokens: Tokens, asks: Mapping[Head, Ask]) -> Mapping[Head, Answers]:
+    def __call__(self, tokens: Tokens, asks: Mapping[str, Ask]) -> Mapping[str, Answers]:
         """Answers for the one head that is asked."""
         first_B = tokens.input_ids_T[tokens.cu_seqlens[:-1]].tolist()
         for token in first_B:

@@ -22,7 +22,7 @@ class WellModel:
     def __init__(self, nap: float) -> None:
         self._nap = nap
 
-    def __call__(self, tokens: Tokens, asks: Mapping[Head, Ask]) -> dict[Head, Answers]:
+    def __call__(self, tokens: Tokens, asks: Mapping[str, Ask]) -> dict[str, Answers]:
         """What follows from the tokens asked for."""
         time.sleep(self._nap)
         ids = {head: tokens.input_ids_T[ask.positions_G].astype(np.float32) for head, ask in asks.items()}

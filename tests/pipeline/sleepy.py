@@ -21,10 +21,10 @@ class SleepyModel:
     def __init__(self, nap: Path) -> None:
         self._nap = nap
 
-    def __call__(self, tokens: Tokens, asks: Mapping[Head, Ask]) -> dict[Head, Answers]:
+    def __call__(self, tokens: Tokens, asks: Mapping[str, Ask]) -> dict[str, Answers]:
         """Logits [G, L] that follow from the tokens at the asked positions."""
         time.sleep(float(self._nap.read_text()))
-        answers: dict[Head, Answers] = {}
+        answers: dict[str, Answers] = {}
         for head, ask in asks.items():
             ids_G = tokens.input_ids_T[ask.positions_G].astype(np.float32)
             answers[head] = {"logits": np.stack([ids_G, -ids_G], axis=1)}

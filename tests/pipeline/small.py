@@ -88,7 +88,7 @@ def frozen_job(
     """A frozen job around a spec, its identity and digests made up."""
     return FrozenJob(
         spec=job,
-        identity={"task.name": job.task.name},
+        identity={"task.name": job.one_task.name},
         fingerprint=fingerprint,
         dtype="float32",
         checkpoint=CheckpointState(digest="d", stamp="s"),

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.boundary import Answers, Ask, Head, Tokens
+from models.boundary import Answers, Ask, Tokens
 from pipeline.child import LoadOrder, answer, load_model, out_of_memory
 from tests.pipeline import hostile
 from tests.pipeline.small import tokens_of
 
-ASKS: Mapping[Head, Ask] = {"sequence-classification": Ask(positions_G=np.zeros(1, np.int32))}
+ASKS: Mapping[str, Ask] = {"sequence-classification": Ask(positions_G=np.zeros(1, np.int32))}
 
 
 class OutOfMemoryError(RuntimeError):
@@ -36,7 +36,7 @@ class ResourceExhaustedError(Exception):
 def test_memory_that_is_out_is_known_in_the_words_of_each_framework(error: Exception, is_memory: bool) -> None:
     assert out_of_memory(error) == is_memory
 
-    def model(tokens: Tokens, asks: Mapping[Head, Ask]) -> Mapping[Head, Answers]:
+    def model(tokens: Tokens, asks: Mapping[str, Ask]) -> Mapping[str, Answers]:
         raise error
 
     reply = answer(model, tokens_of([[1]]), ASKS)
@@ -44,7 +44,7 @@ def test_memory_that_is_out_is_known_in_the_words_of_each_framework(error: Excep
 
 
 def test_an_exception_is_told_in_one_line_with_its_place() -> None:
-    def model(tokens: Tokens, asks: Mapping[Head, Ask]) -> Mapping[Head, Answers]:
+    def model(tokens: Tokens, asks: Mapping[str, Ask]) -> Mapping[str, Answers]:
         raise ValueError("first\n  second")
 
     kind, reason, message = answer(model, tokens_of([[1]]), ASKS)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.bundle import ShardTables
 from pipeline.decode import annotated, carried_columns, output_schema
-from pipeline.encode import encode_rows, model_facts
+from pipeline.encode import encode_rows, facts_of, model_facts
 from pipeline.replica import answers_table
 from pipeline.rows import RowError, error_array
 from pipeline.spec import JobSpec
@@ -38,7 +38,7 @@ def shard_of(
     texts = [facts.tokenizer.backend.decode(ids) for ids in windows["input_ids"].to_pylist()]
     errors = [(failing or {}).get(text) for text in texts]
     arrays = {"logits": np.array([logits_for(text) for text in texts], np.float32).reshape(-1, len(LABELS))}
-    if job.task.name == "feature-extraction":
+    if job.one_task.name == "feature-extraction":
         arrays = {"hidden": np.array([[len(text)] * HIDDEN for text in texts], np.float32).reshape(-1, HIDDEN)}
     for number, error in enumerate(errors):
         if error:
@@ -57,7 +57,7 @@ def decoded(
     columns: Mapping[str, Any], *, job: JobSpec = SPEC, failing: Mapping[str, RowError] | None = None
 ) -> pa.Table:
     schema = pa.schema([(name, pa.array(values).type) for name, values in columns.items()])
-    return annotated(shard_of(columns, job=job, failing=failing), schema=schema, spec=job, facts=model_facts(job))
+    return annotated(shard_of(columns, job=job, failing=failing), schema=schema, spec=job, facts=facts_of(job))
 
 
 def test_the_output_has_the_inputs_columns_then_source_row_answers_truncated_and_error() -> None:
@@ -141,5 +141,5 @@ def test_what_is_decoded_has_the_schema_that_was_announced(task: object) -> None
     chosen = spec(task=task)
     schema = pa.schema([("text", pa.string())])
     assert decoded({"text": ["a"]}, job=chosen).schema.equals(
-        output_schema(schema=schema, spec=chosen, facts=model_facts(chosen))
+        output_schema(schema=schema, spec=chosen, facts=facts_of(chosen))
     )

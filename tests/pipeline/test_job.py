@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from models.errors import CheckpointError
-from pipeline.encode import model_facts
+from pipeline.encode import facts_of
 from pipeline.errors import OutputError
 from pipeline.job import (
     JOB_FILE,
@@ -34,7 +34,7 @@ SCHEMA = pa.schema([("text", pa.string()), pa.field("deep", pa.list_(pa.struct([
 
 def fingerprint(*, digest: str = "d", dtype: str = "float32", **keys: object) -> str:
     chosen = spec(**keys)
-    return fingerprint_of(identity_of(spec=chosen, facts=model_facts(chosen), digest=digest, dtype=dtype))
+    return fingerprint_of(identity_of(spec=chosen, facts=facts_of(chosen), digest=digest, dtype=dtype))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_what_changes_no_answer_leaves_the_fingerprint(changes: dict[str, Any]) 
 
 def test_the_columns_of_the_output_are_part_of_the_identity_though_not_of_the_fingerprint() -> None:
     chosen = spec()
-    identity = identity_of(spec=chosen, facts=model_facts(chosen), digest="d", dtype="float32")
+    identity = identity_of(spec=chosen, facts=facts_of(chosen), digest="d", dtype="float32")
     assert set(SHAPE_KEYS) <= set(identity)
 
 
@@ -147,20 +147,23 @@ def test_two_drivers_that_race_freeze_one_job(tmp_path: Path) -> None:
 
 def test_the_state_of_a_checkpoint_is_its_content_not_its_place(tmp_path: Path) -> None:
     shutil.copytree(CHECKPOINT, tmp_path / "copy")
-    here, there = checkpoint_state(CHECKPOINT, known=None), checkpoint_state(str(tmp_path / "copy"), known=None)
+    here, there = (
+        checkpoint_state(CHECKPOINT, known=None, names=[""]),
+        checkpoint_state(str(tmp_path / "copy"), known=None, names=[""]),
+    )
     assert here.digest == there.digest
     assert here.stamp != there.stamp
 
 
 def test_a_checkpoint_whose_files_are_untouched_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = replace(checkpoint_state(CHECKPOINT, known=None), digest="as told before")
-    assert checkpoint_state(CHECKPOINT, known=known) == known
-    assert checkpoint_state(CHECKPOINT, known=replace(known, stamp="other")).digest != "as told before"
+    known = replace(checkpoint_state(CHECKPOINT, known=None, names=[""]), digest="as told before")
+    assert checkpoint_state(CHECKPOINT, known=known, names=[""]) == known
+    assert checkpoint_state(CHECKPOINT, known=replace(known, stamp="other"), names=[""]).digest != "as told before"
 
 
 def test_a_checkpoint_that_is_gone_is_named() -> None:
     with pytest.raises(CheckpointError, match="no-such-folder"):
-        checkpoint_state("/no-such-folder", known=None)
+        checkpoint_state("/no-such-folder", known=None, names=[""])
 
 
 def test_a_job_file_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

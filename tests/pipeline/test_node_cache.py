@@ -14,6 +14,7 @@ from pipeline.errors import ResourceError
 from pipeline.job import CheckpointState, checkpoint_state
 from pipeline.node_cache import CACHE_VARIABLE, KEPT_SECONDS, cache_folder, checkpoint_here, compiler_settings
 from tests.pipeline.small import CHECKPOINT
+from tests.pipeline.tasks.several import HEADS, write_heads
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,7 @@ def copied(url: str) -> str:
 
 
 def state_of(url: str) -> CheckpointState:
-    return checkpoint_state(url, known=None)
+    return checkpoint_state(url, known=None, names=[""])
 
 
 def test_a_local_checkpoint_is_loaded_from_where_it_is(cache: Path) -> None:
@@ -107,3 +108,22 @@ def test_compiled_programs_are_kept_beside_the_checkpoints_unless_the_environmen
     assert compiler_settings()["JAX_COMPILATION_CACHE_DIR"] == str(cache.parent / "compiled")
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
     assert compiler_settings()["JAX_COMPILATION_CACHE_DIR"] == "elsewhere"
+
+
+def test_several_heads_are_fetched_with_one_copy_of_their_encoder(s3_bucket: str, tmp_path: Path) -> None:
+    local = write_heads(tmp_path / "heads", {name: HEADS[name] for name in ("intents", "mood")})
+    url = f"{s3_bucket}/heads"
+    system, folder = fsspec.core.url_to_fs(url)
+    system.put(str(local), folder, recursive=True)
+    names = ("intents", "mood")
+    state = checkpoint_state(url, known=None, names=names)
+    assert checkpoint_state(url, known=state, names=names) is state
+    here = checkpoint_here(url=url, state=state, names=names)
+    assert sorted(path.name for path in Path(here).iterdir()) == ["base-1", "intents", "mood"]
+    assert load(checkpoint=here, heads={name: HEADS[name] for name in names}, device="cpu")
+    other = json.loads((local / "mood" / "config.json").read_text()) | {"layer_norm_eps": 1e-3}
+    system.pipe_file(f"{folder}/mood/config.json", json.dumps(other).encode())
+    assert checkpoint_state(url, known=state, names=names) != state
+    (cache_folder() / state.digest).rename(tmp_path / "gone")
+    with pytest.raises(ResourceError, match="no longer the checkpoint"):
+        checkpoint_here(url=url, state=state, names=names)

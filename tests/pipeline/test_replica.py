@@ -37,7 +37,7 @@ class InProcess:
 
     def solve(
         self, pack: Sequence[int], ask: Callable[[Sequence[int]], Question]
-    ) -> Iterator[tuple[Sequence[int], Mapping[Head, Answers] | RowError]]:
+    ) -> Iterator[tuple[Sequence[int], Mapping[str, Answers] | RowError]]:
         """Answers of all windows together, or each alone where one raises."""
         tokens, asks = ask(pack)
         self.passes.append(len(tokens.input_ids_T))
@@ -53,7 +53,7 @@ class InProcess:
 
 def order(checkpoint: str, *, batch_tokens: int | tuple[int, int] = 20) -> ReplicaOrder:
     load = LoadOrder(loader=hostile.LOADER, checkpoint=checkpoint, framework="torch", heads=(HEAD,), dtype="float32")
-    return ReplicaOrder(load=load, ask=HeadAsk(head=HEAD), batch_tokens=batch_tokens, threads=1, stall=5.0)
+    return ReplicaOrder(load=load, asks={"": HeadAsk(head=HEAD)}, batch_tokens=batch_tokens, threads=1, stall=5.0)
 
 
 def answered(shards: Sequence[ShardTables], *, batch_tokens: int = 20, ask: HeadAsk | None = None) -> list[ShardTables]:
@@ -65,7 +65,7 @@ def by(
 ) -> list[ShardTables]:
     budget = TokenBudget(tokens=batch_tokens)
     return answer_shards(
-        shards=shards, ask=ask or HeadAsk(head=HEAD), budget=budget, supervisor=cast("Supervisor", supervisor)
+        shards=shards, asks={"": ask or HeadAsk(head=HEAD)}, budget=budget, supervisor=cast("Supervisor", supervisor)
     )
 
 
@@ -178,7 +178,7 @@ def test_gold_ids_and_segments_of_a_window_go_with_it() -> None:
     class Recording(InProcess):
         def solve(
             self, pack: Sequence[int], ask: Callable[[Sequence[int]], Question]
-        ) -> Iterator[tuple[Sequence[int], Mapping[Head, Answers] | RowError]]:
+        ) -> Iterator[tuple[Sequence[int], Mapping[str, Answers] | RowError]]:
             seen.append(ask(pack))
             return super().solve(pack, ask)
 

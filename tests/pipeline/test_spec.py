@@ -1,6 +1,7 @@
 """Job files and flags in; proof that they mean what they say, and that what can't work is said in one line, out."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,10 @@ from pipeline.errors import SpecError
 from pipeline.spec import JobSpec, arrow_type, json_schema, override, read_yaml
 
 LEAST: dict[str, Any] = {"input": "in", "model": "m", "task": "text-classification", "output": "out"}
+SEVERAL: dict[str, Any] = {
+    **{key: value for key, value in LEAST.items() if key != "task"},
+    "tasks": {"intents": "text-classification", "questions": {"name": "question-answering", "top_k": 2}},
+}
 FULL = """
 input:
   urls: [s3://b/in/*.parquet, more.jsonl]
@@ -66,7 +71,7 @@ def test_the_printed_yaml_names_every_default() -> None:
     values = read_yaml(JobSpec.parse(LEAST).to_yaml())
     assert values["resources"]["wait"] == 900.0
     assert values["input"]["schema"] is None
-    assert set(values) == set(JobSpec.model_fields)
+    assert set(values) == set(JobSpec.model_fields) - {"tasks"}
 
 
 @given(url=st.text(min_size=1), prefix=st.text(), keep=st.lists(st.text(), max_size=3))
@@ -107,7 +112,7 @@ def test_what_a_spec_gets_wrong_is_named_by_its_key(values: dict[str, object], m
 
 
 def test_a_missing_section_is_named() -> None:
-    with pytest.raises(SpecError, match=r"^output: is missing; there are input, model, task, output, "):
+    with pytest.raises(SpecError, match=r"^output: is missing; there are input, model, task, tasks, output, "):
         JobSpec.parse({key: value for key, value in LEAST.items() if key != "output"})
 
 
@@ -203,14 +208,58 @@ def test_the_module_prints_the_json_schema(repository: Path) -> None:
 def test_the_json_schema_takes_what_the_spec_takes_and_refuses_what_it_refuses() -> None:
     jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed: the schema is not tried")
     validator = jsonschema.Draft202012Validator(json_schema())
-    for good in (read_yaml(FULL), LEAST, {**LEAST, "input": ["a", "b"]}, read_yaml(JobSpec.parse(LEAST).to_yaml())):
+    several = read_yaml(JobSpec.parse(SEVERAL).to_yaml())
+    plain = read_yaml(JobSpec.parse(LEAST).to_yaml())
+    for good in (read_yaml(FULL), LEAST, {**LEAST, "input": ["a", "b"]}, plain, SEVERAL, several):
         assert not list(validator.iter_errors(good))
     for bad in (
         {**LEAST, "inptu": 1},
         {**LEAST, "shards": {"rows": 0}},
         {"input": "a"},
         {**LEAST, "task": {"name": "x"}},
+        {**LEAST, "task": "x"},
+        {**LEAST, **SEVERAL},
+        {**SEVERAL, "tasks": {}},
+        {**SEVERAL, "tasks": {"9 lives": "fill-mask"}},
+        {**SEVERAL, "tasks": {"a": {"name": "fill-mask", "threshold": 1}}},
     ):
         assert list(validator.iter_errors(bad))
         with pytest.raises(SpecError):
             JobSpec.parse(bad)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({**LEAST, **SEVERAL}, "job: task and tasks are both given; name one task, or several under tasks"),
+        ({**SEVERAL, "tasks": {}}, "task: is missing; there are feature-extraction, "),
+        ({**SEVERAL, "tasks": {"9 lives": "fill-mask"}}, "tasks: '9 lives' begins no column; name a task by letters"),
+        ({**SEVERAL, "tasks": {"a": "translation"}}, "tasks.a: no task 'translation'; there are feature-extraction, "),
+        (
+            {**SEVERAL, "tasks": {"a": {"name": "fill-mask", "topk": 1}}},
+            "tasks.a.topk: no such key; did you mean 'top_k'?",
+        ),
+    ],
+)
+def test_what_is_wrong_with_several_tasks_is_said_by_their_names(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(SpecError, match=f"^{re.escape(said)}"):
+        JobSpec.parse(values)
+
+
+def test_each_of_several_tasks_has_its_columns_and_a_prefix_of_its_own() -> None:
+    columns = {"text": "body", "questions.context": "page", "question": "asked"}
+    spec = JobSpec.parse(
+        {**SEVERAL, "input": {"urls": "in", "columns": columns}, "output": {"url": "o", "prefix": "x_"}}
+    )
+    each = spec.each()
+    assert {name: one.one_task.name for name, one in each.items()} == {
+        "intents": "text-classification",
+        "questions": "question-answering",
+    }
+    assert each["intents"].input.columns == {"text": "body"}
+    assert each["questions"].input.columns == {"context": "page", "question": "asked"}
+    assert [one.output.prefix for one in each.values()] == ["x_intents_", "x_questions_"]
+    assert JobSpec.from_yaml(spec.to_yaml()) == spec
+    assert spec.task_name == "intents+questions"
+    alone = JobSpec.parse(LEAST)
+    assert alone.each() == {"": alone}

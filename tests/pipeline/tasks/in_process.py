@@ -13,8 +13,8 @@ from models.boundary import Answers, Ask, FlatModel, Framework, Head, Tokens
 from models.load import load
 from pipeline.batching import CPU_BATCH_TOKENS, TokenBudget
 from pipeline.bundle import ShardTables
-from pipeline.decode import annotated
-from pipeline.encode import encode_rows, model_facts
+from pipeline.decode import annotated, output_schema
+from pipeline.encode import encode_tasks, facts_of
 from pipeline.replica import answer_shards
 from pipeline.rows import RowError
 from pipeline.spec import JobSpec
@@ -22,7 +22,7 @@ from pipeline.supervisor import Question, Seconds, Supervisor
 from tests.pipeline.small import rows_table, shard
 
 Row = dict[str, Any]
-Model = Callable[[Tokens, Mapping[Head, Ask]], Mapping[Head, Answers]]
+Model = Callable[[Tokens, Mapping[str, Ask]], Mapping[str, Answers]]
 
 
 def job_spec(*, task: object, checkpoint: Path | str, **sections: Any) -> JobSpec:
@@ -32,9 +32,10 @@ def job_spec(*, task: object, checkpoint: Path | str, **sections: Any) -> JobSpe
 
 
 @lru_cache(maxsize=32)
-def loaded(checkpoint: str, framework: Framework, heads: tuple[Head, ...]) -> FlatModel:
-    """A model, once a test process."""
-    return load(checkpoint=checkpoint, framework=framework, heads=heads, device="cpu")
+def loaded(checkpoint: str, framework: Framework, heads: tuple[tuple[str, Head], ...]) -> FlatModel:
+    """A model, once a test process. heads: names and kinds; a single one's name is ""."""
+    named = [head for _, head in heads] if heads[0][0] == "" else dict(heads)
+    return load(checkpoint=checkpoint, framework=framework, heads=named, device="cpu")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Direct:
 
     def solve(
         self, pack: Sequence[int], ask: Callable[[Sequence[int]], Question]
-    ) -> Iterator[tuple[Sequence[int], Mapping[Head, Answers] | RowError]]:
+    ) -> Iterator[tuple[Sequence[int], Mapping[str, Answers] | RowError]]:
         """The answers of a pack at once."""
         yield pack, self.model(*ask(pack))
 
@@ -59,19 +60,21 @@ def annotate(
     model: Model | None = None,
 ) -> list[Row]:
     """The output rows of input columns; a fake model may stand for the checkpoint's."""
-    facts = model_facts(spec)
-    spec.task.fields(facts)
+    facts = facts_of(spec)
+    asks = {name: one.one_task.asks(facts[name]) for name, one in spec.each().items()}
     rows = rows_table(columns)
     schema = pa.schema([field for field in rows.schema if not field.name.startswith("__")])
-    marks, windows = encode_rows(rows, spec=spec, facts=facts)
-    answering = model or loaded(spec.model.checkpoint, framework, spec.task.heads(facts))
-    encoded = ShardTables(shard=shard(0, rows.num_rows), tables={"rows": rows, "marks": marks, "windows": windows})
-    supervisor = cast("Supervisor", Direct(answering))
+    output_schema(schema=schema, spec=spec, facts=facts)
+    encoded = ShardTables(
+        shard=shard(0, rows.num_rows), tables={"rows": rows, **encode_tasks(rows, spec=spec, facts=facts)}
+    )
+    heads = tuple((name, ask.head) for name, ask in asks.items())
+    answering = model or loaded(spec.model.checkpoint, framework, heads)
     (answered,) = answer_shards(
         shards=[encoded],
-        ask=spec.task.asks(facts),
+        asks=asks,
         budget=TokenBudget(tokens=CPU_BATCH_TOKENS[framework]),
-        supervisor=supervisor,
+        supervisor=cast("Supervisor", Direct(answering)),
     )
     result = annotated(answered, schema=schema, spec=spec, facts=facts)
     assert result.num_rows == rows.num_rows
@@ -82,13 +85,13 @@ def annotate(
 def zeros(*, labels: int = 2, hidden: int = 8, k: int = 1) -> Model:
     """A model that knows nothing: answers of the right shapes, all zero."""
 
-    def answer(tokens: Tokens, asks: Mapping[Head, Ask]) -> Mapping[Head, Answers]:
+    def answer(tokens: Tokens, asks: Mapping[str, Ask]) -> Mapping[str, Answers]:
         return {head: _zeros(head, ask, tokens, labels, hidden, k) for head, ask in asks.items()}
 
     return answer
 
 
-def _zeros(head: Head, ask: Ask, tokens: Tokens, labels: int, hidden: int, k: int) -> Answers:
+def _zeros(head: str, ask: Ask, tokens: Tokens, labels: int, hidden: int, k: int) -> Answers:
     asked = len(ask.positions_G)
     if head == "encoder":
         return {"hidden": np.zeros((len(tokens.cu_seqlens) - 1 if ask.reduce == "mean" else asked, hidden), np.float32)}

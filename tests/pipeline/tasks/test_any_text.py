@@ -28,20 +28,20 @@ TRICKY = st.sampled_from(
 )  # fmt: skip
 TEXT = st.lists(st.one_of(TRICKY, st.text(max_size=8)), max_size=60).map("".join)
 TEXTS = st.lists(st.one_of(st.none(), TEXT), min_size=1, max_size=4)
-LABELS: dict[Head, int] = {"multiple-choice": 1, "sequence-classification": 4, "token-classification": 5}
+LABELS: dict[str, int] = {"multiple-choice": 1, "sequence-classification": 4, "token-classification": 5}
 
 
 def guessing(seed: int) -> Model:
     """A model that answers at random, in the right shapes."""
 
-    def answer(tokens: Tokens, asks: Mapping[Head, Ask]) -> Mapping[Head, Answers]:
+    def answer(tokens: Tokens, asks: Mapping[str, Ask]) -> Mapping[str, Answers]:
         random = np.random.default_rng(seed)
         return {head: _guess(random, head, ask, tokens) for head, ask in asks.items()}
 
     return answer
 
 
-def _guess(random: np.random.Generator, head: Head, ask: Ask, tokens: Tokens) -> Answers:
+def _guess(random: np.random.Generator, head: str, ask: Ask, tokens: Tokens) -> Answers:
     asked = len(ask.positions_G)
     assert asked == 0 or (ask.positions_G.min() >= 0 and ask.positions_G.max() < len(tokens.input_ids_T))
     assert tokens.lengths_B.max() <= 128

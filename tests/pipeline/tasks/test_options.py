@@ -84,7 +84,7 @@ def test_normalized_vectors_have_length_one_and_half_the_bytes_when_asked(
     task = {"name": "feature-extraction", "pooling": pooling, "normalize": True, "dtype": "float16"}
     vectors = np.atleast_2d(only(checkpoint_of, "encoder", task, text=TEXT)["embedding"])
     np.testing.assert_allclose(np.linalg.norm(vectors.astype(np.float32), axis=1), 1, atol=2e-3)
-    (field,) = job_spec(task=task, checkpoint="x").task.fields(
+    (field,) = job_spec(task=task, checkpoint="x").one_task.fields(
         model_facts(job_spec(task=task, checkpoint=checkpoint_of("encoder")))
     )
     assert "halffloat" in str(field.type)
@@ -124,7 +124,7 @@ def test_entities_below_the_least_score_are_left_out(checkpoint_of: CheckpointOf
     assert some == [entity for entity in every if entity["score"] >= least]
 
 
-def all_persons(tokens: Tokens, asks: Mapping[Head, Ask]) -> Mapping[Head, Answers]:
+def all_persons(tokens: Tokens, asks: Mapping[str, Ask]) -> Mapping[str, Answers]:
     """A model that takes every token for the beginning of a person."""
     logits_L = np.array([0, 9, 0, 0, 0], np.float32)
     return {head: {"logits": np.tile(logits_L, (len(ask.positions_G), 1))} for head, ask in asks.items()}
@@ -224,7 +224,7 @@ def test_equal_choices_have_equal_scores_and_the_first_is_chosen(checkpoint_of: 
 def counting(seen: list[int]) -> Model:
     """A model that notes the length of every sequence and finds every token as likely as one of two."""
 
-    def answer(tokens: Tokens, asks: Mapping[Head, Ask]) -> Mapping[Head, Answers]:
+    def answer(tokens: Tokens, asks: Mapping[str, Ask]) -> Mapping[str, Answers]:
         seen.extend(tokens.lengths_B.tolist())
         return {
             head: {"log_probs": np.full(len(ask.positions_G), np.log(0.5), np.float32)} for head, ask in asks.items()

@@ -1,0 +1,129 @@
+"""A checkpoint and the heads wanted of it in, each head with its own checkpoint around one encoder out.
+
+Heads named by their kind are all in the one folder. Heads with names of their own lie in folders of those names in it,
+`{checkpoint}/{name}`, each with its config, its labels and its tensors; where there is no such folder, in the checkpoint
+itself. Their encoder must be the same: one `base_model_name_or_path`, or the same folder.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from models.boundary import Head
+from models.checkpoint import Checkpoint, has_config
+from models.config import RobertaPreLayerNormConfig
+from models.errors import CheckpointError
+from models.tensors import PREFIX
+
+ENCODER_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "layer_norm_eps",
+    "pad_token_id",
+    "position_embedding_type",
+    "is_decoder",
+    "add_cross_attention",
+    "pruned_heads",
+)
+"""What the heads' configs must agree in: all that an encoder's answer depends on."""
+
+
+@dataclass(frozen=True, eq=False)
+class NamedHead:
+    """A head and the checkpoint that it, and its labels, come from."""
+
+    head: Head
+    checkpoint: Checkpoint
+
+
+def open_heads(
+    *, checkpoint: Checkpoint | str, heads: Sequence[Head] | Mapping[str, Head], tokenizer: bool = False
+) -> dict[str, NamedHead]:
+    """Name -> head, each checked from the headers alone. heads: kinds, or name -> kind.
+
+    Raises CheckpointError for what a head lacks, and where two heads have not the same encoder.
+    """
+    if not isinstance(heads, Mapping):
+        opened = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.open(checkpoint)
+        opened.check(heads=heads, tokenizer=tokenizer)
+        return {head: NamedHead(head=head, checkpoint=opened) for head in heads}
+    root = checkpoint.url if isinstance(checkpoint, Checkpoint) else checkpoint
+    named = {
+        name: NamedHead(head=head, checkpoint=Checkpoint.open(head_folder(checkpoint=root, name=name)))
+        for name, head in heads.items()
+    }
+    for one in named.values():
+        one.checkpoint.check(heads=[one.head], tokenizer=tokenizer)
+    _check_encoder(named)
+    return named
+
+
+def head_folder(*, checkpoint: str, name: str) -> str:
+    """Where a named head lies: in a folder of its name, else in the checkpoint itself."""
+    own = f"{checkpoint.rstrip('/')}/{name}"
+    return own if has_config(own) else checkpoint
+
+
+def encoder_config(named: Mapping[str, NamedHead]) -> RobertaPreLayerNormConfig:
+    """The config of the encoder that all heads have; its labels are any one head's."""
+    return next(iter(named.values())).checkpoint.config
+
+
+@dataclass(frozen=True, eq=False)
+class HeadFolders:
+    """The checkpoints of a job's heads by name, "" for the folder itself: what they are, as one digest and one stamp."""
+
+    checkpoints: Mapping[str, Checkpoint]
+
+    @classmethod
+    def open(cls, *, checkpoint: str, names: Iterable[str]) -> "HeadFolders":
+        """Each name's folder. Raises CheckpointError."""
+        folders = {name: head_folder(checkpoint=checkpoint, name=name) if name else checkpoint for name in names}
+        opened = {folder: Checkpoint.open(folder) for folder in dict.fromkeys(folders.values())}
+        return cls({name: opened[folder] for name, folder in folders.items()})
+
+    def digest(self) -> str:
+        """Hash over all that the heads' answers depend on: the folder's own digest where it is the only one."""
+        return self._hashed(Checkpoint.digest)
+
+    def stamp(self) -> str:
+        """Cheap key of the state of all folders to cache their digest by."""
+        return self._hashed(Checkpoint.stamp)
+
+    def _hashed(self, of: Callable[[Checkpoint], str]) -> str:
+        hashes = {checkpoint.url: of(checkpoint) for checkpoint in dict.fromkeys(self.checkpoints.values())}
+        if set(self.checkpoints) == {""}:
+            return hashes[self.checkpoints[""].url]
+        lines = [f"{name} {hashes[self.checkpoints[name].url]}" for name in sorted(self.checkpoints)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _check_encoder(named: Mapping[str, NamedHead]) -> None:
+    (first_name, first), *others = named.items()
+    for name, other in others:
+        for field in ENCODER_FIELDS:
+            here, there = getattr(first.checkpoint.config, field), getattr(other.checkpoint.config, field)
+            if here != there:
+                raise CheckpointError(
+                    f"{first.checkpoint.url} and {other.checkpoint.url} have not one encoder: {field} is {here} for "
+                    f"'{first_name}' and {there} for '{name}'; run them as two jobs"
+                )
+        if _encoder_files(first.checkpoint) != _encoder_files(other.checkpoint):
+            raise CheckpointError(
+                f"{first.checkpoint.url} and {other.checkpoint.url} have not one encoder: their weights are in different "
+                "files; run them as two jobs, or let both name one folder as base_model_name_or_path"
+            )
+
+
+def _encoder_files(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The files that the encoder's weights are read from, the first one that has them."""
+    for source in checkpoint.sources:
+        if any(name.startswith(PREFIX) for name in source.tensors):
+            return tuple(source.paths)
+    return ()

@@ -1,0 +1,197 @@
+"""Several tasks over one encoder in one job: each answers as in a job of its own, and what they share is computed once."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.boundary import Answers, Ask, Framework, Tokens
+from models.errors import CheckpointError
+from models.load import load
+from pipeline.prepare import checked_tasks
+from pipeline.sequences import SEQUENCE, Sequences, numbered
+from pipeline.spec import JobSpec
+from pipeline.tasks.task import HeadAsk
+from tests.pipeline.tasks.in_process import Row, annotate
+from tests.pipeline.tasks.several import HEADS, write_heads
+from tests.pipeline.tasks.test_frameworks_agree import assert_agree
+from tests.pipeline.tasks.test_reference_answers import FRAMEWORKS
+
+TASKS: dict[str, Any] = {
+    "intents": {"name": "text-classification", "top_k": "all"},
+    "mood": "text-classification",
+    "entities": "token-classification",
+    "masks": {"name": "fill-mask", "top_k": 2},
+    "questions": {"name": "question-answering", "question": "Who was there?"},
+    "encoder": "feature-extraction",
+}
+TEXTS = [
+    "Samuel Okafor opened his second <mask> in Bristol last spring.",
+    "Bananas float, and so do <mask>.",
+    "A text without what is asked for.",
+    "",
+    None,
+    "Samuel Okafor opened his second <mask> in Bristol last spring.",
+    "A train <mask> stood in a field for two hours and then went backwards. " * 20,
+]
+TAIL = ("truncated", "error")
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_heads(tmp_path_factory.mktemp("heads"))
+
+
+def several(heads: Path, tasks: Mapping[str, Any] = TASKS, **sections: Any) -> JobSpec:
+    values = {"input": {"urls": "in", "columns": {"context": "text"}}, "model": str(heads), "output": "out"}
+    return JobSpec.parse({**values, "tasks": dict(tasks), **sections})
+
+
+def alone(heads: Path, name: str, framework: Framework) -> list[Row]:
+    task = TASKS[name]
+    columns = {"context": "text"} if name == "questions" else {}
+    values = {"input": {"urls": "in", "columns": columns}, "model": str(heads / name), "task": task, "output": "out"}
+    return annotate(spec=JobSpec.parse(values), columns={"text": pa.array(TEXTS)}, framework=framework)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_each_of_several_tasks_answers_as_in_a_job_of_its_own(heads: Path, framework: Framework) -> None:
+    together = annotate(spec=several(heads), columns={"text": pa.array(TEXTS)}, framework=framework)
+    for name in TASKS:
+        for row, wanted in zip(together, alone(heads, name, framework), strict=True):
+            answers = {key: value for key, value in wanted.items() if key not in (*TAIL, "text", "source", "row")}
+            assert_agree({key: row[f"{name}_{key}"] for key in answers}, answers)
+            assert row["truncated"] >= wanted["truncated"]
+
+
+def test_a_row_says_the_first_task_that_could_not_answer_and_the_others_answer(heads: Path) -> None:
+    rows = annotate(spec=several(heads), columns={"text": pa.array(TEXTS)})
+    assert [row["error"] and row["error"]["reason"] for row in rows] == [
+        None, None, "no-mask", "empty", "empty", None, "too-long",
+    ]  # fmt: skip
+    without = rows[2]
+    assert without["error"]["message"].startswith("masks: ")
+    assert without["masks_masks"] is None
+    assert without["intents_label"]
+    assert without["mood_label"] in ("glad", "sad", "neither")
+    assert without["entities_entities"] is not None
+    assert rows[3]["error"]["message"].startswith("intents: ")
+    assert rows[6]["truncated"]
+    assert all(value is None for key, value in rows[4].items() if key.split("_")[0] in TASKS)
+
+
+class Counting:
+    """A model whose tokens are counted."""
+
+    def __init__(self, heads: Path) -> None:
+        self.model = load(checkpoint=str(heads), heads={**HEADS, "encoder": "encoder"}, device="cpu")
+        self.tokens = 0
+
+    def __call__(self, tokens: Tokens, asks: Mapping[str, Ask]) -> Mapping[str, Answers]:
+        self.tokens += len(tokens.input_ids_T)
+        return self.model(tokens, asks)
+
+
+def test_what_tasks_encode_alike_is_computed_once(heads: Path) -> None:
+    texts = {"text": pa.array(TEXTS[:3])}
+    counted = {}
+    for names in (("intents",), ("intents", "mood", "entities", "masks", "encoder"), ("questions",), tuple(TASKS)):
+        model = Counting(heads)
+        annotate(spec=several(heads, {name: TASKS[name] for name in names}), columns=texts, model=model)
+        counted[names] = model.tokens
+    one, five, pairs, every = counted.values()
+    assert one == five
+    assert every == one + pairs
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_heads_of_one_kind_have_names_and_labels_of_their_own(heads: Path, framework: Framework) -> None:
+    kinds = {"intents": HEADS["intents"], "mood": HEADS["mood"]}
+    model = load(checkpoint=str(heads), framework=framework, heads=kinds, device="cpu")
+    tokens = Tokens(input_ids_T=np.array([0, 20, 30, 2], np.int32), cu_seqlens=np.array([0, 4], np.int32))
+    first = np.zeros(1, np.int32)
+    found = model(tokens, {name: Ask(first) for name in kinds})
+    assert {name: answers["logits"].shape for name, answers in found.items()} == {"intents": (1, 4), "mood": (1, 3)}
+    (own,) = load(checkpoint=str(heads / "mood"), framework=framework, heads=[HEADS["mood"]], device="cpu")(
+        tokens, {HEADS["mood"]: Ask(first)}
+    ).values()
+    np.testing.assert_allclose(found["mood"]["logits"], own["logits"], atol=1e-5)
+
+
+def test_heads_without_a_common_encoder_are_refused(heads: Path, tmp_path: Path) -> None:
+    for folder, names in (("a", ["intents"]), ("b", ["entities"])):
+        write_heads(tmp_path / folder, {name: HEADS[name] for name in names})
+    (tmp_path / "both").mkdir()
+    for folder, name in (("a", "intents"), ("b", "entities")):
+        (tmp_path / folder / name).rename(tmp_path / "both" / name)
+        config = tmp_path / "both" / name / "config.json"
+        config.write_text(config.read_text().replace('"encoder"', f'"../{folder}/encoder"'))
+    with pytest.raises(CheckpointError, match="have not one encoder: their weights are in different files"):
+        checked_tasks(several(tmp_path / "both", {"intents": TASKS["intents"], "entities": TASKS["entities"]}))
+    config = heads / "entities" / "config.json"
+    kept = config.read_text()
+    config.write_text(
+        kept.replace('"gelu"', '"relu"') if '"gelu"' in kept else kept.replace("{", '{"hidden_act": "relu",', 1)
+    )
+    try:
+        with pytest.raises(CheckpointError, match="hidden_act is gelu for 'intents' and relu for 'entities'"):
+            load(checkpoint=str(heads), heads={name: HEADS[name] for name in ("intents", "entities")})
+    finally:
+        config.write_text(kept)
+
+
+def test_what_a_head_lacks_is_said_of_its_folder(heads: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"intents: no head 'question-answering' \('qa_outputs.weight' is missing"
+    ):
+        checked_tasks(several(heads, {"mood": "text-classification", "intents": "question-answering"}))
+    with pytest.raises(CheckpointError, match=r"no config\.json there; found .*intents"):
+        checked_tasks(several(heads, {"mood": "text-classification", "topics": "text-classification"}))
+
+
+def test_a_task_that_reads_from_left_to_right_is_refused_beside_others(heads: Path, tmp_path: Path) -> None:
+    folder = write_heads(tmp_path / "heads", {**HEADS, "scores": "causal-lm"})
+    with pytest.raises(
+        CheckpointError, match="is_decoder is False for 'mood' and True for 'scores'; run them as two jobs"
+    ):
+        checked_tasks(several(folder, {"mood": "text-classification", "scores": "text-scoring"}))
+
+
+WINDOWS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=3), max_size=6)
+
+
+def windows_table(windows: list[list[int]]) -> pa.Table:
+    ids = pa.array(windows, pa.list_(pa.int32()))
+    return pa.table({"input_ids": ids, "positions": pa.array([[0]] * len(windows), pa.list_(pa.int32()))})
+
+
+@given(shards=st.lists(st.tuples(WINDOWS, WINDOWS, WINDOWS), min_size=1, max_size=3))
+def test_sequences_are_each_read_once_and_every_window_is_one(
+    shards: list[tuple[list[list[int]], list[list[int]], list[list[int]]]],
+) -> None:
+    tables = [
+        numbered({str(number): windows_table(windows) for number, windows in enumerate(shard)}) for shard in shards
+    ]
+    asks = {name: HeadAsk(head="encoder") for name in tables[0]}
+    sequences = Sequences.of(tables, asks)
+    offsets = sequences.token_offsets
+    read = [sequences.input_ids_T[start:stop].tolist() for start, stop in pairwise(offsets)]
+    fewest = 0
+    for shard in shards:
+        kinds = {tuple(window) for windows in shard for window in windows}
+        fewest += sum(max(windows.count(list(kind)) for windows in shard) for kind in kinds)
+    assert len(read) == fewest
+    for number, name in enumerate(asks):
+        given_windows = [window for shard in shards for window in shard[number]]
+        asked = sequences.asked[name]
+        assert [read[place] for place in asked.sequence_W] == given_windows
+        assert len(set(asked.sequence_W.tolist())) == len(given_windows)
+    assert sum(sequences.shard_tokens) == len(sequences.input_ids_T)
+    for name, table in tables[0].items():
+        assert (SEQUENCE in table.column_names) == (len(asks) > 1), name
