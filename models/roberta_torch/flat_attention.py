@@ -39,6 +39,8 @@ class GroupAttention:
         firsts: bool = False,
     ) -> Tensor:
         """Contexts [T, A]; or [B, A] of each sequence's first token, if queries are given of those alone."""
+        shape = (attention.heads, attention.head_size)
+        query_TND, key_TND, value_TND = (part.unflatten(-1, shape) for part in (query_TA, key_TA, value_TA))
         contexts = []
         asked, first = 0, 0
         for count, length in self.groups:
@@ -46,9 +48,9 @@ class GroupAttention:
             start, width = self.window(first, count, length, len(key_TA))
             last = start + (count - 1) * length + width
             context_BSA, _ = attention.attend(
-                attention.split_heads(query_TA[asked:stop].unflatten(0, (count, -1))),
-                attention.split_heads(key_TA[start:last].unfold(0, width, length).transpose(1, 2)),
-                attention.split_heads(value_TA[start:last].unfold(0, width, length).transpose(1, 2)),
+                query_TND[asked:stop].view(count, -1, *shape).transpose(1, 2),
+                key_TND[start:last].unfold(0, width, length).transpose(2, 3),
+                value_TND[start:last].unfold(0, width, length).transpose(2, 3),
                 bias_B1SK=self.bias(first - start, length, width, query_TA),
                 causal=self.causal,
             )
