@@ -51,13 +51,13 @@ class FlatVariant:
             assert isinstance(self.model, FlatRoberta), f"{framework} has nothing to compile"
             self.model.compile_parts(wanted=compiled)
             self.name += ", compiled" if self.model.compiled else ", not compiled"
-        self._budget = budget(device, framework)
+        self.token_budget = budget(device, framework)
 
     def logits(self, ids: Sequence[Sequence[int]]) -> Scores:
         """Every text's logits, in order."""
         lengths_W = np.array([len(one) for one in ids], np.int64)
         found: Scores | None = None
-        for chosen in packs(lengths_W=lengths_W, budget=self._budget):
+        for chosen in packs(lengths_W=lengths_W, budget=self.token_budget):
             cu_seqlens = np.concatenate([[0], np.cumsum(lengths_W[chosen])]).astype(np.int32)
             flat = np.concatenate([np.asarray(ids[number], np.int32) for number in chosen])
             asked = {HEAD: Ask(positions_G=cu_seqlens[:-1])}
