@@ -115,21 +115,19 @@ class _FromIds:
 
 
 def _ours(folder: str, scope: Scope, frameworks: Sequence[str], dtypes: Sequence[str], device: str) -> list[Any]:
-    from jobs.benchmarks.ours import FlatVariant
+    from jobs.benchmarks.ours import flat_variants
 
-    found: list[Any] = []
-    for framework in frameworks:
-        for dtype in dtypes:
-            flat = FlatVariant(
-                folder, framework=cast("Framework", framework), dtype=cast("Dtype", dtype), device=device
-            )
-            if scope is Scope.model:
-                found.append(_FromIds(flat))
-                continue
-            from jobs.benchmarks.stages import PipelineVariant  # needs Arrow and Ray, which a bare machine may lack
+    variants = [
+        variant
+        for framework in cast("Sequence[Framework]", frameworks)
+        for dtype in cast("Sequence[Dtype]", dtypes)
+        for variant in flat_variants(folder, framework=framework, dtype=dtype, device=device)
+    ]
+    if scope is Scope.model:
+        return [_FromIds(one) for one in variants]
+    from jobs.benchmarks.stages import PipelineVariant  # needs Arrow and Ray, which a bare machine may lack
 
-            found.append(PipelineVariant(folder, flat, device=device))
-    return found
+    return [PipelineVariant(folder, one, device=device) for one in variants]
 
 
 def _peers(folder: str, scope: Scope, dtypes: Sequence[str], threads: int, device: str) -> list[Any]:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from models.boundary import Framework
 
-CPU_BATCH_TOKENS: Mapping[Framework, int] = {"torch": 1_536, "tensorflow": 1_536, "flax": 4_096}
+CPU_BATCH_TOKENS: Mapping[Framework, int] = {"torch": 2_048, "tensorflow": 1_536, "flax": 4_096}
 """Token budget of a pass on a CPU: a few hundred tokens are compute-bound already, more only cost cache. Flax's rows of one
 width are filled better by more."""
 GPU_BATCH_TOKENS = (8_192, 65_536)

@@ -4,6 +4,7 @@ Legend: N texts, L labels.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -32,20 +33,31 @@ def budget(device: str, framework: Framework) -> TokenBudget:
 
 
 class FlatVariant:
-    """The flat model over packs of near-equal lengths: ids in, logits [N, L] out."""
+    """The flat model over packs of near-equal lengths: ids in, logits [N, L] out.
 
-    def __init__(self, folder: str, *, framework: Framework, dtype: Dtype, device: str) -> None:
+    compiled: torch: whether norms and activations are compiled; None: as a replica has it.
+    """
+
+    def __init__(
+        self, folder: str, *, framework: Framework, dtype: Dtype, device: str, compiled: bool | None = None
+    ) -> None:
         self.name = f"preln, {framework}"
         self.dtype = dtype
         self.framework = framework
         self.model: FlatModel = load(checkpoint=folder, framework=framework, heads=[HEAD], dtype=dtype, device=device)
-        self._budget = budget(device, framework)
+        if compiled is not None:
+            from models.roberta_torch.flat import FlatRoberta
+
+            assert isinstance(self.model, FlatRoberta), f"{framework} has nothing to compile"
+            self.model.compile_parts(wanted=compiled)
+            self.name += ", compiled" if self.model.compiled else ", not compiled"
+        self.token_budget = budget(device, framework)
 
     def logits(self, ids: Sequence[Sequence[int]]) -> Scores:
         """Every text's logits, in order."""
         lengths_W = np.array([len(one) for one in ids], np.int64)
         found: Scores | None = None
-        for chosen in packs(lengths_W=lengths_W, budget=self._budget):
+        for chosen in packs(lengths_W=lengths_W, budget=self.token_budget):
             cu_seqlens = np.concatenate([[0], np.cumsum(lengths_W[chosen])]).astype(np.int32)
             flat = np.concatenate([np.asarray(ids[number], np.int32) for number in chosen])
             tokens = Tokens(input_ids_T=flat, cu_seqlens=cu_seqlens)
@@ -54,3 +66,11 @@ class FlatVariant:
             found[chosen] = logits
         assert found is not None, "there were no texts"
         return found
+
+
+def flat_variants(folder: str, *, framework: Framework, dtype: Dtype, device: str) -> list[FlatVariant]:
+    """What a replica runs; on a GPU in torch also without what is compiled, or with it in float32."""
+    made = partial(FlatVariant, folder, framework=framework, dtype=dtype, device=device)
+    if framework != "torch" or device == "cpu":
+        return [made()]
+    return [made(compiled=False), made(compiled=True)]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-PEAK_TOKENS = {"cpu": 1_024, "cuda": 16_384}
+PEAK_TOKENS = {"cpu": 2_048, "cuda": 16_384}
 """Rows of the products: as many as the forward has."""
 
 

@@ -40,12 +40,14 @@ def table(measured: Sequence[Measured], rates: dict[tuple[str, str], float]) -> 
 
 
 def draw(measured: Sequence[Measured], file: Path, *, title: str) -> None:
-    """Horizontal bars of tokens a second, ours coloured."""
+    """Horizontal bars of tokens a second, ours coloured; byte for byte the same for the same speeds."""
     import matplotlib as mpl
 
     mpl.use("svg")
     from matplotlib import pyplot as plt
 
+    # Words stay words, which can be searched for.
+    mpl.rcParams.update({"svg.hashsalt": "preln", "svg.fonttype": "none"})
     shown = sorted(measured, key=lambda one: one.rate)
     names = [f"{one.name} ({one.dtype})" for one in shown]
     figure, axes = plt.subplots(figsize=(8, 0.36 * len(shown) + 1.2), layout="constrained")

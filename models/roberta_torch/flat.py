@@ -17,7 +17,6 @@ from models.boundary import Answers, Ask, Dtype, Head, IntArray, Tokens
 from models.config import RobertaPreLayerNormConfig
 from models.flat_tokens import check_asks, flat_positions, length_order, sequence_of_positions, token_order
 from models.named_heads import NamedHead, encoder_config
-from models.roberta_torch.attention import RobertaPreLayerNormSelfAttention
 from models.roberta_torch.base import RobertaPreLayerNormModel
 from models.roberta_torch.classification import (
     RobertaPreLayerNormForMultipleChoice,
@@ -26,8 +25,10 @@ from models.roberta_torch.classification import (
     RobertaPreLayerNormForTokenClassification,
 )
 from models.roberta_torch.encoder import RobertaPreLayerNormLayer
+from models.roberta_torch.flat_attention import GroupAttention, VarlenAttention
 from models.roberta_torch.flat_heads import answer_head
 from models.roberta_torch.flat_layers import FlatLayer
+from models.roberta_torch.flat_parts import TokenParts, compiled_parts
 from models.roberta_torch.language import RobertaPreLayerNormForCausalLM, RobertaPreLayerNormForMaskedLM
 from models.roberta_torch.pretrained import RobertaPreLayerNormPreTrainedModel
 from models.roberta_torch.weights import dtype_of, fill, neutral_parameters, without_values
@@ -41,6 +42,10 @@ CLASSES: Mapping[Head, type[RobertaPreLayerNormPreTrainedModel]] = {
     "question-answering": RobertaPreLayerNormForQuestionAnswering,
 }
 VARLEN_CAPABILITY = (8, 0)  # Ampere
+ROWS_STEP = 32
+"""oneDNN writes its bfloat16 code anew for every number of rows, for a tenth of a pass' time: a few numbers will do."""
+ROWS_FROM = 512
+"""Passes of fewer tokens are rare, and a step is a large part of them."""
 
 
 def load_flat(*, heads: Mapping[str, NamedHead], dtype: Dtype, device: str | None) -> "FlatRoberta":
@@ -78,7 +83,10 @@ def _build_head(
 
 
 class FlatRoberta:
-    """One encoder and its heads; answers depend on a sequence alone, not on those packed beside it."""
+    """One encoder and its heads; answers depend on a sequence alone, not on those packed beside it.
+
+    compiled: whether norms and activations are compiled; None: on CUDA in half precision.
+    """
 
     def __init__(
         self,
@@ -88,22 +96,37 @@ class FlatRoberta:
         heads: Mapping[str, RobertaPreLayerNormPreTrainedModel],
         kinds: Mapping[str, Head],
         device: torch.device,
+        compiled: bool | None = None,
     ) -> None:
         self.config = config
         self.base = base
+        layers = [cast("RobertaPreLayerNormLayer", layer) for layer in base.encoder.layer]
+        norms_after = [*(layer.attention.LayerNorm for layer in layers[1:]), base.LayerNorm]
+        self.norm_before = layers[0].attention.LayerNorm if layers else base.LayerNorm
         self.layers = [
-            FlatLayer(cast("RobertaPreLayerNormLayer", layer), last=number == len(base.encoder.layer))
-            for number, layer in enumerate(base.encoder.layer, start=1)
+            FlatLayer(layer, norm_after=norm, last=layer is layers[-1])
+            for layer, norm in zip(layers, norms_after, strict=False)  # without layers there is one norm
         ]
         self.heads = heads
         self.kinds = kinds
         self.device = device
-        self.varlen = (
-            device.type == "cuda"
-            and base.dtype in (torch.bfloat16, torch.float16)
-            and config.position_embedding_type == "absolute"
-            and torch.cuda.get_device_capability(device) >= VARLEN_CAPABILITY
-        )
+        absolute = config.position_embedding_type == "absolute"
+        half_on_cuda = device.type == "cuda" and base.dtype in (torch.bfloat16, torch.float16)
+        self.varlen = half_on_cuda and absolute and torch.cuda.get_device_capability(device) >= VARLEN_CAPABILITY
+        self.whole_vectors = device.type == "cpu" and absolute
+        packed = any(layer.widen.packed is not None for layer in self.layers)
+        self.steps = packed and base.dtype == torch.bfloat16
+        self.compiled: TokenParts | None = None
+        self.compile_parts(wanted=half_on_cuda if compiled is None else compiled)
+
+    def compile_parts(self, *, wanted: bool) -> None:
+        """Compile norms and activations, where PyTorch can; or don't use what was compiled."""
+        self.compiled = None
+        if wanted and self.layers:
+            layer = self.layers[0]
+            self.compiled = compiled_parts(
+                activation=layer.activation, norm=layer.norm_before_widening, bias_I=layer.widen.bias_O
+            )
 
     @torch.inference_mode()
     def __call__(self, tokens: Tokens, asks: Mapping[str, Ask]) -> Mapping[str, Answers]:
@@ -135,25 +158,42 @@ class FlatRoberta:
         What follows attention in the last layer is computed for those alone; its queries too, where each sequence is
         asked for its first token and nothing else.
         """
+        firsts, asked = self.asks_firsts(tokens, groups, asked_K), len(asked_K)
+        if self.steps and len(order_T) >= ROWS_FROM:
+            order_T, asked_K = stepped(order_T), stepped(asked_K)
         positions_T = flat_positions(tokens=tokens, config=self.config)
         types_T = np.zeros_like(order_T) if tokens.token_type_ids_T is None else tokens.token_type_ids_T
         embeddings = self.base.embeddings
         words_TH = embeddings.word_embeddings(self.to_device(tokens.input_ids_T[order_T]))
         hidden_TH = embeddings.embed(words_TH, self.to_device(types_T[order_T]), self.to_device(positions_T[order_T]))
-        attend: _GroupAttention | _VarlenAttention = _GroupAttention(groups, causal=tokens.causal)
+        kept_K = self.to_device(asked_K)
         if self.varlen:
-            attend = _VarlenAttention(groups, causal=tokens.causal, device=self.device)
-        kept_K, firsts = self.to_device(asked_K), self.asks_firsts(tokens, groups, asked_K)
+            varlen = VarlenAttention(groups, causal=tokens.causal, device=self.device)
+            return self.through_layers(hidden_TH, varlen, kept_K, firsts=firsts)
+        for whole_vectors in (True, False) if self.whole_vectors else (False,):
+            attend = GroupAttention(groups, causal=tokens.causal, whole_vectors=whole_vectors)
+            final_KH = self.through_layers(hidden_TH, attend, kept_K, firsts=firsts)
+            # Once more where a nan may be a neighbour's.
+            if not attend.whole_vectors or not final_KH.isnan().any():
+                break
+        return final_KH[:asked]
+
+    def through_layers(
+        self, hidden_TH: Tensor, attend: GroupAttention | VarlenAttention, kept_K: Tensor, *, firsts: bool
+    ) -> Tensor:
+        """[K, H] after the last LayerNorm, from embedded tokens [T, H]."""
+        normed_TH: Tensor = self.norm_before(hidden_TH)
         for layer in self.layers[:-1]:
-            hidden_TH = layer.feed(hidden_TH, attend(layer.attention, *layer.parts(hidden_TH)))
-        for layer in self.layers[-1:]:
-            if firsts:
-                context_KA = attend(layer.attention, *layer.parts(hidden_TH, kept_K), firsts=True)
-            else:
-                context_KA = attend(layer.attention, *layer.parts(hidden_TH))[kept_K]
-            hidden_TH = layer.feed(hidden_TH[kept_K], context_KA)
-        final_KH: Tensor = self.base.LayerNorm(hidden_TH if self.layers else hidden_TH[kept_K])
-        return final_KH
+            context_TA = attend(layer.attention, *layer.parts(normed_TH))
+            hidden_TH, normed_TH = layer.feed(hidden_TH, context_TA, self.compiled)
+        if not self.layers:
+            return normed_TH[kept_K]
+        layer = self.layers[-1]
+        if firsts:
+            context_KA = attend(layer.attention, *layer.parts(normed_TH, kept_K), firsts=True)
+        else:
+            context_KA = attend(layer.attention, *layer.parts(normed_TH))[kept_K]
+        return layer.feed(hidden_TH[kept_K], context_KA, self.compiled)[1]
 
     def asks_firsts(self, tokens: Tokens, groups: list[tuple[int, int]], asked_K: IntArray) -> bool:
         """Whether the asked ones are the first token of every sequence, which may see all of it."""
@@ -170,67 +210,6 @@ class FlatRoberta:
         return indices
 
 
-class _GroupAttention:
-    """Attention of each run of equal-length sequences as one batch; the runs are views, nothing is padded or copied."""
-
-    def __init__(self, groups: list[tuple[int, int]], *, causal: bool) -> None:
-        self.groups = groups
-        self.causal = causal
-
-    def __call__(
-        self,
-        attention: RobertaPreLayerNormSelfAttention,
-        query_TA: Tensor,
-        key_TA: Tensor,
-        value_TA: Tensor,
-        *,
-        firsts: bool = False,
-    ) -> Tensor:
-        """Contexts [T, A]; or [B, A] of each sequence's first token, if queries are given of those alone."""
-        sizes = [count * length for count, length in self.groups]
-        asked = [count for count, _ in self.groups] if firsts else sizes
-        contexts = []
-        for (count, _), *parts in zip(
-            self.groups, query_TA.split(asked), key_TA.split(sizes), value_TA.split(sizes), strict=True
-        ):
-            heads = (attention.split_heads(part.unflatten(0, (count, -1))) for part in parts)
-            context_BSA, _ = attention.attend(*heads, causal=self.causal)
-            contexts.append(context_BSA.flatten(0, 1))
-        return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
-
-
-class _VarlenAttention:
-    """Attention of all sequences in one kernel, on CUDA in half precision."""
-
-    def __init__(self, groups: list[tuple[int, int]], *, causal: bool, device: torch.device) -> None:
-        lengths = np.repeat([length for _, length in groups], [count for count, _ in groups])
-        self.longest = int(lengths.max())
-        self.cu_seqlens = torch.from_numpy(np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)).to(device)
-        self.cu_asked = torch.arange(len(lengths) + 1, dtype=torch.int32, device=device)
-        self.window = (-1, 0) if causal else (-1, -1)
-
-    def __call__(
-        self,
-        attention: RobertaPreLayerNormSelfAttention,
-        query_TA: Tensor,
-        key_TA: Tensor,
-        value_TA: Tensor,
-        *,
-        firsts: bool = False,
-    ) -> Tensor:
-        """Contexts [T, A]; or [B, A] of each sequence's first token, if queries are given of those alone."""
-        from torch.nn.attention.varlen import varlen_attn
-
-        shape = (attention.heads, attention.head_size)
-        context_TND = varlen_attn(
-            query_TA.unflatten(-1, shape),
-            key_TA.unflatten(-1, shape),
-            value_TA.unflatten(-1, shape),
-            self.cu_asked if firsts else self.cu_seqlens,
-            self.cu_seqlens,
-            1 if firsts else self.longest,
-            self.longest,
-            window_size=self.window,
-            num_splits=1,  # the same sum whatever is packed beside a sequence
-        )
-        return cast("Tensor", context_TND).flatten(1)
+def stepped(indices: IntArray) -> IntArray:
+    """Indices and, up to the next multiple of ROWS_STEP, the first one again, whose answers nobody reads."""
+    return np.concatenate([indices, np.repeat(indices[:1], -len(indices) % ROWS_STEP)])

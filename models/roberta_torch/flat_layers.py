@@ -1,6 +1,7 @@
 """A layer of the seed classes in, the same layer over flat tokens out: fewer, larger products, prepared for the processor.
 
-Queries, keys and values are one product. On a CPU weights are laid out once as oneDNN multiplies them, where it can.
+Queries, keys and values are one product. On a CPU weights are laid out once as oneDNN multiplies them, where it can, and
+exact GELU and the residual sum are done while the product is still in registers, before it is rounded.
 Legend: T packed tokens, K asked tokens, H hidden size, I intermediate size, A heads x width of one head, O outputs.
 """
 
@@ -8,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.roberta_torch.activations import Activation
 from models.roberta_torch.attention import RobertaPreLayerNormSelfAttention
 from models.roberta_torch.encoder import RobertaPreLayerNormLayer
+from models.roberta_torch.flat_parts import TokenParts
 
 TYPICAL_TOKENS = 1_024  # oneDNN lays weights out for about so many rows
 
@@ -38,6 +41,28 @@ class FlatLinear:
         product_TO: Tensor = torch.ops.mkldnn._linear_pointwise(rows_TH, self.packed, self.bias_O, "none", [], "")
         return product_TO
 
+    def without_bias(self, rows_TH: Tensor) -> Tensor:
+        """The bare product, [T, H] -> [T, O]."""
+        if self.packed is None:
+            return functional.linear(rows_TH, self.weight_OH)
+        product_TO: Tensor = torch.ops.mkldnn._linear_pointwise(rows_TH, self.packed, None, "none", [], "")
+        return product_TO
+
+    def activated(self, rows_TH: Tensor, activation: Activation) -> Tensor:
+        """The activation of it, [T, H] -> [T, O]."""
+        if self.packed is None or activation is not functional.gelu:
+            return activation(self(rows_TH))
+        # "none": no approximation.
+        wide_TO: Tensor = torch.ops.mkldnn._linear_pointwise(rows_TH, self.packed, self.bias_O, "gelu", [], "none")
+        return wide_TO
+
+    def added(self, rows_TH: Tensor, sum_TO: Tensor) -> Tensor:
+        """It and `sum_TO`, [T, H] -> [T, O]."""
+        if self.packed is None:
+            return sum_TO + self(rows_TH)
+        whole_TO: Tensor = torch.ops.mkldnn._linear_pointwise.binary(rows_TH, sum_TO, self.packed, self.bias_O, "add")
+        return whole_TO
+
 
 def can_prepack(weight_OH: Tensor) -> bool:
     """Whether this torch, on this processor, multiplies weights of this type that were laid out beforehand."""
@@ -53,10 +78,11 @@ def can_prepack(weight_OH: Tensor) -> bool:
 class FlatLayer:
     """Attention's products and everything that is done token by token; attention itself is given.
 
+    norm_after: what reads this layer's output first: the next layer's LayerNorm, or the model's last one.
     last: of the last layer queries may be wanted of few tokens, so that they are a product of their own.
     """
 
-    def __init__(self, layer: RobertaPreLayerNormLayer, *, last: bool) -> None:
+    def __init__(self, layer: RobertaPreLayerNormLayer, *, norm_after: nn.LayerNorm, last: bool) -> None:
         self.attention: RobertaPreLayerNormSelfAttention = layer.attention.inner
         self.query_key_value: FlatLinear | None = None
         if last:
@@ -68,21 +94,27 @@ class FlatLayer:
         self.widen = FlatLinear(layer.intermediate.dense)
         self.narrow = FlatLinear(layer.output.dense)
         self.activation = layer.intermediate.activation
-        self.norm_before_attention = layer.attention.LayerNorm
         self.norm_before_widening = layer.intermediate.LayerNorm
+        self.norm_after = norm_after
 
-    def parts(self, hidden_TH: Tensor, asked_K: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def parts(self, normed_TH: Tensor, asked_K: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [T, A], or [K, A] of the asked tokens, keys and values [T, A]; views, side by side in memory."""
-        normed_TH = self.norm_before_attention(hidden_TH)
         if self.query_key_value is not None:
             query_TA, key_TA, value_TA = self.query_key_value(normed_TH).chunk(3, dim=-1)
             return query_TA, key_TA, value_TA
         key_TA, value_TA = self.key_value(normed_TH).chunk(2, dim=-1)
         return self.query(normed_TH if asked_K is None else normed_TH[asked_K]), key_TA, value_TA
 
-    def feed(self, hidden_TH: Tensor, context_TA: Tensor) -> Tensor:
-        """The rest of the layer [T, H], from what each token attended to; `hidden_TH` is overwritten."""
-        hidden_TH += self.projection(context_TA)
-        wide_TI = self.activation(self.widen(self.norm_before_widening(hidden_TH)))
-        hidden_TH += self.narrow(wide_TI)
-        return hidden_TH
+    def feed(self, hidden_TH: Tensor, context_TA: Tensor, compiled: TokenParts | None = None) -> tuple[Tensor, Tensor]:
+        """The rest of the layer [T, H], from what each token attended to, as it is and after `norm_after`.
+
+        compiled: what is done between the products, in fewer kernels.
+        """
+        if compiled is None:
+            hidden_TH = self.projection.added(context_TA, hidden_TH)
+            wide_TI = self.widen.activated(self.norm_before_widening(hidden_TH), self.activation)
+            hidden_TH = self.narrow.added(wide_TI, hidden_TH)
+            return hidden_TH, self.norm_after(hidden_TH)
+        hidden_TH, normed_TH = compiled.sum_and_norm(hidden_TH, self.projection(context_TA), self.norm_before_widening)
+        wide_TI = compiled.activate(self.widen.without_bias(normed_TH), self.widen.bias_O)
+        return compiled.sum_and_norm(hidden_TH, self.narrow(wide_TI), self.norm_after)
