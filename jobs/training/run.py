@@ -5,6 +5,7 @@ where the spec names resources.
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ from jobs.training.spec import TrainSpec
 from pipeline.storage import join, put
 
 Tell = Callable[[Told], None]
+# oneDNN keeps its kernels by shape, and batches have ever new ones: by default gigabytes of them.
+KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ def train(spec: TrainSpec, *, tell: Tell | None = None, device: str | None = Non
 
 def train_prepared(prepared: Prepared, *, place: Place, tell: Tell) -> Trained:
     """One process's part of a run; the first one writes."""
+    for variable, value in KERNELS.items():
+        os.environ.setdefault(variable, value)
     network = prepared.network().to(place.device)
     run = Run(
         spec=prepared.spec,
