@@ -8,13 +8,13 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
-from jobs.demo import SHOWN
+from jobs.demo import SHOWN, answers_of
 from jobs.embedded import SAMPLE
 
 pytestmark = [pytest.mark.ray, pytest.mark.torch]
 
-ROWS = 287
-"""Texts of the sample, over its three files."""
+ROWS = 297
+"""Texts of the sample, over its four files."""
 
 
 def test_the_demo_annotates_the_sample_and_shows_its_first_answers(
@@ -32,19 +32,21 @@ def test_the_demo_annotates_the_sample_and_shows_its_first_answers(
     assert done.returncode == 0, done.stderr
     rows = ds.dataset(folder / "data").to_table().to_pylist()
     assert len(rows) == ROWS
-    assert all(row["label"] and 0 < row["score"] <= 1 for row in rows if row["error"] is None)
-    assert {row["source"].rpartition("/")[2] for row in rows} == {path.name for path in SAMPLE.glob("texts.*")}
-    by_place = {(row["source"].rpartition("/")[2], row["text"]): row for row in rows}
+    assert all(row["error"] is None for row in rows)
+    assert all(row["intents_label"] and 0 < row["intents_score"] <= 1 for row in rows)
+    assert {row["source"].rpartition("/")[2] for row in rows} == {path.name for path in SAMPLE.glob("*.*")}
+    assert all(len(row["masks_masks"]) == row["text"].count("<mask>") for row in rows)
+    assert {one["entity_group"] for row in rows for one in row["entities_entities"]} == {"PER", "LOC", "ORG"}
+    assert any(row["questions_answers"] and row["questions_answers"][0]["answer"] for row in rows)
+    by_text = {row["text"]: row for row in rows}
     shown = [
-        tuple(cell.strip() for cell in line.strip("│").split("│"))
+        [cell.strip() for cell in line.strip("│").split("│")]
         for line in done.stdout.splitlines()
         if line.startswith("│")
     ]
     assert len(shown) == SHOWN
-    for name, text, label, score in shown:
-        row = by_place[name, text]
-        assert (label, score) == (row["label"], f"{row['score']:.3f}")
-    assert f"Done: {ROWS} rows of 3 files" in done.stdout
+    for text, *answers in shown:
+        assert answers == [answer.strip() for answer in answers_of(by_text[text])]
+    assert f"Done: {ROWS} rows of 4 files" in done.stdout
     assert f"{folder}/data/*.parquet" in done.stdout
-    assert "The checkpoint is a small random one" in done.stdout
-    assert "its labels mean nothing" in done.stdout
+    assert "The checkpoint is a small one, for trying this out: demo/CARD.md" in done.stdout

@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     jobs |= {" + ".join(same_text): Stages.of(same_text), " + ".join(TASKS): Stages.of(TASKS)}
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for number in range(options.rounds + 1):
-        for name in random.Random(number).sample(list(jobs), len(jobs)):
+        for name in random.Random(number).sample(list(jobs), len(jobs)):  # noqa: S311 -- an order, not a secret
             began = time.process_time()
             jobs[name].run(texts)
             if number:  # the first round warms up
