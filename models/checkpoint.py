@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import fsspec
 import numpy as np
@@ -34,6 +34,8 @@ TOKENIZER_NAMES = (
 # Fields of config.json that no answer depends on.
 SILENT_FIELDS = ("transformers_version", "architectures", "_name_or_path", "dtype", "base_model_name_or_path")
 MAX_BASES = 4
+TensorDigests: TypeAlias = dict[tuple[str, str], str]
+"""(files, tensor) -> digest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,9 +150,19 @@ class Checkpoint:
             "name a checkpoint trained for this task"
         )
 
-    def weights_digest(self) -> str:
-        """Hash over every tensor's name, type, shape and bytes; the same however they are spread over files."""
-        parts = {name: _array_digest(array) for name, array in self.stream()}
+    def weights_digest(self, *, seen: TensorDigests | None = None) -> str:
+        """Hash over every tensor's name, type, shape and bytes; the same however they are spread over files.
+
+        seen: digests of tensors that were read for another checkpoint of the same files; filled here.
+        """
+        seen = {} if seen is None else seen
+        wanted, parts = set(self.tensors), dict[str, str]()
+        for source in self.sources:
+            mine, where = [name for name in source.tensors if name in wanted], "\n".join(source.paths)
+            wanted -= set(mine)
+            fresh = [name for name in mine if (where, name) not in seen]
+            seen.update({(where, name): _array_digest(array) for name, array in source.read(fresh)})
+            parts |= {name: seen[where, name] for name in mine}
         return _digest(f"{name} {parts[name]}".encode() for name in sorted(parts))
 
     def config_digest(self) -> str:
@@ -163,9 +175,9 @@ class Checkpoint:
         files = read_tokenizer_files(self.url)
         return _digest(part for name in sorted(files) for part in (name.encode(), files[name]))
 
-    def digest(self) -> str:
-        """Hash over weights, config and tokenizer: the same digest, the same answers."""
-        parts = (self.weights_digest(), self.config_digest(), self.tokenizer_digest())
+    def digest(self, *, seen: TensorDigests | None = None) -> str:
+        """Hash over weights, config and tokenizer: the same digest, the same answers. seen: as in `weights_digest`."""
+        parts = (self.weights_digest(seen=seen), self.config_digest(), self.tokenizer_digest())
         return _digest(part.encode() for part in parts)
 
     def stamp(self) -> str:
@@ -203,37 +215,32 @@ def beside(*, url: str, name: str) -> str:
     return f"{parent}/{name}" if parent else name
 
 
-def has_config(url: str) -> bool:
-    """Whether a folder is there and describes a model."""
-    return CONFIG_NAME in _names(url)
-
-
 def check_tokenizer_files(url: str) -> None:
     """Raise CheckpointError unless the folder has tokenizer.json, or vocab.json with merges.txt."""
-    names = _names(url)
+    names = file_names(url)
     if "tokenizer.json" not in names and not {"vocab.json", "merges.txt"} <= names:
         raise CheckpointError(
-            f"{url}: no tokenizer: neither tokenizer.json nor vocab.json with merges.txt; found {_listing(names)}"
+            f"{url}: no tokenizer: neither tokenizer.json nor vocab.json with merges.txt; found {listing(names)}"
         )
 
 
 def read_tokenizer_files(url: str) -> dict[str, bytes]:
     """Name -> bytes of the tokenizer's files that the folder has."""
     system, folder = fsspec.core.url_to_fs(str(url))
-    names = _names(url)
+    names = file_names(url)
     return {name: system.cat_file(f"{folder}/{name}") for name in TOKENIZER_NAMES if name in names}
 
 
 def _find_folder(url: str) -> set[str]:
-    names = _names(url)
+    names = file_names(url)
     if not names:
         raise CheckpointError(f"{url}: no such checkpoint folder, or it is empty; check the path and the credentials")
     if CONFIG_NAME not in names:
-        raise CheckpointError(f"{url}: no {CONFIG_NAME} there; found {_listing(names)}")
+        raise CheckpointError(f"{url}: no {CONFIG_NAME} there; found {listing(names)}")
     return names
 
 
-def _names(url: str) -> set[str]:
+def file_names(url: str) -> set[str]:
     try:
         system, folder = fsspec.core.url_to_fs(str(url))
         system.invalidate_cache()
@@ -246,7 +253,7 @@ def _names(url: str) -> set[str]:
         ) from error
 
 
-def _listing(names: set[str]) -> str:
+def listing(names: set[str]) -> str:
     shown = sorted(names)[:8]
     return ", ".join(shown) + (", …" if len(names) > len(shown) else "")
 

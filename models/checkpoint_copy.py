@@ -6,6 +6,7 @@ What it answers by is copied: config.json, weights, their index and the tokenize
 
 import json
 from collections.abc import Iterable
+from hashlib import blake2b
 from pathlib import Path
 
 import fsspec
@@ -32,12 +33,15 @@ def copy_checkpoint(*, url: str, into: Path, names: Iterable[str] = ("",)) -> Pa
 
 def _copy_folder(url: str, *, into: Path) -> None:
     opened = Checkpoint.open(url)
-    folders = [into.parent / f"base-{depth}" if depth else into for depth in range(len(opened.sources))]
-    for depth, (source, folder) in enumerate(zip(opened.sources, folders, strict=True)):
+    remotes = [source.paths[0].rpartition("/")[0] for source in opened.sources]
+    folders = [
+        into,
+        *(into.parent / f".base-{blake2b(remote.encode(), digest_size=6).hexdigest()}" for remote in remotes[1:]),
+    ]
+    for depth, (source, remote, folder) in enumerate(zip(opened.sources, remotes, folders, strict=True)):
         if folder.exists() and depth:
             continue  # heads of one encoder
         folder.mkdir(parents=True, exist_ok=True)
-        remote = source.paths[0].rpartition("/")[0]
         extra = [CONFIG_NAME, INDEX_NAME, *(TOKENIZER_NAMES if depth == 0 else ())]
         there = {str(path).rpartition("/")[2] for path in source.system.ls(remote, detail=False)}
         for path in [*source.paths, *(f"{remote}/{name}" for name in extra if name in there)]:

@@ -6,15 +6,17 @@ itself. Their encoder must be the same: one `base_model_name_or_path`, or the sa
 """
 
 import hashlib
+import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from models.boundary import Head
-from models.checkpoint import Checkpoint, has_config
-from models.config import RobertaPreLayerNormConfig
+from models.checkpoint import Checkpoint, TensorDigests, file_names, listing
+from models.config import CONFIG_NAME, RobertaPreLayerNormConfig
 from models.errors import CheckpointError
 from models.tensors import PREFIX
 
+POOLER = f"{PREFIX}pooler."
 ENCODER_FIELDS = (
     "vocab_size",
     "hidden_size",
@@ -65,9 +67,20 @@ def open_heads(
 
 
 def head_folder(*, checkpoint: str, name: str) -> str:
-    """Where a named head lies: in a folder of its name, else in the checkpoint itself."""
+    """Where a named head lies: in a folder of its name, else in the checkpoint itself. Raises CheckpointError for neither."""
     own = f"{checkpoint.rstrip('/')}/{name}"
-    return own if has_config(own) else checkpoint
+    inside = file_names(own)
+    if CONFIG_NAME in inside:
+        return own
+    around = file_names(checkpoint)
+    if inside or CONFIG_NAME not in around:
+        found = f"{own} holds {listing(inside)}" if inside else f"{checkpoint} holds {listing(around)}"
+        raise CheckpointError(
+            f"{checkpoint}: no head '{name}': there is no {own}/{CONFIG_NAME}"
+            + ("" if inside else ", and the folder around it is no checkpoint either")
+            + f"; {found}"
+        )
+    return checkpoint
 
 
 def encoder_config(named: Mapping[str, NamedHead]) -> RobertaPreLayerNormConfig:
@@ -90,7 +103,8 @@ class HeadFolders:
 
     def digest(self) -> str:
         """Hash over all that the heads' answers depend on: the folder's own digest where it is the only one."""
-        return self._hashed(Checkpoint.digest)
+        seen: TensorDigests = {}
+        return self._hashed(lambda checkpoint: checkpoint.digest(seen=seen))
 
     def stamp(self) -> str:
         """Cheap key of the state of all folders to cache their digest by."""
@@ -105,6 +119,9 @@ class HeadFolders:
 
 
 def _check_encoder(named: Mapping[str, NamedHead]) -> None:
+    pooled = {name: one.checkpoint for name, one in named.items() if one.head == "multiple-choice"}
+    if len({_files_of(checkpoint, pooler=True) for checkpoint in pooled.values()}) > 1:
+        raise CheckpointError(f"{' and '.join(pooled)} have a pooler each, and one pass has one; run them as two jobs")
     (first_name, first), *others = named.items()
     for name, other in others:
         for field in ENCODER_FIELDS:
@@ -114,16 +131,16 @@ def _check_encoder(named: Mapping[str, NamedHead]) -> None:
                     f"{first.checkpoint.url} and {other.checkpoint.url} have not one encoder: {field} is {here} for "
                     f"'{first_name}' and {there} for '{name}'; run them as two jobs"
                 )
-        if _encoder_files(first.checkpoint) != _encoder_files(other.checkpoint):
+        if _files_of(first.checkpoint, pooler=False) != _files_of(other.checkpoint, pooler=False):
             raise CheckpointError(
                 f"{first.checkpoint.url} and {other.checkpoint.url} have not one encoder: their weights are in different "
                 "files; run them as two jobs, or let both name one folder as base_model_name_or_path"
             )
 
 
-def _encoder_files(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The files that the encoder's weights are read from, the first one that has them."""
+def _files_of(checkpoint: Checkpoint, *, pooler: bool) -> tuple[str, ...]:
+    """The files that the encoder's weights, or its pooler's, are read from: of the first folder that has them."""
     for source in checkpoint.sources:
-        if any(name.startswith(PREFIX) for name in source.tensors):
-            return tuple(source.paths)
+        if any(name.startswith(PREFIX) and name.startswith(POOLER) == pooler for name in source.tensors):
+            return tuple(posixpath.normpath(path) for path in source.paths)
     return ()

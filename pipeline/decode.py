@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from pipeline.bundle import ShardTables, of_task
 from pipeline.encode import item_parts
 from pipeline.replica import answer_arrays
-from pipeline.rows import ERROR, ERROR_TYPE, ROW, SOURCE, first_error, no_errors
+from pipeline.rows import EMPTY, ERROR, ERROR_TYPE, ROW, SOURCE, first_error, no_errors
 from pipeline.spec import JobSpec
 from pipeline.tasks.task import Decoded, ModelFacts
 
@@ -41,7 +41,8 @@ def output_schema(*, schema: pa.Schema, spec: JobSpec, facts: Mapping[str, Model
 
 
 def annotated(shard: ShardTables, *, schema: pa.Schema, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> pa.Table:
-    """The shard's output rows. `error` is the first task's that has one; each task's answers are null for its own alone."""
+    """The shard's output rows. `error` is that of the first task that has one, blank texts behind all others; each task's
+    answers are null for its own alone."""
     rows = shard.tables["rows"]
     answers: list[pa.Array] = []
     errors: list[pa.StructArray] = []
@@ -49,11 +50,11 @@ def annotated(shard: ShardTables, *, schema: pa.Schema, spec: JobSpec, facts: Ma
     for name, one in spec.each().items():
         columns, own = _answered(shard, name=name, spec=one, facts=facts[name])
         answers += columns
-        errors.append(_said_by(own, name))
+        errors.append(_said_by(own, name, but=rows["__error__"].combine_chunks()))
         truncated = pc.or_(truncated, shard.tables[of_task("marks", name)]["truncated"].combine_chunks())
     columns = [rows[name] for name in carried_columns(schema=schema, keep=spec.input.keep)]
     columns += [pa.array([shard.shard.file.uri]).take(pa.array(np.zeros(rows.num_rows, np.int32))), rows["__row__"]]
-    columns += [*answers, truncated, first_error(errors)]
+    columns += [*answers, truncated, first_error([*(_graver(own) for own in errors), *errors])]
     return pa.table(columns, schema=output_schema(schema=schema, spec=spec, facts=facts))
 
 
@@ -70,13 +71,20 @@ def _answered(
     return [column.take(answered) for column in decoded.columns], errors
 
 
-def _said_by(errors: pa.StructArray, name: str) -> pa.StructArray:
-    """Errors whose messages begin with the task that has them, where there are several tasks."""
+def _said_by(errors: pa.StructArray, name: str, *, but: pa.StructArray) -> pa.StructArray:
+    """Errors whose messages begin with the task that has them, in a job of several; but not those of the row itself."""
     if not name or errors.null_count == len(errors):
         return errors
-    messages = pc.binary_join_element_wise(f"{name}: ", pc.struct_field(errors, "message"), "")
+    messages = pc.struct_field(errors, "message")
+    messages = pc.if_else(but.is_valid(), messages, pc.binary_join_element_wise(f"{name}: ", messages, ""))
     parts = [pc.struct_field(errors, "reason"), messages]
     return pa.StructArray.from_arrays(parts, fields=list(ERROR_TYPE), mask=errors.is_null())
+
+
+def _graver(errors: pa.StructArray) -> pa.StructArray:
+    """The errors that are not of blank texts."""
+    blank = pc.fill_null(pc.equal(pc.struct_field(errors, "reason"), EMPTY), True)
+    return pc.if_else(blank, pa.scalar(None, ERROR_TYPE), errors)
 
 
 def decode_items(

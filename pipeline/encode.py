@@ -4,12 +4,13 @@ Identical inputs are encoded, and later computed, once: the distinct ones are th
 """
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models.boundary import Head
 from models.checkpoint import Checkpoint
 from models.named_heads import head_folder
 from models.tokenizer import load_tokenizer
@@ -19,7 +20,7 @@ from pipeline.formats.conform import absent_column, decode_utf8, is_blank
 from pipeline.rows import EMPTY, RowError, first_error, spread_error
 from pipeline.sequences import numbered
 from pipeline.spec import JobSpec
-from pipeline.tasks.task import ModelFacts, Part
+from pipeline.tasks.task import HeadAsk, ModelFacts, Part
 
 CONTROL = r"[\x00-\x08\x0e-\x1f\x7f]"
 """Characters that no text has unless it was read wrongly; tab, line ends, vertical tab and form feed are no such."""
@@ -35,7 +36,19 @@ def facts_of(spec: JobSpec) -> dict[str, ModelFacts]:
     return {name: _model_facts(spec.model.checkpoint, name, spec.model.max_length) for name in spec.each()}
 
 
-@lru_cache(maxsize=16)
+def asks_of(spec: JobSpec, facts: Mapping[str, ModelFacts]) -> dict[str, HeadAsk]:
+    """What each of the job's tasks asks of the model."""
+    return {name: one.one_task.asks(facts[name]) for name, one in spec.each().items()}
+
+
+def heads_of(spec: JobSpec, facts: Mapping[str, ModelFacts]) -> tuple[Head, ...] | dict[str, Head]:
+    """The heads that the model must have: kinds in a job of one task, else name -> kind."""
+    if not spec.tasks:
+        return spec.one_task.heads(facts[""])
+    return {name: ask.head for name, ask in asks_of(spec, facts).items()}
+
+
+@cache
 def _model_facts(root: str, name: str, wanted_length: int | None) -> ModelFacts:
     checkpoint = head_folder(checkpoint=root, name=name) if name else root
     config = Checkpoint.open(checkpoint).config

@@ -24,7 +24,7 @@ from pipeline.child import LoadOrder
 from pipeline.cluster import READ_CPUS, WRITE_CPUS, Placement, warn
 from pipeline.contention import refitted, when_there_is_room
 from pipeline.decode import annotated
-from pipeline.encode import encode_tasks, facts_of
+from pipeline.encode import asks_of, encode_tasks, facts_of, heads_of
 from pipeline.failures import caused_by
 from pipeline.job import FrozenJob
 from pipeline.nodes import nodes_of_ray
@@ -123,17 +123,16 @@ def tell(receipt: Receipt, *, stages: Stages) -> None:
 def replica_order(*, job: FrozenJob, placement: Placement, loader: str = MODEL_LOADER, run: str = "") -> ReplicaOrder:
     """What the job's replicas are to be."""
     spec, facts = job.spec, facts_of(job.spec)
-    asks = {name: one.one_task.asks(facts[name]) for name, one in spec.each().items()}
     default = GPU_BATCH_TOKENS if placement.gpus > 0 else CPU_BATCH_TOKENS[spec.model.framework]
     return ReplicaOrder(
         load=LoadOrder(
             loader=loader,
             checkpoint=spec.model.checkpoint,
             framework=spec.model.framework,
-            heads={name: ask.head for name, ask in asks.items()} if spec.tasks else spec.one_task.heads(facts[""]),
+            heads=heads_of(spec, facts),
             dtype=job.dtype,
         ),
-        asks=asks,
+        asks=asks_of(spec, facts),
         batch_tokens=spec.resources.batch_tokens or default,
         threads=placement.threads,
         stall=spec.limits.stall,

@@ -80,6 +80,8 @@ class FrozenJob:
         """From the content of `_job.json`. Raises OutputError where it is none."""
         try:
             fields = json.loads(content)
+            if "tasks" in fields["identity"]:  # whose order the keys have lost
+                fields["spec"]["tasks"] = {name: fields["spec"]["tasks"][name] for name in fields["identity"]["tasks"]}
             return cls(
                 spec=JobSpec.parse(fields["spec"]),
                 identity=fields["identity"],
@@ -112,6 +114,7 @@ def identity_of(*, spec: JobSpec, facts: Mapping[str, ModelFacts], digest: str, 
         "model.framework": spec.model.framework,
         "model.dtype": dtype,
         "model.max_length": next(iter(facts.values())).max_length,
+        **({"tasks": list(spec.tasks)} if spec.tasks else {}),
         **{key: value for name, one in spec.each().items() for key, value in _task_identity(one, name).items()},
         "input.delimiter": spec.input.delimiter,
         "limits.text_bytes": spec.limits.text_bytes,

@@ -1,5 +1,6 @@
 """A spec in, the job of its output folder out, or one line that says why it can't work; no replica is started."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import pyarrow as pa
 from models.named_heads import open_heads
 from pipeline.cluster import Cluster
 from pipeline.decode import added_fields, carried_columns
-from pipeline.encode import facts_of, is_text, is_texts
+from pipeline.encode import asks_of, facts_of, heads_of, is_text, is_texts
 from pipeline.errors import OutputError, SpecError
 from pipeline.inputs import RESERVED, Described, describe, list_files
 from pipeline.job import (
@@ -62,15 +63,32 @@ def checked_tasks(spec: JobSpec) -> dict[str, ModelFacts]:
     Raises SpecError, CheckpointError.
     """
     facts = facts_of(spec)
-    parts = spec.each()
-    if spec.tasks:
-        heads = {name: one.one_task.asks(facts[name]).head for name, one in parts.items()}
-        open_heads(checkpoint=spec.model.checkpoint, heads=heads, tokenizer=True)
-    else:
-        open_heads(checkpoint=spec.model.checkpoint, heads=spec.one_task.heads(facts[""]), tokenizer=True)
-    for name, one in parts.items():
-        one.one_task.fields(facts[name])
+    open_heads(checkpoint=spec.model.checkpoint, heads=heads_of(spec, facts), tokenizer=True)
+    directions = {name: ask.causal for name, ask in asks_of(spec, facts).items()}
+    if len(set(directions.values())) > 1:
+        causal = next(name for name, causal in directions.items() if causal)
+        raise SpecError(
+            f"tasks.{causal}: reads a text from left to right only, and others do not; run them as two jobs"
+        )
+    for name, one in spec.each().items():
+        try:
+            one.one_task.fields(facts[name])
+        except SpecError as error:
+            raise SpecError(_of_task(str(error), name)) from None
+    _refuse_equal_names(added_fields(spec=spec, facts=facts))
     return facts
+
+
+def _of_task(message: str, name: str) -> str:
+    """A message about `task.…` as one about `tasks.NAME.…` in a job of several."""
+    return re.sub(r"\btask(?=[.:])", f"tasks.{name}", message, count=1) if name else message
+
+
+def _refuse_equal_names(fields: Sequence[pa.Field]) -> None:
+    names = [field.name for field in fields]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise SpecError(f"tasks: two of them answer in a column {twice[0]!r}; call one of them otherwise")
 
 
 def schema_of(described: Sequence[Described], *, spec: InputSpec) -> pa.Schema:
@@ -125,17 +143,18 @@ def cut_rule(*, spec: JobSpec, facts: Mapping[str, ModelFacts], cluster: Cluster
 def check_columns(*, schema: pa.Schema, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> None:
     """Raise SpecError where the input lacks a column, has one of another type, or has one that would be added."""
     parts = {name: one.one_task.parts() for name, one in spec.each().items()}
-    read = {part.name: None for those in parts.values() for part in those}
-    own = {f"{name}.{part.name}" for name, those in parts.items() if name for part in those}
+    read = list(dict.fromkeys(part.name for those in parts.values() for part in those))
+    own = [f"{name}.{part.name}" for name, those in parts.items() if name for part in those]
     for key in spec.input.columns:
         if key not in {*read, *own}:
+            who, what = ("no task", [*read, *own]) if own else (spec.one_task.name, read)
             raise SpecError(
-                f"input.columns.{key}: {' and '.join(one.one_task.name for one in spec.each().values())} reads no such part; "
-                f"it reads {', '.join(read)}"
+                f"input.columns.{key}: {who} reads {'such a' if own else 'no such'} part; "
+                f"{'they read' if own else 'it reads'} {', '.join(what)}"
             )
     for name, one in spec.each().items():
         for part in parts[name]:
-            _check_part(part, schema=schema, spec=one)
+            _check_part(part, key=f"{name}.{part.name}" if name else part.name, schema=schema, spec=one)
     kept = spec.input.keep or []
     if len(set(kept)) < len(kept):
         raise SpecError(f"input.keep: names a column twice: {_listed(kept)}")
@@ -154,13 +173,13 @@ def check_columns(*, schema: pa.Schema, spec: JobSpec, facts: Mapping[str, Model
         )
 
 
-def _check_part(part: Part, *, schema: pa.Schema, spec: JobSpec) -> None:
+def _check_part(part: Part, *, key: str, schema: pa.Schema, spec: JobSpec) -> None:
     column = spec.input.columns.get(part.name, part.name)
     if column not in schema.names:
         if part.required or part.name in spec.input.columns:
             raise SpecError(
                 f"{spec.one_task.name} reads the column {column!r} and the input has {_listed(schema.names)}; "
-                f"set input.columns.{part.name}"
+                f"set input.columns.{key}"
             )
         return
     kind = schema.field(column).type
@@ -168,7 +187,7 @@ def _check_part(part: Part, *, schema: pa.Schema, spec: JobSpec) -> None:
     if not fits:
         wanted = "lists of text" if part.kind == "texts" else "text"
         raise SpecError(
-            f"input.columns.{part.name}: the column {column!r} holds {kind}, and {spec.one_task.name} reads {wanted} there"
+            f"input.columns.{key}: the column {column!r} holds {kind}, and {spec.one_task.name} reads {wanted} there"
         )
 
 

@@ -135,7 +135,8 @@ class Sequences:
         types = None
         if any("token_type_ids" in shards[0].column_names for shards in tables.values()):
             types, _ = _read_once(tables, "token_type_ids", asked)
-        return cls(ids, offsets, types, shard_offsets, any(ask.causal for ask in asks.values()), asked)
+        (causal,) = {ask.causal for ask in asks.values()}
+        return cls(ids, offsets, types, shard_offsets, causal, asked)
 
     @property
     def lengths_S(self) -> Longs:
@@ -186,20 +187,19 @@ def _read_once(tables: Mapping[str, Sequence[pa.Table]], name: str, asked: Mappi
     """A list<int32> column of each sequence, from the first task that has it; zeros where that task has no such column."""
     if len(tables) == 1:
         return _joined(next(iter(tables.values())), name)
-    values, lengths, place, window_S = [], [], 0, np.full(0, -1, np.int64)
+    values, lengths, place = [], [], 0
+    chosen_S = np.full(len(next(iter(asked.values())).window_S), -1, np.int64)
     for task, shards in tables.items():
         there = name in shards[0].column_names
         flat, offsets = _joined(shards, name if there else "input_ids")
         values.append(flat if there else np.zeros_like(flat))
         lengths.append(np.diff(offsets))
         own = asked[task].window_S
-        window_S = (
-            own if not place and not len(window_S) else np.where(window_S < 0, own + place * (own >= 0), window_S)
-        )
+        chosen_S = np.where((chosen_S < 0) & (own >= 0), own + place, chosen_S)
         place += len(offsets) - 1
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    chosen = members(offsets, window_S)
-    return np.concatenate(values)[chosen], np.concatenate([[0], np.cumsum(np.diff(offsets)[window_S])])
+    chosen_T = members(offsets, chosen_S)
+    return np.concatenate(values)[chosen_T], np.concatenate([[0], np.cumsum(np.diff(offsets)[chosen_S])])
 
 
 def flat_column(table: pa.Table, name: str) -> tuple[Ints, Longs]:

@@ -58,6 +58,18 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _dotted(value: object) -> object:
+    """{questions: {context: page}} as {questions.context: page}."""
+    if not isinstance(value, Mapping):
+        return value
+    flat: dict[str, object] = {}
+    for key, inner in value.items():
+        flat |= (
+            {f"{key}.{part}": column for part, column in inner.items()} if isinstance(inner, Mapping) else {key: inner}
+        )
+    return flat
+
+
 SECRETS = re.compile(
     r"://[^/@]*:[^/@]*@|[?&](?:x-amz-(?:signature|security-token|credential)|x-goog-signature|sig|signature|token|access_token|key|secret)=",
     re.IGNORECASE,
@@ -100,7 +112,7 @@ class InputSpec(_Section):
     and .zst behind the last five)."""
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
     """What stands between the fields of delimited files; a comma for .csv and a tab for .tsv, when absent."""
-    columns: dict[str, str] = {}
+    columns: Annotated[dict[str, str], BeforeValidator(_dotted)] = {}
     """Which column plays which part of the task, such as {text: body}; a part that is not named is the column of its name."""
     control_characters: Literal["error", "keep"] = "error"
     """A text with control characters (NUL, escape and the like; not tabs, line ends and form feeds) has most likely been read
@@ -337,16 +349,17 @@ def _setting(text: str) -> tuple[str, Any]:
         raise SpecError(f"--set {text}: the value is not YAML: {' '.join(str(error).split())}") from None
 
 
-def _place(values: dict[str, Any], keys: list[str], value: object) -> None:
+def _place(values: dict[str, Any], keys: list[str], value: object, *, of_tasks: bool = False) -> None:
     first, rest = keys[0], keys[1:]
     if not rest:
         values[first] = value
         return
     inner = values.get(first)
-    if isinstance(inner, str | list) and first in _SHORTHANDS:
-        inner = {_SHORTHANDS[first]: inner}
+    short = _SHORTHANDS.get(first) or ("name" if of_tasks else None)
+    if isinstance(inner, str | list) and short:
+        inner = {short: inner}
     values[first] = inner = dict(inner) if isinstance(inner, Mapping) else {}
-    _place(inner, rest, value)
+    _place(inner, rest, value, of_tasks=first == "tasks")
 
 
 def _readable(error: ValidationError) -> str:
@@ -378,7 +391,13 @@ def _section_of(annotation: Any) -> Any:
 
 
 def _line(problem: ErrorDetails) -> str:
-    where = ".".join(str(part) for part in problem["loc"] if not _is_branch(part)) or "job"
+    place = problem["loc"]
+    kept = [
+        str(part)
+        for number, part in enumerate(place)
+        if place[number - 1 : number] == ("tasks",) or not _is_branch(part)
+    ]
+    where = ".".join(kept) or "job"
     match problem["type"]:
         case "extra_forbidden":
             return f"{where}: no such key; {_keys(problem['loc'])}"

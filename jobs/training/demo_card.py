@@ -19,6 +19,7 @@ from jobs.training.demo_domains import DOMAIN_OF
 from jobs.training.records import Record, read_records
 from jobs.training.spec import ENCODER
 from models.boundary import Framework
+from models.checkpoint import Checkpoint
 
 HEADS = ("masks", "intents", "entities", "questions")
 
@@ -110,12 +111,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     first_of = {claim.data: claim for claim in reversed(CLAIMS)}
     reports = {data: evaluated(claim, work=options.work) for data, claim in first_of.items()}
-    reports["intents-test"]["domain_accuracy"] = domain_accuracy(rows_of("intents-test", work=options.work))
+    reports["intents-test"]["domain_accuracy"] = domain_accuracy(rows_of(first_of["intents-test"], work=options.work))
     differing = {}
-    for data in COMPARED:
+    for data, column in COMPARED.items():
+        ours = rows_of(first_of[data], work=options.work)
         for framework in OTHERS:
             evaluated(first_of[data], work=options.work, framework=framework)
-            differing[data, framework] = disagreements(data, framework=framework, work=options.work)
+            theirs = rows_of(first_of[data], work=options.work, framework=framework)
+            differing[data, framework] = disagreements(ours, theirs, column=column)
     for folder in (ENCODER, *HEADS):
         shutil.copytree(options.work / "multi-task" / folder, options.into / folder, dirs_exist_ok=True)
     hashes = json.loads((options.work / "hashes.json").read_text(encoding="utf-8"))
@@ -129,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def evaluated(claim: Claim, *, work: Path, framework: Framework = "torch") -> dict[str, Any]:
     """What `preln evaluate` reports of one head on one held-out set; kept, and not measured again."""
-    folder = _folder(claim.data, work=work, framework=framework)
+    folder = _folder(claim, work=work, framework=framework)
     if not (folder / "report.json").exists():
         given = ["--task", claim.task, "--model", str(work / "multi-task" / claim.head), "--framework", framework]
         data = ["--data", str(work / "rows" / f"{claim.data}.jsonl"), "--output", str(folder), "--dtype", "float32"]
@@ -138,13 +141,14 @@ def evaluated(claim: Claim, *, work: Path, framework: Framework = "torch") -> di
     return report
 
 
-def _folder(data: str, *, work: Path, framework: Framework) -> Path:
-    return work / "evaluation" / framework / data
+def _folder(claim: Claim, *, work: Path, framework: Framework) -> Path:
+    digest = Checkpoint.open(str(work / "multi-task" / claim.head)).digest()
+    return work / "evaluation" / digest[:12] / framework / claim.data
 
 
-def rows_of(data: str, *, work: Path, framework: Framework = "torch") -> list[Record]:
+def rows_of(claim: Claim, *, work: Path, framework: Framework = "torch") -> list[Record]:
     """The annotated rows of an evaluation, in the order of the data."""
-    rows = read_records(str(_folder(data, work=work, framework=framework) / "annotated" / "data"))
+    rows = read_records(str(_folder(claim, work=work, framework=framework) / "annotated" / "data"))
     return sorted(rows, key=lambda row: (row["predicted_source"], row["predicted_row"]))
 
 
@@ -153,19 +157,17 @@ def domain_accuracy(rows: Sequence[Record]) -> float:
     return sum(DOMAIN_OF.get(row["predicted_label"]) == DOMAIN_OF[row["label"]] for row in rows) / len(rows)
 
 
-def disagreements(data: str, *, framework: Framework, work: Path) -> tuple[int, int]:
-    """(rows that this framework answers otherwise than PyTorch, rows)."""
-    column = COMPARED[data]
-    pairs = zip(rows_of(data, work=work), rows_of(data, work=work, framework=framework), strict=True)
-    answers = [(_said(one[column]), _said(other[column])) for one, other in pairs]
-    return sum(one != other for one, other in answers), len(answers)
+def disagreements(ours: Sequence[Record], theirs: Sequence[Record], *, column: str) -> tuple[int, int]:
+    """(rows with another answer in this column, rows)."""
+    pairs = zip(ours, theirs, strict=True)
+    return sum(_said(one[column]) != _said(other[column]) for one, other in pairs), len(ours)
 
 
 def _said(value: Any) -> Any:
     """An answer without its score."""
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return [(one["answer"], one["start"], one["end"]) for one in value]
-    return value
+    if isinstance(value, list):
+        return [_said(one) for one in value]
+    return {key: part for key, part in value.items() if key != "score"} if isinstance(value, dict) else value
 
 
 def card(

@@ -119,7 +119,8 @@ def test_several_heads_are_fetched_with_one_copy_of_their_encoder(s3_bucket: str
     state = checkpoint_state(url, known=None, names=names)
     assert checkpoint_state(url, known=state, names=names) is state
     here = checkpoint_here(url=url, state=state, names=names)
-    assert sorted(path.name for path in Path(here).iterdir()) == ["base-1", "intents", "mood"]
+    base, *own = sorted(path.name for path in Path(here).iterdir())
+    assert (base[:6], own) == (".base-", ["intents", "mood"])
     assert load(checkpoint=here, heads={name: HEADS[name] for name in names}, device="cpu")
     other = json.loads((local / "mood" / "config.json").read_text()) | {"layer_norm_eps": 1e-3}
     system.pipe_file(f"{folder}/mood/config.json", json.dumps(other).encode())

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import SpecError
 from pipeline.spec import JobSpec, arrow_type, json_schema, override, read_yaml
+from pipeline.tasks import TextClassification
 
 LEAST: dict[str, Any] = {"input": "in", "model": "m", "task": "text-classification", "output": "out"}
 SEVERAL: dict[str, Any] = {
@@ -236,14 +237,21 @@ def test_the_json_schema_takes_what_the_spec_takes_and_refuses_what_it_refuses()
         ({**SEVERAL, "tasks": {"9 lives": "fill-mask"}}, "tasks: '9 lives' begins no column; name a task by letters"),
         ({**SEVERAL, "tasks": {"a": "translation"}}, "tasks.a: no task 'translation'; there are feature-extraction, "),
         (
-            {**SEVERAL, "tasks": {"a": {"name": "fill-mask", "topk": 1}}},
-            "tasks.a.topk: no such key; did you mean 'top_k'?",
+            {**SEVERAL, "tasks": {"fill-mask": {"name": "fill-mask", "topk": 1}}},
+            "tasks.fill-mask.topk: no such key; did you mean 'top_k'?",
         ),
     ],
 )
 def test_what_is_wrong_with_several_tasks_is_said_by_their_names(values: dict[str, Any], said: str) -> None:
     with pytest.raises(SpecError, match=f"^{re.escape(said)}"):
         JobSpec.parse(values)
+
+
+def test_a_setting_reaches_into_a_task_and_a_column_of_several() -> None:
+    settings = ["tasks.intents.top_k=3", "input.columns.intents.text=body"]
+    spec = JobSpec.parse(override(values=SEVERAL, settings=settings))
+    assert spec.tasks["intents"] == TextClassification(top_k=3)
+    assert spec.each()["intents"].input.columns == {"text": "body"}
 
 
 def test_each_of_several_tasks_has_its_columns_and_a_prefix_of_its_own() -> None:

@@ -1,6 +1,6 @@
 """Reports of evaluations in; proof that the card says every number, also one below its floor, out."""
 
-from jobs.training.demo_card import ATTRIBUTION, CLAIMS, COMPARED, OTHERS, card, domain_accuracy
+from jobs.training.demo_card import ATTRIBUTION, CLAIMS, COMPARED, OTHERS, card, disagreements, domain_accuracy
 from jobs.training.demo_domains import DOMAIN_OF, DOMAINS
 
 REPORTS = {
@@ -27,6 +27,13 @@ def test_the_card_says_what_it_is_for_first_and_every_number_beside_its_floor() 
 def test_every_source_of_the_recipe_is_attributed() -> None:
     for source in ("Wikipedia", "Treebank", "WordNet", "CLINC150", "Universal NER", "WNUT17", "XQuAD", "CC BY-SA 4.0"):
         assert source in ATTRIBUTION
+
+
+def test_answers_differ_by_what_they_say_and_not_by_their_scores() -> None:
+    tags = [[{"label": "O", "score": 0.9}], [{"label": "B-PER", "score": 0.8}], None]
+    other = [[{"label": "O", "score": 0.1}], [{"label": "O", "score": 0.8}], None]
+    rows = [[{"answer": answer} for answer in answers] for answers in (tags, other)]
+    assert disagreements(*rows, column="answer") == (1, 3)
 
 
 def test_an_intent_of_the_right_domain_counts_for_the_domains() -> None:

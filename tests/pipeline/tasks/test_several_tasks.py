@@ -1,6 +1,8 @@
 """Several tasks over one encoder in one job: each answers as in a job of its own, and what they share is computed once."""
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,12 @@ from hypothesis import strategies as st
 from models.boundary import Answers, Ask, Framework, Tokens
 from models.errors import CheckpointError
 from models.load import load
+from models.named_heads import HeadFolders
+from models.tensors import PREFIX
+from models.weight_files import WeightFiles
+from pipeline.encode import facts_of
+from pipeline.errors import SpecError
+from pipeline.job import fingerprint_of, identity_of
 from pipeline.prepare import checked_tasks
 from pipeline.sequences import SEQUENCE, Sequences, numbered
 from pipeline.spec import JobSpec
@@ -151,8 +159,72 @@ def test_what_a_head_lacks_is_said_of_its_folder(heads: Path) -> None:
         CheckpointError, match=r"intents: no head 'question-answering' \('qa_outputs.weight' is missing"
     ):
         checked_tasks(several(heads, {"mood": "text-classification", "intents": "question-answering"}))
-    with pytest.raises(CheckpointError, match=r"no config\.json there; found .*intents"):
-        checked_tasks(several(heads, {"mood": "text-classification", "topics": "text-classification"}))
+    topics = several(heads, {"mood": "text-classification", "topics": "text-classification"})
+    with pytest.raises(
+        CheckpointError, match=r"no head 'topics': there is no .*/topics/config\.json, .* holds .*intents"
+    ):
+        checked_tasks(topics)
+    (heads / "topics").mkdir()
+    (heads / "topics" / "model.safetensors").write_bytes(b"half")
+    try:
+        with pytest.raises(CheckpointError, match=r"/topics/config\.json; .*/topics holds model\.safetensors"):
+            checked_tasks(topics)
+    finally:
+        shutil.rmtree(heads / "topics")
+    with pytest.raises(SpecError, match=r"^tasks\.questions: doc_stride \(500\) is larger"):
+        checked_tasks(
+            several(heads, {"mood": "text-classification", "questions": {**TASKS["questions"], "doc_stride": 500}})
+        )
+
+
+def test_two_tasks_that_would_answer_in_one_column_are_refused(heads: Path) -> None:
+    shutil.copytree(heads / "mood", heads / "questions_null")
+    spec = several(heads, {"questions": TASKS["questions"], "questions_null": "text-classification"})
+    try:
+        with pytest.raises(SpecError, match="two of them answer in a column 'questions_null_score'"):
+            checked_tasks(spec)
+    finally:
+        shutil.rmtree(heads / "questions_null")
+
+
+def test_a_task_that_may_see_only_what_is_before_a_token_is_refused_beside_others(tmp_path: Path) -> None:
+    folder = write_heads(tmp_path / "heads", {"mood": HEADS["mood"], "scores": "masked-lm"})
+    scoring = {"name": "text-scoring", "method": "causal"}
+    with pytest.raises(SpecError, match=r"tasks\.scores: reads a text from left to right only, and others do not"):
+        checked_tasks(several(folder, {"mood": "text-classification", "scores": scoring}))
+
+
+def test_a_blank_text_of_one_task_hides_no_error_of_another(heads: Path) -> None:
+    tasks = {"mood": "text-classification", "masks": TASKS["masks"]}
+    spec = several(heads, tasks, input={"urls": "in", "columns": {"mood.text": "title"}})
+    columns = {"title": pa.array(["", "A title.", None]), "text": pa.array(["no mask", "A <mask>.", ""])}
+    rows = annotate(spec=spec, columns=columns)
+    assert [row["error"] and row["error"]["reason"] for row in rows] == ["no-mask", None, "empty"]
+    assert [row["mood_label"] is None for row in rows] == [True, False, True]
+
+
+def test_the_order_of_the_tasks_is_part_of_what_a_folder_is(heads: Path) -> None:
+    tasks = [{name: TASKS[name] for name in names} for names in (("mood", "intents"), ("intents", "mood"))]
+    specs = [several(heads, one) for one in tasks]
+    one, other = (identity_of(spec=spec, facts=facts_of(spec), digest="d", dtype="float32") for spec in specs)
+    assert fingerprint_of(one) != fingerprint_of(other)
+
+
+def test_the_shared_encoder_is_digested_once(heads: Path) -> None:
+    read: list[str] = []
+
+    def counted(source: WeightFiles) -> WeightFiles:
+        def reading(names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+            read.extend(names)
+            return iter(source.read(names))
+
+        return replace(source, read=reading)
+
+    opened = HeadFolders.open(checkpoint=str(heads), names=list(HEADS))
+    whole = {name: replace(one, sources=tuple(map(counted, one.sources))) for name, one in opened.checkpoints.items()}
+    assert HeadFolders(whole).digest() == opened.digest()
+    encoder = [name for name in read if name.startswith(PREFIX)]
+    assert len(encoder) == len(set(encoder)) > 0
 
 
 def test_a_task_that_reads_from_left_to_right_is_refused_beside_others(heads: Path, tmp_path: Path) -> None:
