@@ -15,15 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
 from jobs.benchmarks.ours import FlatVariant
 from jobs.benchmarks.peaks import products
 from jobs.benchmarks.report import machine
 from jobs.benchmarks.rounds import PEAK_REPEATS, least_operations
 from jobs.benchmarks.texts import corpus, random_checkpoint
 from models.boundary import Dtype
-from models.roberta_torch.flat import FlatRoberta
 from pipeline.batching import TokenBudget
 
 FORMER_TOKENS = 1_536
@@ -58,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--texts", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=4)
     options = parser.parse_args(arguments)
+    import torch
+
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         rows, fresh = measure(Path(folder), dtype=options.dtype, texts=options.texts, rounds=options.rounds)
@@ -110,6 +109,8 @@ def fresh_lengths(flat: FlatVariant, *, texts: int, rounds: int) -> float:
 
 def seconds(flat: FlatVariant, ways: Ways, ids: Sequence[Sequence[int]]) -> float:
     """CPU time of all texts, done in these ways."""
+    from models.roberta_torch.flat import FlatRoberta
+
     assert isinstance(flat.model, FlatRoberta)
     flat.model.whole_vectors, flat.model.steps = ways.vectors, ways.steps
     for layer in flat.model.layers:

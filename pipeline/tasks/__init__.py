@@ -1,6 +1,6 @@
 """The tasks, one file each; `AnyTask` is the union that a job's `task` key is read as, told apart by `name`."""
 
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 from pipeline.tasks.feature_extraction import FeatureExtraction
 from pipeline.tasks.fill_mask import FillMask
@@ -20,7 +20,10 @@ AnyTask: TypeAlias = (
     | TokenClassification
 )
 
+TASK_NAMES = frozenset(str(task.model_fields["name"].default) for task in get_args(AnyTask))
+
 __all__ = [
+    "TASK_NAMES",
     "AnyTask",
     "FeatureExtraction",
     "FillMask",

@@ -31,9 +31,10 @@ from pipeline.errors import PrelnError
 from pipeline.flow import Stages, finish_shard, provenance, reading_of, replica_order
 from pipeline.job import FrozenJob
 from pipeline.replica import Replica, ReplicaOrder
+from pipeline.settings import override, read_yaml
 from pipeline.sink import Receipt
 from pipeline.source import Work, read_bundles, read_tasks
-from pipeline.spec import JobSpec, override, read_yaml
+from pipeline.spec import JobSpec
 from tests.pipeline.small import CHECKPOINT, OfflineCluster
 
 LOADER = "tests.pipeline.bad_run:load"

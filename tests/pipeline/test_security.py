@@ -22,8 +22,9 @@ from ray import cloudpickle
 from pipeline.errors import PrelnError, SourceError, SpecError
 from pipeline.formats import memory_cap, parquet
 from pipeline.run import Report
+from pipeline.settings import override
 from pipeline.shards import SourceFile, key_stem, shard_key
-from pipeline.spec import JobSpec, override
+from pipeline.spec import JobSpec
 from pipeline.storage import canonical, find, join, put, read_bytes
 from tests.conftest import S3Server
 from tests.pipeline.bad_run import annotate, job_values

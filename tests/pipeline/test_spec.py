@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import SpecError
-from pipeline.spec import JobSpec, arrow_type, json_schema, override, read_yaml
+from pipeline.settings import override, read_yaml
+from pipeline.spec import JobSpec, arrow_type, json_schema
 from pipeline.tasks import TextClassification
 
 LEAST: dict[str, Any] = {"input": "in", "model": "m", "task": "text-classification", "output": "out"}

@@ -1,0 +1,56 @@
+"""A job file's text, flags and `key.path=value` settings in, one mapping of plain values out, not yet checked."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from pipeline.errors import SpecError
+
+
+def read_yaml(text: str) -> dict[str, Any]:
+    """The mapping that a YAML text holds. Raises SpecError."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SpecError(f"the job file is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise SpecError("the job file holds no mapping of keys; it needs input, model, task and output")
+    return values
+
+
+_SHORTHANDS = {"input": "urls", "model": "checkpoint", "task": "name", "output": "url"}
+
+
+def override(
+    *, values: Mapping[str, Any], settings: Sequence[str] = (), flags: Sequence[tuple[str, Any]] = ()
+) -> dict[str, Any]:
+    """Values with each flag (key path, value), then each `key.path=value`, put in its place; the latter's value is read
+    as YAML. Raises SpecError."""
+    result = dict(values)
+    for path, value in [*flags, *(_setting(text) for text in settings)]:
+        _place(result, path.split("."), value)
+    return result
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    path, equals, value = text.partition("=")
+    if not equals or not all(path.strip().split(".")):
+        raise SpecError(f"--set {text}: write key.path=value, such as --set input.columns.text=body")
+    try:
+        return path.strip(), yaml.safe_load(value) if value else ""
+    except yaml.YAMLError as error:
+        raise SpecError(f"--set {text}: the value is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _place(values: dict[str, Any], keys: list[str], value: object, *, of_tasks: bool = False) -> None:
+    first, rest = keys[0], keys[1:]
+    if not rest:
+        values[first] = value
+        return
+    inner = values.get(first)
+    short = _SHORTHANDS.get(first) or ("name" if of_tasks else None)
+    if isinstance(inner, str | list) and short:
+        inner = {short: inner}
+    values[first] = inner = dict(inner) if isinstance(inner, Mapping) else {}
+    _place(inner, rest, value, of_tasks=first == "tasks")

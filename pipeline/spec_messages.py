@@ -1,0 +1,90 @@
+"""What pydantic found wrong with a job in, one line that names the key, the value and the mend out."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from pipeline.tasks import TASK_NAMES, AnyTask
+
+RANGE = "ReplicaRange"
+"""One of two forms of `resources.replicas`, by which pydantic calls its place."""
+
+
+def readable_errors(error: ValidationError, *, root: type[BaseModel]) -> str:
+    """All that is wrong, in one line. root: the model that the values were read as."""
+    problems = [problem for problem in error.errors() if not _is_other_form(problem)] or error.errors()
+    return "; ".join(dict.fromkeys(_line(problem, root) for problem in problems))
+
+
+def _is_other_form(problem: ErrorDetails) -> bool:
+    """Whether a problem is only that a mapping is no number: the value has another form, which has problems of its own."""
+    return problem["type"] == "int_type" and isinstance(problem["input"], Mapping)
+
+
+def _keys(place: Sequence[int | str], root: type[BaseModel]) -> str:
+    """The keys that there are where one is wrong; the one that was meant first, where it can be told."""
+    section: Any = root
+    for part in place[:-1]:
+        tasks = {str(task.model_fields["name"].default): task for task in get_args(AnyTask)}
+        field = section.model_fields.get(str(part))
+        section = tasks.get(str(part)) or (_section_of(field.annotation) if field else None) or section
+    keys = [known.alias or name for name, known in section.model_fields.items()]
+    meant = difflib.get_close_matches(str(place[-1]), keys, n=1)
+    return f"did you mean {meant[0]!r}?" if meant and meant[0] != place[-1] else f"there are {', '.join(keys)}"
+
+
+def _section_of(annotation: Any) -> Any:
+    """The section among the forms that a value may have."""
+    forms = [annotation, *get_args(annotation)]
+    return next((form for form in forms if isinstance(form, type) and issubclass(form, BaseModel)), None)
+
+
+def _line(problem: ErrorDetails, root: type[BaseModel]) -> str:
+    place = problem["loc"]
+    kept = [
+        str(part)
+        for number, part in enumerate(place)
+        if place[number - 1 : number] == ("tasks",) or not _is_branch(part)
+    ]
+    where = ".".join(kept) or "job"
+    match problem["type"]:
+        case "extra_forbidden":
+            return f"{where}: no such key; {_keys(problem['loc'], root)}"
+        case "missing":
+            return f"{where}: is missing" + (f"; {_keys(problem['loc'], root)}" if len(problem["loc"]) == 1 else "")
+        case "union_tag_not_found":
+            return f"{where}.name: is missing; there are {', '.join(sorted(TASK_NAMES))}"
+        case "union_tag_invalid":
+            return f"{where}: no task {problem['input'].get('name')!r}; there are {', '.join(sorted(TASK_NAMES))}"
+        case "model_type" | "model_attributes_type":
+            return f"{where}: write keys below it, not {_shown(problem['input'])}"
+        case "secret":
+            return f"{where}: {problem['msg']}"
+        case "no_task":
+            return problem["msg"]
+        case "string_pattern_mismatch" if problem["loc"][0] == "tasks":
+            return f"tasks: {_shown(problem['input'])} begins no column; name a task by letters, digits, _ and -"
+    text = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error" and isinstance(problem["input"], Mapping):
+        return f"{where}: {text[:1].lower()}{text[1:]}"
+    return f"{where}: {text[:1].lower()}{text[1:]}, not {_shown(problem['input'])}"
+
+
+def _shown(value: object) -> str:
+    """A wrong value as a message quotes it; never what is inside a mapping or a list, which may be secrets."""
+    if isinstance(value, Mapping):
+        return f"keys {', '.join(map(str, value))}"
+    if isinstance(value, list | tuple | set):
+        return "a list"
+    text = re.sub(r"://[^/@]*:[^/@]*@", "://…@", repr(value))
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _is_branch(part: int | str) -> bool:
+    """Whether a part of an error's place is no key of the user's, but pydantic's name of one form that the value could have."""
+    name = str(part)
+    return name in TASK_NAMES or name in {"int", "constrained-int"} or name.startswith("literal[") or RANGE in name
