@@ -13,11 +13,10 @@ from jobs.annotate import EXIT_CODES, annotate_spec
 from jobs.embedded import DEMO, SAMPLE
 from pipeline.spec import JobSpec
 
-SHOWN = 12
-QUESTION = "Who?"
+QUESTION = "Where?"
 TASKS: dict[str, Any] = {
     "intents": "text-classification",
-    "entities": "token-classification",
+    "entities": {"name": "token-classification", "min_score": 0.6},
     "masks": {"name": "fill-mask", "top_k": 3, "no_mask": "empty"},
     "questions": {"name": "question-answering", "question": QUESTION, "allow_null": True},
 }
@@ -53,17 +52,38 @@ def demo(
 
 
 def answers_table(folder: Path) -> Table:
-    """Some rows of each input file with their answers, as a table for a terminal."""
-    rows = ds.dataset(folder / "data").to_table().sort_by([("source", "ascending"), ("row", "ascending")]).to_pylist()
-    sources = list(dict.fromkeys(row["source"] for row in rows))
-    table = Table("text", "intents", "entities", "masks", f"questions: {QUESTION}", title="Some answers")
-    for source in sources:
+    """Of each input file the rows of which each task is surest, as a table for a terminal."""
+    rows = ds.dataset(folder / "data").to_table().to_pylist()
+    table = Table("text", "intents", "entities", "masks", f"questions: {QUESTION}", title="The surest answers")
+    for source in sorted({row["source"] for row in rows}):
         mine = [row for row in rows if row["source"] == source and row["error"] is None]
-        # Rows with more to show first, in their order.
-        mine.sort(key=lambda row: -bool(row["entities_entities"]))
-        for row in mine[: SHOWN // len(sources)]:
-            table.add_row(row["text"], *answers_of(row))
+        for sureness in (of_intents, of_entities, of_masks, of_questions):
+            best = max(mine, key=sureness)
+            if sureness(best):
+                table.add_row(best["text"], *answers_of(best))
+                mine.remove(best)
     return table
+
+
+def of_intents(row: dict[str, Any]) -> float:
+    """How sure the intent is."""
+    return float(row["intents_score"])
+
+
+def of_entities(row: dict[str, Any]) -> float:
+    """How sure the least sure of its entities is, if it has two or more."""
+    scores = [one["score"] for one in row["entities_entities"]]
+    return float(min(scores)) if len(scores) > 1 else 0.0
+
+
+def of_masks(row: dict[str, Any]) -> float:
+    """How sure the first mask's best word is."""
+    return float(row["masks_masks"][0]["fills"][0]["score"]) if row["masks_masks"] else 0.0
+
+
+def of_questions(row: dict[str, Any]) -> float:
+    """How sure the answer is."""
+    return float(row["questions_answers"][0]["score"]) if row["questions_answers"] else 0.0
 
 
 def answers_of(row: dict[str, Any]) -> tuple[str, str, str, str]:

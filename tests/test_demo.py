@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
-from jobs.demo import SHOWN, answers_of
+from jobs.demo import answers_of
 from jobs.embedded import SAMPLE
 
 pytestmark = [pytest.mark.ray, pytest.mark.torch]
@@ -44,7 +44,7 @@ def test_the_demo_annotates_the_sample_and_shows_its_first_answers(
         for line in done.stdout.splitlines()
         if line.startswith("│")
     ]
-    assert len(shown) == SHOWN
+    assert len(shown) >= 3 * len(list(SAMPLE.glob("*.*")))
     for text, *answers in shown:
         assert answers == [answer.strip() for answer in answers_of(by_text[text])]
     assert f"Done: {ROWS} rows of 4 files" in done.stdout
