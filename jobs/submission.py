@@ -20,6 +20,7 @@ from typing import Any
 
 from ray.job_submission import JobStatus
 
+from jobs.embedded import DEMO
 from jobs.job_api import RECONNECT_SECONDS, JobApi, NotLetIn, UnknownJob, Unreachable
 from models.errors import PrelnError
 from pipeline.spec import JobSpec
@@ -28,7 +29,7 @@ from pipeline.storage import readable
 ROOT = Path(__file__).resolve().parents[1]
 SENT = ("pipeline", "models", "jobs", "pyproject.toml", "constraints.txt")
 """What a cluster needs of this repository."""
-NOT_SENT = ("__pycache__", "*.pyc", "clusters", "kubernetes", "sample", ".*")
+NOT_SENT = ("__pycache__", "*.pyc", "clusters", "kubernetes", "sample", ".*", DEMO.name)
 JOB_FILE = "job.yaml"
 STORES = {
     "s3": "s3",

@@ -10,6 +10,7 @@ import pytest
 from ray.job_submission import JobStatus
 
 from jobs import cli, job_api, submission
+from jobs.embedded import DEMO
 from jobs.exit_codes import exit_code_of
 from jobs.job_api import JobApi, NotLetIn, UnknownJob, Unreachable
 from models.errors import PrelnError
@@ -153,4 +154,5 @@ def test_the_working_folder_is_small_and_holds_what_the_driver_runs() -> None:
         files = [path for path in folder.rglob("*") if path.is_file()]
         assert sum(path.stat().st_size for path in files) < 3_000_000
         assert {"job.yaml", "pyproject.toml"} <= {path.name for path in files}
+        assert not (folder / DEMO.relative_to(submission.ROOT)).exists()
         assert (folder / Path(cli.__file__).relative_to(submission.ROOT)).exists()
