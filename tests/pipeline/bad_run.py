@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -156,10 +155,16 @@ def _inline(*, job: FrozenJob, work: Sequence[Work], placement: Placement, **_: 
             yield from (finish_shard(shard, stages=stages) for shard in answered)
 
 
-@lru_cache(maxsize=2)
+KEPT: dict[str, Replica] = {}
+
+
 def _replica(order: ReplicaOrder) -> Replica:
     """The replica of an order; its process is kept for the next bad thing, and ends with this one."""
-    return Replica(order)
+    if repr(order) not in KEPT:
+        for old in list(KEPT)[:-1]:
+            del KEPT[old]
+        KEPT[repr(order)] = Replica(order)
+    return KEPT[repr(order)]
 
 
 def shown(message: str, folder: Path) -> str:

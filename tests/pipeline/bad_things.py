@@ -345,7 +345,7 @@ JOBS = [
     Bad(
         "a key that is missing",
         (REFUSED, "SpecError"),
-        ("output: is missing", "input, model, task, output"),
+        ("output: is missing", "input, model, task, tasks, output"),
         yaml=f"input: in\nmodel: {CHECKPOINT}\ntask: fill-mask\n",
     ),
     Bad(
