@@ -52,15 +52,15 @@ def demo(
 
 
 def answers_table(folder: Path) -> Table:
-    """Of each input file the rows of which each task is surest, as a table for a terminal."""
+    """Of each input file the rows whose intent, entities and masks are surest, as a table for a terminal."""
     rows = ds.dataset(folder / "data").to_table().to_pylist()
-    table = Table("text", "intents", "entities", "masks", f"questions: {QUESTION}", title="The surest answers")
+    table = Table("text", "answers", title="The surest answers", show_lines=True)
     for source in sorted({row["source"] for row in rows}):
         mine = [row for row in rows if row["source"] == source and row["error"] is None]
-        for sureness in (of_intents, of_entities, of_masks, of_questions):
+        for sureness in (of_intents, of_entities, of_masks):
             best = max(mine, key=sureness)
             if sureness(best):
-                table.add_row(best["text"], *answers_of(best))
+                table.add_row(best["text"], "\n".join(answers_of(best)))
                 mine.remove(best)
     return table
 
@@ -81,14 +81,11 @@ def of_masks(row: dict[str, Any]) -> float:
     return float(row["masks_masks"][0]["fills"][0]["score"]) if row["masks_masks"] else 0.0
 
 
-def of_questions(row: dict[str, Any]) -> float:
-    """How sure the answer is."""
-    return float(row["questions_answers"][0]["score"]) if row["questions_answers"] else 0.0
-
-
-def answers_of(row: dict[str, Any]) -> tuple[str, str, str, str]:
-    """What each task says of a row, in a few words."""
+def answers_of(row: dict[str, Any]) -> list[str]:
+    """What each task says of a row, a line each; none where it says nothing."""
     entities = ", ".join(f"{one['word'].strip()} ({one['entity_group']})" for one in row["entities_entities"])
-    fills = [fill["token_str"].strip() for mask in row["masks_masks"] for fill in mask["fills"]]
+    fills = ", ".join(fill["token_str"].strip() for mask in row["masks_masks"] for fill in mask["fills"])
     answer = row["questions_answers"][0]["answer"] if row["questions_answers"] else ""
-    return f"{row['intents_label']} {row['intents_score']:.2f}", entities, ", ".join(fills), answer
+    said = {"intents": f"{row['intents_label']} {row['intents_score']:.2f}", "entities": entities, "masks": fills}
+    said[f"questions ({QUESTION})"] = answer
+    return [f"{task}: {words}" for task, words in said.items() if words]
