@@ -23,7 +23,7 @@ from models.load import load
 from pipeline.batching import CPU_BATCH_TOKENS, TokenBudget
 from pipeline.bundle import ShardTables
 from pipeline.decode import annotated
-from pipeline.encode import encode_tasks, facts_of
+from pipeline.encode import asks_of, encode_tasks, facts_of, heads_of
 from pipeline.replica import answer_shards
 from pipeline.rows import no_errors
 from pipeline.shards import Shard, SourceFile
@@ -50,8 +50,7 @@ class Stages:
             }
         )
         facts = facts_of(spec)
-        heads = {name: one.one_task.asks(facts[name]).head for name, one in spec.each().items()}
-        return cls(spec, load(checkpoint=str(DEMO), heads=heads, device="cpu"))
+        return cls(spec, load(checkpoint=str(DEMO), heads=heads_of(spec, facts), device="cpu"))
 
     def run(self, texts: Sequence[str]) -> pa.Table:
         """The annotated rows."""
@@ -64,7 +63,7 @@ class Stages:
         )
         (answered,) = answer_shards(
             shards=[shard],
-            asks={name: one.one_task.asks(facts[name]) for name, one in self.spec.each().items()},
+            asks=asks_of(self.spec, facts),
             budget=TokenBudget(tokens=CPU_BATCH_TOKENS["torch"]),
             supervisor=cast("Supervisor", InThisProcess(self.model)),
         )

@@ -12,7 +12,7 @@ from models.boundary import Framework
 from models.checkpoint import Checkpoint
 from models.named_heads import open_heads
 from models.tensors import PREFIX
-from pipeline.encode import facts_of
+from pipeline.encode import facts_of, heads_of
 from pipeline.spec import JobSpec
 from tests.pipeline.tasks.in_process import annotate
 from tests.pipeline.tasks.test_reference_answers import FRAMEWORKS
@@ -52,8 +52,7 @@ def test_its_card_says_first_what_it_is_for_and_its_sources_are_attributed() -> 
 def test_its_heads_fit_together_and_have_150_intents() -> None:
     one = spec()
     facts = facts_of(one)
-    heads = {name: part.one_task.asks(facts[name]).head for name, part in one.each().items()}
-    assert set(open_heads(checkpoint=str(DEMO), heads=heads, tokenizer=True)) == set(TASKS)
+    assert set(open_heads(checkpoint=str(DEMO), heads=heads_of(one, facts), tokenizer=True)) == set(TASKS)
     assert len(facts["intents"].labels) == 150
 
 

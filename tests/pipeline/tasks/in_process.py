@@ -14,7 +14,7 @@ from models.load import load
 from pipeline.batching import CPU_BATCH_TOKENS, TokenBudget
 from pipeline.bundle import ShardTables
 from pipeline.decode import annotated, output_schema
-from pipeline.encode import encode_tasks, facts_of
+from pipeline.encode import asks_of, encode_tasks, facts_of
 from pipeline.replica import answer_shards
 from pipeline.rows import RowError
 from pipeline.spec import JobSpec
@@ -61,7 +61,7 @@ def annotate(
 ) -> list[Row]:
     """The output rows of input columns; a fake model may stand for the checkpoint's."""
     facts = facts_of(spec)
-    asks = {name: one.one_task.asks(facts[name]) for name, one in spec.each().items()}
+    asks = asks_of(spec, facts)
     rows = rows_table(columns)
     schema = pa.schema([field for field in rows.schema if not field.name.startswith("__")])
     output_schema(schema=schema, spec=spec, facts=facts)
