@@ -26,9 +26,10 @@ from jobs.interruption import GOES_ON, INTERRUPTED
 from jobs.progress import ProgressLine
 from pipeline import run
 from pipeline.errors import PrelnError, SpecError
+from pipeline.output.report import Report, record_of
 from pipeline.rows import EMPTY
-from pipeline.spec import JobSpec, Seconds
-from pipeline.storage import readable
+from pipeline.spec.job_spec import JobSpec, Seconds
+from pipeline.store.storage import readable
 
 EXIT_CODES = {"done": 0, "failed-shards": 3, "too-many-errors": 3, "interrupted": INTERRUPTED}
 
@@ -83,11 +84,11 @@ def annotate(
     if show_spec:
         print(spec.to_yaml(), end="")
         return
-    wishes = run.Wishes(retry_errors=retry_errors, prune=prune, accept_failed=accept_failed)
+    options = run.RunOptions(retry_errors=retry_errors, prune=prune, accept_failed=accept_failed)
     if every is not None:
-        raise typer.Exit(annotate_again(spec, every=duration(every), as_json=as_json, wishes=wishes))
+        raise typer.Exit(annotate_again(spec, every=duration(every), as_json=as_json, options=options))
     try:
-        report = annotate_spec(spec, as_json=as_json, wishes=wishes)
+        report = annotate_spec(spec, as_json=as_json, options=options)
     except KeyboardInterrupt:
         say_interrupted()
         raise typer.Exit(INTERRUPTED) from None
@@ -107,7 +108,7 @@ def duration(text: str) -> float:
         raise SpecError(f"--every {text}: write a duration such as 90s, 15m, 2h") from None
 
 
-def annotate_again(spec: JobSpec, *, every: float, as_json: bool, wishes: run.Wishes) -> int:
+def annotate_again(spec: JobSpec, *, every: float, as_json: bool, options: run.RunOptions) -> int:
     """Run a job now and then, until it is interrupted or its rows are too bad; the exit code.
 
     A run that can't go on, once one has begun well, is told and tried again at the next time: stores and clusters come back.
@@ -118,7 +119,7 @@ def annotate_again(spec: JobSpec, *, every: float, as_json: bool, wishes: run.Wi
         while True:
             began = time.monotonic()
             try:
-                report = annotate_spec(spec, as_json=as_json, wishes=wishes)
+                report = annotate_spec(spec, as_json=as_json, options=options)
             except PrelnError as error:
                 if not ran:
                     raise
@@ -133,19 +134,19 @@ def annotate_again(spec: JobSpec, *, every: float, as_json: bool, wishes: run.Wi
         return INTERRUPTED
 
 
-def annotate_spec(spec: JobSpec, *, as_json: bool = False, wishes: run.Wishes = run.NO_WISHES) -> run.Report:
+def annotate_spec(spec: JobSpec, *, as_json: bool = False, options: run.RunOptions = run.DEFAULT_OPTIONS) -> Report:
     """Run a job under a live line, and print how it ended."""
     console = Console(stderr=as_json, highlight=False, soft_wrap=True, markup=False)
     with ProgressLine(console, as_json=as_json) as line:
-        report = run.annotate(spec=spec, cluster=this_cluster(say=line.waiting), watcher=line, wishes=wishes)
+        report = run.annotate(spec=spec, cluster=this_cluster(say=line.waiting), watcher=line, options=options)
     if as_json:
-        print(json.dumps(run.record_of(report)), flush=True)
+        print(json.dumps(record_of(report)), flush=True)
     else:
         print_report(report, console)
     return report
 
 
-def print_report(report: run.Report, console: Console) -> None:
+def print_report(report: Report, console: Console) -> None:
     """What a run did and how the dataset stands, in a few lines."""
     tally, output = report.tally, readable(report.job.output)
     if tally.receipts:

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.errors import SpecError
-from pipeline.settings import override, read_yaml
-from pipeline.spec import JobSpec
+from pipeline.spec.job_spec import JobSpec
+from pipeline.spec.settings import override, read_yaml
 
 JobFile = Annotated[
     Path | None, typer.Argument(help="Job file (YAML). Flags and --set change what it says.", show_default=False)

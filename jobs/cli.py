@@ -20,8 +20,9 @@ from jobs.submit import submit
 from jobs.tokenizer import tokenizer
 from jobs.train import train
 from jobs.verify import verify
-from pipeline import __version__, journal
+from pipeline import __version__
 from pipeline.errors import PrelnError
+from pipeline.telemetry import journal
 
 app = typer.Typer(
     name="preln",

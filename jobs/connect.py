@@ -10,8 +10,8 @@ from typing import Any
 import ray
 
 from jobs.interruption import handlers_kept
-from pipeline.cluster import Cluster, warn
-from pipeline.patience import Say
+from pipeline.cluster.capacity_wait import Notify
+from pipeline.cluster.placement import Cluster, warn
 
 OBJECT_STORE_BYTES = 1 << 30
 """Shared memory of a Ray of our own: room for many shards on their way, and a bound on what a run takes of a laptop."""
@@ -54,6 +54,6 @@ def silent_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def this_cluster(*, say: Say = warn) -> Cluster:
+def this_cluster(*, say: Notify = warn) -> Cluster:
     """Ray as a job sees it, connected to when first asked. say: is told what is waited for."""
     return Cluster(connect, say=say)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from jobs.annotate import EXIT_CODES, annotate_spec
 from jobs.embedded import DEMO, SAMPLE
-from pipeline.spec import JobSpec
+from pipeline.spec.job_spec import JobSpec
 
 QUESTION = "Where?"
 TASKS: dict[str, Any] = {

@@ -17,8 +17,9 @@ from jobs.evaluation.scores import Measured
 from jobs.progress import ProgressLine
 from pipeline import run
 from pipeline.errors import SpecError
-from pipeline.spec import JobSpec
-from pipeline.storage import join, put
+from pipeline.output.report import Report
+from pipeline.spec.job_spec import JobSpec
+from pipeline.store.storage import join, put
 
 SHOWN_LABELS = 12
 COUNTS = ("rows", "rows_with_errors", "masks", "tokens")
@@ -87,7 +88,7 @@ def evaluate(
     console.print(f"Annotated rows, report.json{' and confusion.svg' if drawn else ''} are in {folder}")
 
 
-def _quietly(spec: JobSpec) -> run.Report:
+def _quietly(spec: JobSpec) -> Report:
     """A run of which only the end is told."""
     with ProgressLine(Console(stderr=True, quiet=True), as_json=False) as line:
         return run.annotate(spec=spec, cluster=this_cluster(say=line.waiting), watcher=line)

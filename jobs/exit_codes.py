@@ -1,6 +1,6 @@
 """An error in, the exit code of the command that it ended out."""
 
-from jobs.job_api import Unreachable
+from jobs.submission.job_api import Unreachable
 from pipeline.errors import PrelnError, ResourceError, RunFailed
 
 LATER = 1

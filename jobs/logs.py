@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from jobs import submission
-from jobs.job_api import JobApi
+from jobs.submission import submission
+from jobs.submission.job_api import JobApi
 from jobs.submit import LOCALHOST, Address
 
 

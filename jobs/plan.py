@@ -8,11 +8,11 @@ from rich.console import Console
 
 from jobs.arguments import DtypeName, FrameworkName, Input, JobFile, Model, Output, Settings, TaskName, job_spec
 from jobs.connect import this_cluster
-from pipeline.job import FrozenJob
-from pipeline.plan import Plan, make_plan
+from pipeline.output.job import FrozenJob
+from pipeline.output.plan import Plan, make_plan
 from pipeline.prepare import open_job
 from pipeline.shards import Shard
-from pipeline.storage import readable
+from pipeline.store.storage import readable
 
 
 def plan(

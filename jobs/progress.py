@@ -18,12 +18,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from pipeline.job import FrozenJob
-from pipeline.plan import Plan
+from pipeline.output.job import FrozenJob
+from pipeline.output.plan import Plan
+from pipeline.output.sink import Receipt
+from pipeline.output.tally import Tally
 from pipeline.shards import Shard
-from pipeline.sink import Receipt
-from pipeline.storage import readable
-from pipeline.tally import Tally
+from pipeline.store.storage import readable
 
 QUIET_SECONDS = 10.0
 """Off a terminal, a line at most this often."""

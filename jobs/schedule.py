@@ -9,14 +9,14 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import typer
 from rich.console import Console
 
-from jobs import manifests, schedules
 from jobs.arguments import Settings, job_spec
-from jobs.cron import Cron
+from jobs.scheduling import manifests, schedules
+from jobs.scheduling.cron import Cron
 from jobs.submit import with_absolute_paths
 from pipeline.errors import SpecError
-from pipeline.inputs import describe, list_files
 from pipeline.prepare import check_columns, checked_tasks, schema_of
-from pipeline.spec import JobSpec
+from pipeline.reading.inputs import describe, list_files
+from pipeline.spec.job_spec import JobSpec
 
 Target = Literal["kubernetes", "crontab", "systemd", "airflow"]
 ROOT = Path(__file__).resolve().parents[1]

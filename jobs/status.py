@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pipeline.status import Status, read_status
-from pipeline.storage import readable
+from pipeline.output.status import Status, read_status
+from pipeline.store.storage import readable
 
 
 def status(

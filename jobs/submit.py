@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from jobs import submission
 from jobs.arguments import (
     DtypeName,
     FrameworkName,
@@ -19,9 +18,10 @@ from jobs.arguments import (
     TaskName,
     job_spec,
 )
-from jobs.job_api import JobApi
+from jobs.submission import submission
+from jobs.submission.job_api import JobApi
 from models.errors import PrelnError
-from pipeline.spec import JobSpec
+from pipeline.spec.job_spec import JobSpec
 
 Address = Annotated[
     str,

@@ -9,10 +9,10 @@ import typer
 from rich.console import Console
 
 from jobs.arguments import Input
-from pipeline.spec import InputSpec
-from pipeline.storage import canonical
-from pipeline.verify import Verdict
-from pipeline.verify import verify as verify_output
+from pipeline.output.verify import Verdict
+from pipeline.output.verify import verify as verify_output
+from pipeline.spec.job_spec import InputSpec
+from pipeline.store.storage import canonical
 
 SHOWN = 20
 

@@ -90,6 +90,20 @@ class Ask:
     reduce: Literal["none", "mean"] = "none"
 
 
+@dataclass(frozen=True)
+class HeadAsk:
+    """What is asked of one head for every input: an `Ask` without its positions and gold ids, which differ by input.
+
+    causal: a token sees only those before it.
+    """
+
+    head: Head
+    top_k: int | None = None
+    candidates: tuple[int, ...] | None = None
+    reduce: Literal["none", "mean"] = "none"
+    causal: bool = False
+
+
 class FlatModel(Protocol):
     """A model loaded in one framework, answering flat tokens."""
 

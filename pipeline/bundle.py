@@ -39,7 +39,7 @@ class ShardTables:
     failure: tuple[str, str] | None = None
     facts: Mapping[str, float] = field(default_factory=dict)
 
-    def having(
+    def with_(
         self, *, tables: Mapping[str, pa.Table] | None = None, facts: Mapping[str, float] | None = None
     ) -> "ShardTables":
         """The same shard with tables and facts added or replaced."""

@@ -7,37 +7,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.bundle import ShardTables, of_task
-from pipeline.encode import item_parts
-from pipeline.replica import answer_arrays
-from pipeline.rows import EMPTY, ERROR, ERROR_TYPE, ROW, SOURCE, first_error, no_errors
-from pipeline.spec import JobSpec
+from pipeline.inference.answers import answer_arrays
+from pipeline.output.columns import carried_columns, output_schema
+from pipeline.reading.text_columns import item_parts
+from pipeline.rows import EMPTY, ERROR_TYPE, first_error, no_errors
+from pipeline.spec.job_spec import JobSpec
 from pipeline.tasks.task import Decoded, ModelFacts
-
-TRUNCATED = pa.field("truncated", pa.bool_())
-"""True where the text was longer than the model and was cut."""
-
-
-def carried_columns(*, schema: pa.Schema, keep: list[str] | None) -> list[str]:
-    """The input columns that the output has, in order."""
-    return list(schema.names) if keep is None else list(keep)
-
-
-def added_fields(*, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> list[pa.Field]:
-    """The columns that are added to the input's, in order, prefixed as the job says; those of one of several tasks by its
-    name."""
-    answers = [
-        field.with_name(one.output.prefix + field.name)
-        for name, one in spec.each().items()
-        for field in one.one_task.fields(facts[name])
-    ]
-    rest = [field.with_name(spec.output.prefix + field.name) for field in (SOURCE, ROW, TRUNCATED, ERROR)]
-    return [*rest[:2], *answers, *rest[2:]]
-
-
-def output_schema(*, schema: pa.Schema, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> pa.Schema:
-    """The schema of every output file of a job."""
-    carried = [schema.field(name) for name in carried_columns(schema=schema, keep=spec.input.keep)]
-    return pa.schema([*carried, *added_fields(spec=spec, facts=facts)])
 
 
 def annotated(shard: ShardTables, *, schema: pa.Schema, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> pa.Table:
@@ -54,7 +29,7 @@ def annotated(shard: ShardTables, *, schema: pa.Schema, spec: JobSpec, facts: Ma
         truncated = pc.or_(truncated, shard.tables[of_task("marks", name)]["truncated"].combine_chunks())
     columns = [rows[name] for name in carried_columns(schema=schema, keep=spec.input.keep)]
     columns += [pa.array([shard.shard.file.uri]).take(pa.array(np.zeros(rows.num_rows, np.int32))), rows["__row__"]]
-    columns += [*answers, truncated, first_error([*(_graver(own) for own in errors), *errors])]
+    columns += [*answers, truncated, first_error([*(_not_blank(own) for own in errors), *errors])]
     return pa.table(columns, schema=output_schema(schema=schema, spec=spec, facts=facts))
 
 
@@ -81,7 +56,7 @@ def _said_by(errors: pa.StructArray, name: str, *, but: pa.StructArray) -> pa.St
     return pa.StructArray.from_arrays(parts, fields=list(ERROR_TYPE), mask=errors.is_null())
 
 
-def _graver(errors: pa.StructArray) -> pa.StructArray:
+def _not_blank(errors: pa.StructArray) -> pa.StructArray:
     """The errors that are not of blank texts."""
     blank = pc.fill_null(pc.equal(pc.struct_field(errors, "reason"), EMPTY), True)
     return pc.if_else(blank, pa.scalar(None, ERROR_TYPE), errors)

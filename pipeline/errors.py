@@ -13,6 +13,8 @@ PrelnError (models.errors)           one readable line; exit code 2 unless said
 What goes wrong with a single row is none of these: it is the `error` of that row (`pipeline.rows`).
 """
 
+from typing import TypeAlias
+
 from models.errors import CheckpointError, PrelnError
 
 __all__ = [
@@ -20,11 +22,16 @@ __all__ = [
     "OutputError",
     "PrelnError",
     "ResourceError",
+    "RowError",
     "RunFailed",
     "SourceError",
     "SpecError",
     "StorageError",
 ]
+
+
+RowError: TypeAlias = tuple[str, str]
+"""Why one row has no answer: (reason, message)."""
 
 
 class SpecError(PrelnError):

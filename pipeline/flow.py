@@ -17,24 +17,26 @@ import ray
 import ray.exceptions
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
-from pipeline import __version__, journal, metrics
-from pipeline.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS
+from pipeline import __version__
 from pipeline.bundle import ShardTables, pack, unpack
-from pipeline.child import LoadOrder
-from pipeline.cluster import READ_CPUS, WRITE_CPUS, Placement, warn
-from pipeline.contention import refitted, when_there_is_room
+from pipeline.cluster.capacity_wait import CapacityWait, Notify
+from pipeline.cluster.contention import refitted, when_there_is_room
+from pipeline.cluster.failures import caused_by
+from pipeline.cluster.placement import READ_CPUS, WRITE_CPUS, Placement, warn
+from pipeline.cluster.pool_watch import PoolWatch, ReplicasLostError, StarvedError, watching
+from pipeline.cluster.ray_state import nodes_of_ray
 from pipeline.decode import annotated
-from pipeline.encode import asks_of, encode_tasks, facts_of, heads_of
-from pipeline.failures import caused_by
-from pipeline.job import FrozenJob
-from pipeline.nodes import nodes_of_ray
-from pipeline.patience import Patience, Say
-from pipeline.replica import Replica, ReplicaOrder
+from pipeline.encode import encode_tasks
+from pipeline.inference.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS
+from pipeline.inference.child import LoadOrder
+from pipeline.inference.questions import asks_of, facts_of, heads_of
+from pipeline.inference.replica import Replica, ReplicaOrder
+from pipeline.output.job import FrozenJob
+from pipeline.output.sink import Receipt, write_shard
+from pipeline.reading.source import Reading, ShardSource, Work
 from pipeline.shards import Stream
-from pipeline.sink import Receipt, write_shard
-from pipeline.source import Reading, ShardSource, Work
-from pipeline.spec import JobSpec
-from pipeline.watch import PoolWatch, ReplicasLostError, StarvedError, watching
+from pipeline.spec.job_spec import JobSpec
+from pipeline.telemetry import journal, metrics
 
 MODEL_LOADER = "models.load:load"
 
@@ -80,7 +82,7 @@ def encode_shard(shard: ShardTables, *, spec: JobSpec) -> ShardTables:
         return shard
     began = time.monotonic()
     tables = encode_tasks(shard.tables["rows"], spec=spec, facts=facts_of(spec))
-    return shard.having(tables=tables, facts={"encode_s": time.monotonic() - began})
+    return shard.with_(tables=tables, facts={"encode_s": time.monotonic() - began})
 
 
 def finish_shard(shard: ShardTables, *, stages: Stages) -> Receipt:
@@ -91,7 +93,7 @@ def finish_shard(shard: ShardTables, *, stages: Stages) -> Receipt:
     spec = stages.spec
     began = time.monotonic()
     table = annotated(shard, schema=stages.schema, spec=spec, facts=facts_of(spec))
-    shard = shard.having(facts={"decode_s": time.monotonic() - began})
+    shard = shard.with_(facts={"decode_s": time.monotonic() - began})
     return write_shard(shard, table, output=spec.output.url, prefix=spec.output.prefix, provenance=stages.provenance)
 
 
@@ -148,7 +150,7 @@ def annotate_shards(
     work: Sequence[Work],
     placement: Placement,
     loader: str = MODEL_LOADER,
-    say: Say = warn,
+    say: Notify = warn,
     run: str = "",
 ) -> Generator[Receipt, None, None]:
     """Run the work on Ray and yield a receipt for every shard as it is committed.
@@ -183,16 +185,16 @@ def annotate_shards(
 
 
 def _one_dataset(
-    job: FrozenJob, work: Sequence[Work], placement: Placement, loader: str, say: Say, run: str, attempt: int
+    job: FrozenJob, work: Sequence[Work], placement: Placement, loader: str, say: Notify, run: str, attempt: int
 ) -> Generator[Receipt, None, None]:
     order = replica_order(job=job, placement=placement, loader=loader, run=run)
-    patience = Patience(
+    capacity_wait = CapacityWait(
         demand=placement.demand,
         seconds=placement.wait,
         say=say,
         look=lambda: nodes_of_ray(home=Path.home()),
     )
-    with watching(patience) as watch, DataContext.current(data_context(watch=watch)):
+    with watching(capacity_wait) as watch, DataContext.current(data_context(watch=watch)):
         dataset = the_flow(job=job, work=work, placement=placement, order=order, run=run, attempt=attempt)
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             receipts: pa.Table = batch
@@ -262,7 +264,7 @@ def required_columns(spec: JobSpec) -> tuple[str, ...]:
 
 
 def data_context(*, watch: Callable[[], PoolWatch] | None = None) -> DataContext:
-    """Ray Data as this flow needs it: every row a block of its own, no order, our own progress line, patience at the start.
+    """Ray Data as this flow needs it: every row a block of its own, no order, our own progress line, a bounded wait for capacity.
 
     watch: makes the callback that looks at the pool.
     """

@@ -7,25 +7,18 @@ from dataclasses import replace
 import pyarrow as pa
 
 from models.named_heads import open_heads
-from pipeline.cluster import Cluster
-from pipeline.decode import added_fields, carried_columns
-from pipeline.encode import asks_of, facts_of, heads_of, is_text, is_texts
+from pipeline.cluster.placement import Cluster
 from pipeline.errors import OutputError, SpecError
-from pipeline.inputs import RESERVED, Described, describe, list_files
-from pipeline.job import (
-    CPU_CUT,
-    GPU_CUT,
-    FrozenJob,
-    checkpoint_state,
-    fingerprint_of,
-    identity_of,
-    read_job,
-    refuse_another,
-)
-from pipeline.schema import resolve_schema
+from pipeline.inference.checkpoint_state import checkpoint_state
+from pipeline.inference.questions import asks_of, facts_of, heads_of
+from pipeline.output.columns import added_fields, carried_columns
+from pipeline.output.job import CPU_CUT, GPU_CUT, FrozenJob, fingerprint_of, identity_of, read_job, refuse_another
+from pipeline.reading.inputs import RESERVED, Described, describe, list_files
+from pipeline.reading.schema import resolve_schema
+from pipeline.reading.text_columns import is_text, is_texts
 from pipeline.shards import CutRule
-from pipeline.spec import InputSpec, JobSpec
-from pipeline.storage import canonical
+from pipeline.spec.job_spec import InputSpec, JobSpec
+from pipeline.store.storage import canonical
 from pipeline.tasks.task import ModelFacts, Part
 
 

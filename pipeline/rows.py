@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from pipeline.errors import RowError
 
 ERROR_TYPE = pa.struct([pa.field("reason", pa.string()), pa.field("message", pa.string())])
 """`error` of a row that could not be answered: a fixed reason to count by, and a message to read."""
@@ -19,9 +20,6 @@ ERROR = pa.field("error", ERROR_TYPE)
 
 EMPTY = "empty"
 """The reason of null and blank texts: expected in real data, counted apart, never against the error limit."""
-
-RowError: TypeAlias = tuple[str, str]
-"""(reason, message)"""
 
 MESSAGE_CHARACTERS = 500
 """An error message is cut here: it may quote what a hostile row holds."""

@@ -14,7 +14,7 @@ import yaml
 
 from jobs.checkpoints.make_random import make_random
 from models.tensors import ARCHITECTURES
-from pipeline.spec import JobSpec
+from pipeline.spec.job_spec import JobSpec
 from pipeline.tasks import AnyTask
 from tests.pipeline.tasks.in_process import Row, annotate
 

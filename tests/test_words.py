@@ -12,14 +12,16 @@ from rich.console import Console
 
 from jobs import annotate, cli, plan
 from jobs.progress import ProgressLine
-from pipeline import ledger, run
-from pipeline.job import FrozenJob, freeze
-from pipeline.plan import Plan, make_plan
-from pipeline.run import Ended, Settled
+from pipeline import run
+from pipeline.output import ledger
+from pipeline.output.job import FrozenJob, freeze
+from pipeline.output.plan import Plan, make_plan
+from pipeline.output.report import Ended
+from pipeline.output.settle import Settled
+from pipeline.output.sink import Receipt
+from pipeline.output.tally import Tally
 from pipeline.shards import Stream
-from pipeline.sink import Receipt
-from pipeline.storage import canonical
-from pipeline.tally import Tally
+from pipeline.store.storage import canonical
 from tests.pipeline.small import CHECKPOINT, OfflineCluster, frozen_job, shard, source_file, spec
 
 NAMES = ("part[old].parquet", "x[/b].parquet", "[red]y.parquet")

@@ -21,7 +21,7 @@ from jobs.benchmarks.report import machine
 from jobs.benchmarks.rounds import PEAK_REPEATS, least_operations
 from jobs.benchmarks.texts import corpus, random_checkpoint
 from models.boundary import Dtype
-from pipeline.batching import TokenBudget
+from pipeline.inference.batching import TokenBudget
 
 FORMER_TOKENS = 1_536
 """The token budget of a pass before."""

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from models.boundary import Ask, Dtype, FlatModel, Framework, Head, Tokens
 from models.load import load
-from pipeline.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, TokenBudget, packs
+from pipeline.inference.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, TokenBudget, packs
+from pipeline.ragged import offsets_of
 
 Scores = npt.NDArray[np.float32]
 HEAD: Head = "sequence-classification"
@@ -58,7 +59,7 @@ class FlatVariant:
         lengths_W = np.array([len(one) for one in ids], np.int64)
         found: Scores | None = None
         for chosen in packs(lengths_W=lengths_W, budget=self.token_budget):
-            cu_seqlens = np.concatenate([[0], np.cumsum(lengths_W[chosen])]).astype(np.int32)
+            cu_seqlens = offsets_of(lengths_W[chosen]).astype(np.int32)
             flat = np.concatenate([np.asarray(ids[number], np.int32) for number in chosen])
             tokens = Tokens(input_ids_T=flat, cu_seqlens=cu_seqlens)
             logits = self.model(tokens, {HEAD: Ask(positions_G=cu_seqlens[:-1])})[HEAD]["logits"]

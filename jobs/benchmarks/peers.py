@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jobs.benchmarks.ours import Scores, softmax
-from pipeline.batching import TokenBudget, packs
+from pipeline.inference.batching import TokenBudget, packs
 
 PEER_BATCH_TOKENS = {"cpu": 1_024, "cuda": 16_384}
 """Padded tokens of a batch of sorted texts; on a CPU more are slower for padded forms."""

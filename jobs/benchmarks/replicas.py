@@ -25,11 +25,11 @@ from jobs.checkpoints.make_random import random_config, random_tensors, sample_t
 from models.checkpoint_writer import write_checkpoint
 from models.config import RobertaPreLayerNormConfig
 from pipeline import run
-from pipeline.cluster import Cluster
-from pipeline.job import FrozenJob
-from pipeline.plan import Plan
-from pipeline.sink import Receipt
-from pipeline.spec import JobSpec
+from pipeline.cluster.placement import Cluster
+from pipeline.output.job import FrozenJob
+from pipeline.output.plan import Plan
+from pipeline.output.sink import Receipt
+from pipeline.spec.job_spec import JobSpec
 
 SENTENCES = 6
 """Of a text."""
@@ -56,7 +56,7 @@ class Shares:
             with suppress(
                 psutil.NoSuchProcess, psutil.ZombieProcess
             ):  # the last shards may come after their replicas have ended
-                if "pipeline.child" in child.cmdline():
+                if "pipeline.inference.child" in child.cmdline():
                     taken = child.cpu_times()
                     self.seconds.setdefault(child.pid, []).append(taken.user + taken.system)
 

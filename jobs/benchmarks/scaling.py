@@ -24,16 +24,17 @@ import ray
 import typer
 
 from models.boundary import Answers, Ask, Framework, Head, Tokens
-from pipeline import ledger, run
-from pipeline.cluster import Cluster
-from pipeline.job import FrozenJob
-from pipeline.ledger import PlannedFile
-from pipeline.plan import Plan, missing_work, newest
+from pipeline import run
+from pipeline.cluster.placement import Cluster
+from pipeline.output import ledger
+from pipeline.output.job import FrozenJob
+from pipeline.output.ledger import PlannedFile
+from pipeline.output.plan import Plan, missing_work, newest
+from pipeline.output.sink import Receipt
+from pipeline.output.tally import Tally
+from pipeline.reading.source import read_tasks
 from pipeline.shards import CutRule, SourceFile, cut_rows
-from pipeline.sink import Receipt
-from pipeline.source import read_tasks
-from pipeline.spec import JobSpec
-from pipeline.tally import Tally
+from pipeline.spec.job_spec import JobSpec
 
 CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints" / "random-tiny"
 LOADER = "jobs.benchmarks.scaling:load"

@@ -20,15 +20,16 @@ from jobs.demo import TASKS
 from jobs.embedded import DEMO
 from models.boundary import FlatModel
 from models.load import load
-from pipeline.batching import CPU_BATCH_TOKENS, TokenBudget
 from pipeline.bundle import ShardTables
 from pipeline.decode import annotated
-from pipeline.encode import asks_of, encode_tasks, facts_of, heads_of
-from pipeline.replica import answer_shards
+from pipeline.encode import encode_tasks
+from pipeline.inference.batching import CPU_BATCH_TOKENS, TokenBudget
+from pipeline.inference.questions import asks_of, facts_of, heads_of
+from pipeline.inference.replica import answer_shards
+from pipeline.inference.supervisor import Supervisor
 from pipeline.rows import no_errors
 from pipeline.shards import Shard, SourceFile
-from pipeline.spec import JobSpec
-from pipeline.supervisor import Supervisor
+from pipeline.spec.job_spec import JobSpec
 
 
 @dataclass(frozen=True, eq=False)

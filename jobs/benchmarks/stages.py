@@ -14,12 +14,14 @@ from jobs.benchmarks.ours import FlatVariant, Scores, budget
 from models.boundary import Answers, Ask, Tokens
 from pipeline.bundle import ShardTables
 from pipeline.decode import annotated
-from pipeline.encode import encode_tasks, facts_of, model_facts
-from pipeline.replica import answer_shards
-from pipeline.rows import RowError, no_errors
+from pipeline.encode import encode_tasks
+from pipeline.errors import RowError
+from pipeline.inference.questions import facts_of, model_facts
+from pipeline.inference.replica import answer_shards
+from pipeline.inference.supervisor import Question, Seconds, Supervisor
+from pipeline.rows import no_errors
 from pipeline.shards import Shard, SourceFile
-from pipeline.spec import JobSpec
-from pipeline.supervisor import Question, Seconds, Supervisor
+from pipeline.spec.job_spec import JobSpec
 
 
 @dataclass(frozen=True)

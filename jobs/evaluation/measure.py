@@ -15,10 +15,10 @@ from jobs.evaluation.scores import Measured
 from jobs.training.records import Record, read_records, texts_of
 from models.tokenizer import load_tokenizer
 from pipeline.errors import RunFailed, SpecError
-from pipeline.run import Report
-from pipeline.sink import DATA
-from pipeline.spec import JobSpec
-from pipeline.storage import join, put
+from pipeline.output.report import Report
+from pipeline.output.sink import DATA
+from pipeline.spec.job_spec import JobSpec
+from pipeline.store.storage import join, put
 
 PREFIX = "predicted_"
 """Before the answers' names, whose own the truth has."""

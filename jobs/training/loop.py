@@ -20,7 +20,7 @@ from jobs.training.batches import Chosen, Padded, epoch_batches, masked, padded
 from jobs.training.examples import Example
 from jobs.training.network import Network
 from jobs.training.spec import TrainSpec
-from pipeline.storage import join
+from pipeline.store.storage import join
 
 EVALUATIONS = 10
 """Evaluations of a run, unless evaluate_every says otherwise."""

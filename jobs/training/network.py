@@ -26,7 +26,7 @@ from models.named_heads import head_folder
 from models.roberta_torch.weights import neutral_parameters, to_numpy
 from models.safetensors_file import AnyArray
 from models.tensors import ARCHITECTURES, PREFIX, expected_tensors
-from pipeline.storage import join
+from pipeline.store.storage import join
 
 NUMPY_TYPES = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
 

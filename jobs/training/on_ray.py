@@ -13,7 +13,7 @@ from jobs.training.prepare import prepare
 from jobs.training.run import ProgressLines, train_prepared
 from jobs.training.spec import TrainResources, TrainSpec
 from pipeline.errors import RunFailed
-from pipeline.storage import join, read_bytes
+from pipeline.store.storage import join, read_bytes
 
 FAILURES = 3
 """Attempts after a worker's death before the run is given up."""

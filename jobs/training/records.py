@@ -1,6 +1,6 @@
 """Training or test files at any URL in, their rows as plain values out: Parquet, Arrow, JSON Lines, CSV, text.
 
-For data that fits into memory, which labelled data does; jobs that annotate read with pipeline.source instead.
+For data that fits into memory, which labelled data does; jobs that annotate read with pipeline.reading.source instead.
 """
 
 import json
@@ -13,7 +13,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from pipeline.errors import SpecError
-from pipeline.storage import readable
+from pipeline.store.storage import readable
 
 Record = dict[str, Any]
 SUFFIXES = (".parquet", ".arrow", ".feather", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt")

@@ -20,7 +20,7 @@ from jobs.training.loop import SNAPSHOTS, Place, Run, Told
 from jobs.training.network import write_network
 from jobs.training.prepare import Prepared, prepare
 from jobs.training.spec import TrainSpec
-from pipeline.storage import join, put
+from pipeline.store.storage import join, put
 
 Tell = Callable[[Told], None]
 # oneDNN keeps its kernels by shape, and batches have ever new ones: by default gigabytes of them.

@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from pipeline.errors import SpecError
-from pipeline.storage import delete, find, join, put, read_bytes
+from pipeline.store.storage import delete, find, join, put, read_bytes
 
 KEPT = 2
 """Snapshots that stay: the newest, and one before it in case the newest can't be read."""

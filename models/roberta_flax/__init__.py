@@ -1,6 +1,7 @@
 """RoBERTa-PreLayerNorm in Flax: the seven classes with their linen modules, and the flat model behind the boundary."""
 
 from models.roberta_flax.base import FlaxRobertaPreLayerNormModel, FlaxRobertaPreLayerNormModule
+from models.roberta_flax.causal_lm import FlaxRobertaPreLayerNormForCausalLM, FlaxRobertaPreLayerNormForCausalLMModule
 from models.roberta_flax.classification import (
     FlaxRobertaPreLayerNormForMultipleChoice,
     FlaxRobertaPreLayerNormForMultipleChoiceModule,
@@ -11,12 +12,7 @@ from models.roberta_flax.classification import (
     FlaxRobertaPreLayerNormForTokenClassification,
     FlaxRobertaPreLayerNormForTokenClassificationModule,
 )
-from models.roberta_flax.language import (
-    FlaxRobertaPreLayerNormForCausalLM,
-    FlaxRobertaPreLayerNormForCausalLMModule,
-    FlaxRobertaPreLayerNormForMaskedLM,
-    FlaxRobertaPreLayerNormForMaskedLMModule,
-)
+from models.roberta_flax.masked_lm import FlaxRobertaPreLayerNormForMaskedLM, FlaxRobertaPreLayerNormForMaskedLMModule
 from models.roberta_flax.pretrained import FlaxRobertaPreLayerNormPreTrainedModel
 
 __all__ = [

@@ -21,6 +21,7 @@ from models.named_heads import NamedHead, encoder_config
 from models.packed_rows import PackedRows, pack_rows, power_of_two, row_pieces
 from models.roberta_flax.base import FlaxRobertaPreLayerNormModule
 from models.roberta_flax.callable_model import exact_matmul
+from models.roberta_flax.causal_lm import FlaxRobertaPreLayerNormForCausalLMModule
 from models.roberta_flax.classification import (
     FlaxRobertaPreLayerNormForMultipleChoiceModule,
     FlaxRobertaPreLayerNormForQuestionAnsweringModule,
@@ -29,11 +30,8 @@ from models.roberta_flax.classification import (
 )
 from models.roberta_flax.device import claim_device
 from models.roberta_flax.flat_heads import HeadAnswers, Slices
-from models.roberta_flax.language import (
-    FlaxRobertaPreLayerNormForCausalLMModule,
-    FlaxRobertaPreLayerNormForMaskedLMModule,
-)
 from models.roberta_flax.layers import Array
+from models.roberta_flax.masked_lm import FlaxRobertaPreLayerNormForMaskedLMModule
 from models.roberta_flax.weights import Params, flax_dtype, nested, param_path, to_params
 from models.tensors import expected_tensors
 

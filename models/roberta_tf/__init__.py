@@ -14,13 +14,14 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from models.roberta_tf.base import TFRobertaPreLayerNormModel
+from models.roberta_tf.causal_lm import TFRobertaPreLayerNormForCausalLM
 from models.roberta_tf.classification import (
     TFRobertaPreLayerNormForMultipleChoice,
     TFRobertaPreLayerNormForQuestionAnswering,
     TFRobertaPreLayerNormForSequenceClassification,
     TFRobertaPreLayerNormForTokenClassification,
 )
-from models.roberta_tf.language import TFRobertaPreLayerNormForCausalLM, TFRobertaPreLayerNormForMaskedLM
+from models.roberta_tf.masked_lm import TFRobertaPreLayerNormForMaskedLM
 from models.roberta_tf.pretrained import TFRobertaPreLayerNormPreTrainedModel
 
 __all__ = [

@@ -18,6 +18,7 @@ from models.config import RobertaPreLayerNormConfig
 from models.flat_tokens import check_asks, flat_positions, length_order, sequence_of_positions, token_order
 from models.named_heads import NamedHead, encoder_config
 from models.roberta_torch.base import RobertaPreLayerNormModel
+from models.roberta_torch.causal_lm import RobertaPreLayerNormForCausalLM
 from models.roberta_torch.classification import (
     RobertaPreLayerNormForMultipleChoice,
     RobertaPreLayerNormForQuestionAnswering,
@@ -29,7 +30,7 @@ from models.roberta_torch.flat_attention import GroupAttention, VarlenAttention
 from models.roberta_torch.flat_heads import answer_head
 from models.roberta_torch.flat_layers import FlatLayer
 from models.roberta_torch.flat_parts import TokenParts, compiled_parts
-from models.roberta_torch.language import RobertaPreLayerNormForCausalLM, RobertaPreLayerNormForMaskedLM
+from models.roberta_torch.masked_lm import RobertaPreLayerNormForMaskedLM
 from models.roberta_torch.pretrained import RobertaPreLayerNormPreTrainedModel
 from models.roberta_torch.weights import dtype_of, fill, neutral_parameters, without_values
 

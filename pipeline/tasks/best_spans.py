@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.tasks.tokens import Ints, run_starts
+from pipeline.ragged import Integers, run_starts
 
 Logits = npt.NDArray[np.float64]
 
@@ -30,11 +30,11 @@ class Asked:
     answer may begin or end here.
     """
 
-    item_W: Ints
-    counts_W: Ints
-    token_G: Ints
-    start_G: Ints
-    end_G: Ints
+    item_W: Integers
+    counts_W: Integers
+    token_G: Integers
+    start_G: Integers
+    end_G: Integers
     allowed_G: npt.NDArray[np.bool_]
     items: int
 
@@ -53,9 +53,9 @@ class Asked:
 class Spans:
     """Spans by item, best first; log_score_C natural. null_N: the score of no answer."""
 
-    item_C: Ints
-    start_C: Ints
-    end_C: Ints
+    item_C: Integers
+    start_C: Integers
+    end_C: Integers
     log_score_C: Logits
     null_N: Logits
 
@@ -89,7 +89,7 @@ def best_spans(*, asked: Asked, start_G: Logits, end_G: Logits, longest: int, wa
     return Spans(item_C[single], first_C[single], last_C[single], score_C[single], null_N)
 
 
-def _scores(rows: Ints, asked: Asked, start_G: Logits, end_G: Logits, longest: int) -> Logits:
+def _scores(rows: Integers, asked: Asked, start_G: Logits, end_G: Logits, longest: int) -> Logits:
     """[R, longest], the log score of each span that begins at a row; -inf where it would leave its window."""
     to_RA = rows[:, None] + np.arange(longest)
     inside_RA = to_RA < asked.stop_G[rows][:, None]
@@ -98,7 +98,7 @@ def _scores(rows: Ints, asked: Asked, start_G: Logits, end_G: Logits, longest: i
     return scores_RA
 
 
-def _leading(group: Ints, score: Logits, count: int) -> npt.NDArray[np.int64]:
+def _leading(group: Integers, score: Logits, count: int) -> npt.NDArray[np.int64]:
     """Indices of the `count` highest of each group, by group, highest first, equal ones in their order."""
     order = np.lexsort((-score, group))
     if not len(order):

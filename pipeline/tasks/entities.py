@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.ragged import Integers, run_starts
 from pipeline.tasks.scores import Floats
 from pipeline.tasks.spans import Characters, grouped
 from pipeline.tasks.tags import Tags
-from pipeline.tasks.tokens import Ints, run_starts
 
 Aggregation: TypeAlias = Literal["none", "simple", "first", "average", "max"]
 
@@ -45,8 +45,8 @@ class Units:
     number_U: of the word, or of the token counted from 1, in its item. start_U, end_U: characters.
     """
 
-    item_U: Ints
-    number_U: Ints
+    item_U: Integers
+    number_U: Integers
     label_U: npt.NDArray[np.int64]
     score_U: Floats
     start_U: npt.NDArray[np.int32]
@@ -54,7 +54,13 @@ class Units:
 
 
 def labelled(
-    *, scores_GL: Floats, item_G: Ints, number_G: Ints, start_G: Ints, end_G: Ints, aggregation: Aggregation
+    *,
+    scores_GL: Floats,
+    item_G: Integers,
+    number_G: Integers,
+    start_G: Integers,
+    end_G: Integers,
+    aggregation: Aggregation,
 ) -> Units:
     """Units of tokens: tokens of one number in one item are pieces of one word, which average and max make one unit of."""
     first = np.flatnonzero(run_starts(item_G, number_G)) if len(item_G) else np.empty(0, np.int64)
@@ -80,7 +86,7 @@ def labelled(
     )
 
 
-def _best_pieces(score_G: Floats, first: Ints, last: Ints) -> npt.NDArray[np.int64]:
+def _best_pieces(score_G: Floats, first: Integers, last: Integers) -> npt.NDArray[np.int64]:
     """The first piece of each word that has the word's highest score."""
     counts = last - first + 1
     reaches = np.flatnonzero(score_G == np.repeat(np.maximum.reduceat(score_G, first), counts))

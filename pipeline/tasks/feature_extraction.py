@@ -9,11 +9,12 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from models.boundary import Answers, Head
+from models.boundary import Answers, Head, HeadAsk
+from pipeline.arrow_lists import list_lengths
 from pipeline.rows import no_errors
 from pipeline.tasks.spans import grouped
-from pipeline.tasks.task import Decoded, Encoding, HeadAsk, ModelFacts, Part, Task
-from pipeline.tasks.tokens import OnLong, all_positions, encode_from_start, first_positions, list_lengths
+from pipeline.tasks.task import Decoded, Encoding, ModelFacts, Part, Task
+from pipeline.tasks.tokens import OnLong, all_positions, encode_from_start, first_positions
 
 BYTES_OF_A_PLAIN_ROW = 1_024
 TOKENS_OF_A_ROW = 128

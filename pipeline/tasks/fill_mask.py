@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from models.boundary import Answers, Head
-from pipeline.errors import SpecError
-from pipeline.rows import RowError, error_array, no_errors
+from models.boundary import Answers, Head, HeadAsk
+from pipeline.arrow_lists import flat_list, list_array, list_lengths
+from pipeline.errors import RowError, SpecError
+from pipeline.rows import error_array, no_errors
 from pipeline.tasks.spans import Characters, grouped
 from pipeline.tasks.targets import Target, TargetRule, find_targets
-from pipeline.tasks.task import Decoded, Encoding, HeadAsk, ModelFacts, Part, Task
-from pipeline.tasks.tokens import OnLong, Piece, flat_list, laid_out, list_array, list_lengths, tokenize, too_long
+from pipeline.tasks.task import Decoded, Encoding, ModelFacts, Part, Task
+from pipeline.tasks.tokens import OnLong, Piece, laid_out, tokenize, too_long
 from pipeline.tasks.windows import cut_first
 
 

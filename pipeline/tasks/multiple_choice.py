@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.boundary import Answers, Head
-from pipeline.rows import RowError, error_array, first_error, no_errors
+from models.boundary import Answers, Head, HeadAsk
+from pipeline.errors import RowError
+from pipeline.rows import error_array, first_error, no_errors
 from pipeline.tasks.spans import grouped
-from pipeline.tasks.task import Decoded, Encoding, HeadAsk, ModelFacts, Part, Task
+from pipeline.tasks.task import Decoded, Encoding, ModelFacts, Part, Task
 from pipeline.tasks.tokens import OnLong, encode_from_start, first_positions
 
 

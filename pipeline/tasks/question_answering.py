@@ -13,23 +13,16 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from models.boundary import Answers, Head
-from pipeline.errors import SpecError
-from pipeline.rows import RowError, error_array, no_errors
+from models.boundary import Answers, Head, HeadAsk
+from pipeline.arrow_lists import flat_list, list_lengths
+from pipeline.errors import RowError, SpecError
+from pipeline.ragged import Integers, offsets_of, ranges
+from pipeline.rows import error_array, no_errors
 from pipeline.tasks.best_spans import Asked, best_spans
 from pipeline.tasks.reference_answers import AnswerRule, LogitWindow
 from pipeline.tasks.spans import Characters, grouped
-from pipeline.tasks.task import Decoded, Encoding, HeadAsk, ModelFacts, Part, Task
-from pipeline.tasks.tokens import (
-    Ints,
-    Piece,
-    Tokenized,
-    flat_list,
-    laid_out,
-    list_lengths,
-    ranges,
-    tokenize,
-)
+from pipeline.tasks.task import Decoded, Encoding, ModelFacts, Part, Task
+from pipeline.tasks.tokens import Piece, Tokenized, laid_out, tokenize
 from pipeline.tasks.windows import Cuts, cut_windows
 
 ANSWER = pa.struct(
@@ -113,7 +106,7 @@ class QuestionAnswering(Task):
             errors[item] = _long_question(int(length_N[item]), window)
         return Encoding(windows=windows, truncated=np.zeros(items, bool), errors=error_array(errors))
 
-    def _overlaps(self, room_N: Ints, stride: int) -> Ints:
+    def _overlaps(self, room_N: Integers, stride: int) -> Integers:
         """Tokens that windows share, less where a long question leaves little room: windows must get on."""
         if self.score_mode == "span":
             return np.minimum(stride, room_N // 2)
@@ -122,7 +115,7 @@ class QuestionAnswering(Task):
             np.where(room_N > stride, stride, room_N // 2), room_N - np.maximum(room_N // SMALLEST_STEP, 1)
         )
 
-    def _tokens(self, parts: Mapping[str, pa.Array], facts: ModelFacts) -> tuple[Tokenized, Tokenized, Ints]:
+    def _tokens(self, parts: Mapping[str, pa.Array], facts: ModelFacts) -> tuple[Tokenized, Tokenized, Integers]:
         """Distinct questions, contexts, and the number of each item's question."""
         contexts = tokenize(parts["context"], backend=facts.tokenizer.backend)
         if self.question is None:
@@ -133,7 +126,13 @@ class QuestionAnswering(Task):
         return tokenize(texts, backend=facts.tokenizer.backend), contexts, question_of
 
     def _windows(
-        self, questions: Tokenized, contexts: Tokenized, question_W: Ints, item_W: Ints, cuts: Cuts, facts: ModelFacts
+        self,
+        questions: Tokenized,
+        contexts: Tokenized,
+        question_W: Integers,
+        item_W: Integers,
+        cuts: Cuts,
+        facts: ModelFacts,
     ) -> pa.Table:
         first, last = facts.vocabulary.marks
         count_W, length_W = len(item_W), questions.lengths_N[question_W]
@@ -163,7 +162,9 @@ class QuestionAnswering(Task):
             }
         )
 
-    def _bounds(self, contexts: Tokenized, token_G: Ints, begin_W: Ints, size_W: Ints) -> tuple[Ints, Ints]:
+    def _bounds(
+        self, contexts: Tokenized, token_G: Integers, begin_W: Integers, size_W: Integers
+    ) -> tuple[Integers, Integers]:
         """The characters that an answer from, or to, each token begins and ends at; by the reference's rule a word that a window
         cuts counts as far as the window goes."""
         if not self.align_to_words or not len(token_G):
@@ -232,7 +233,7 @@ class QuestionAnswering(Task):
             longest=self.max_answer_length,
             allow_null=self.allow_null,
         )
-        bounds = np.concatenate([[0], np.cumsum(list_lengths(windows, "positions"))])
+        bounds = offsets_of(list_lengths(windows, "positions"))
         start_G, end_G = flat_list(windows, "start"), flat_list(windows, "end")
         of_item: list[list[LogitWindow]] = [[] for _ in range(len(contexts))]
         for number, item in enumerate(windows["item"].to_pylist()):
@@ -244,7 +245,7 @@ class QuestionAnswering(Task):
         return pa.array([found for found, _ in rows], pa.list_(ANSWER)), np.array([null for _, null in rows])
 
 
-def _marked(values_G: npt.NDArray[Any], *, mark: int, size_W: Ints) -> pa.ListArray:
+def _marked(values_G: npt.NDArray[Any], *, mark: int, size_W: Integers) -> pa.ListArray:
     """A value for each token of each window's context, with `mark` before them for the window's `<s>`."""
     own = Piece(values_G.astype(np.int32), np.cumsum(size_W) - size_W, size_W)
     return laid_out([Piece.mark(mark, len(size_W)), own])

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.tasks.tokens import Ints, ranges
+from pipeline.ragged import Integers, offsets_of, ranges
 
 
 class Characters:
@@ -30,15 +30,15 @@ class Characters:
             pc.utf8_length(values).to_numpy(zero_copy_only=False), np.int64
         )
 
-    def substrings(self, *, text_E: Ints, start_E: Ints, end_E: Ints) -> pa.LargeStringArray:
+    def substrings(self, *, text_E: Integers, start_E: Integers, end_E: Integers) -> pa.LargeStringArray:
         """Characters start … end of a text, for each range."""
         first_E = self._byte_of[self._first_N[text_E] + start_E]
         count_E = np.maximum(self._byte_of[self._first_N[text_E] + end_E] - first_E, 0)
-        offsets = np.concatenate([[0], np.cumsum(count_E)]).astype(np.int64)
+        offsets = offsets_of(count_E)
         data = self.bytes_B[ranges(first_E, count_E)]
         return pa.LargeStringArray.from_buffers(len(count_E), pa.py_buffer(offsets), pa.py_buffer(data))
 
-    def is_space(self, *, text_E: Ints, place_E: Ints) -> npt.NDArray[np.bool_]:
+    def is_space(self, *, text_E: Integers, place_E: Integers) -> npt.NDArray[np.bool_]:
         """Whether the character at a place is a plain space; False behind the end of its text."""
         inside_E = place_E < self.lengths_N[text_E]
         byte_E = self._byte_of[self._first_N[text_E] + np.where(inside_E, place_E, 0)]
@@ -47,7 +47,7 @@ class Characters:
         return found
 
 
-def grouped(values: pa.Array, *, counts_N: Ints) -> pa.ListArray:
+def grouped(values: pa.Array, *, counts_N: Integers) -> pa.ListArray:
     """A flat array as lists of these lengths."""
     offsets = np.zeros(len(counts_N) + 1, np.int32)
     np.cumsum(counts_N, out=offsets[1:])

@@ -20,7 +20,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 from tokenizers import Tokenizer
 
-from models.boundary import Answers, Head
+from models.boundary import Answers, Head, HeadAsk
 from models.config import RobertaPreLayerNormConfig
 from models.tokenizer import CheckpointTokenizer
 from pipeline.rows import no_errors
@@ -69,18 +69,6 @@ class ModelFacts:
         """What the checkpoint's config says under `task_specific_params`; None where it says nothing."""
         params = getattr(self.config, "task_specific_params", None) or {}
         return (params.get(task) or {}).get(key)
-
-
-@dataclass(frozen=True)
-class HeadAsk:
-    """What is asked of one head at every window's positions; `models.boundary.Ask` less the positions and gold ids, which
-    are columns of the windows. causal: a token sees only those before it."""
-
-    head: Head
-    top_k: int | None = None
-    candidates: tuple[int, ...] | None = None
-    reduce: Literal["none", "mean"] = "none"
-    causal: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from models.boundary import Answers, Head
+from models.boundary import Answers, Head, HeadAsk
 from pipeline.errors import SpecError
 from pipeline.rows import no_errors
 from pipeline.tasks.scores import LABEL_SCORE, Floats, Function, ranked, scored
-from pipeline.tasks.task import Decoded, Encoding, HeadAsk, ModelFacts, Part, Task
+from pipeline.tasks.task import Decoded, Encoding, ModelFacts, Part, Task
 from pipeline.tasks.tokens import OnLong, encode_from_start, first_positions
 
 THRESHOLD = 0.5

@@ -13,19 +13,13 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from models.boundary import Answers, Head
+from models.boundary import Answers, Head, HeadAsk
+from pipeline.arrow_lists import flat_list, list_array, list_lengths
 from pipeline.errors import SpecError
+from pipeline.ragged import Integers, ranges
 from pipeline.rows import no_errors
-from pipeline.tasks.task import Decoded, Encoding, HeadAsk, ModelFacts, Part, Task
-from pipeline.tasks.tokens import (
-    Ints,
-    OnLong,
-    encode_from_start,
-    flat_list,
-    list_array,
-    list_lengths,
-    ranges,
-)
+from pipeline.tasks.task import Decoded, Encoding, ModelFacts, Part, Task
+from pipeline.tasks.tokens import OnLong, encode_from_start
 
 MASKED_ROWS_WEIGHT = 128
 """A text of that many tokens makes as many copies."""
@@ -94,7 +88,7 @@ class TextScoring(Task):
         return Decoded(columns=columns, errors=no_errors(items))
 
 
-def _causal(windows: pa.Table, ids_T: Ints, lengths_W: Ints) -> pa.Table:
+def _causal(windows: pa.Table, ids_T: Integers, lengths_W: Integers) -> pa.Table:
     """Every token but the last is asked for the next one."""
     asked_W = lengths_W - 1
     first_W = np.cumsum(lengths_W) - lengths_W
@@ -103,7 +97,7 @@ def _causal(windows: pa.Table, ids_T: Ints, lengths_W: Ints) -> pa.Table:
     return windows.append_column("positions", positions).append_column("gold", gold)
 
 
-def _masked(item_N: Ints, ids_T: Ints, lengths_N: Ints, *, mask: int) -> pa.Table:
+def _masked(item_N: Integers, ids_T: Integers, lengths_N: Integers, *, mask: int) -> pa.Table:
     """A copy of each text for each of its tokens but `<s>` and `</s>`, with that token masked."""
     copies_N = lengths_N - 2
     source_W = np.repeat(np.arange(len(lengths_N)), copies_N)

@@ -15,33 +15,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
-from models.boundary import Answers, Head
-from pipeline.errors import SpecError
-from pipeline.rows import RowError, error_array, no_errors
+from models.boundary import Answers, Head, HeadAsk
+from pipeline.arrow_lists import flat_list, list_array, list_lengths
+from pipeline.errors import RowError, SpecError
+from pipeline.ragged import Integers, offsets_of, ranges
+from pipeline.rows import error_array, no_errors
 from pipeline.tasks.entities import ENTITY, TOKEN_ENTITY, Aggregation, entities, labelled, token_entities
 from pipeline.tasks.reference_entities import ReferenceRule, ScoredWindow
 from pipeline.tasks.scores import LABEL_SCORE, Floats, scored
 from pipeline.tasks.spans import Characters, grouped
 from pipeline.tasks.tags import Tags
-from pipeline.tasks.task import Decoded, Encoding, HeadAsk, ModelFacts, Part, Task
-from pipeline.tasks.tokens import (
-    Ints,
-    Piece,
-    Tokenized,
-    flat_list,
-    laid_out,
-    list_array,
-    list_lengths,
-    ranges,
-    tokenize,
-    too_long,
-)
+from pipeline.tasks.task import Decoded, Encoding, ModelFacts, Part, Task
+from pipeline.tasks.tokens import Piece, Tokenized, laid_out, tokenize, too_long
 from pipeline.tasks.windows import Cuts, cut_first, cut_windows
 from pipeline.tasks.words import continues_by_spaces, fault_of, in_joined_text, joined, wholly_blank, word_ends
 
 LONGEST_OVERLAP = 128
 
-Asked: TypeAlias = tuple[npt.NDArray[np.bool_], Ints, Ints]
+Asked: TypeAlias = tuple[npt.NDArray[np.bool_], Integers, Integers]
 
 
 class TokenClassification(Task):
@@ -238,7 +229,7 @@ class TokenClassification(Task):
         rule = ReferenceRule(
             aggregation=aggregation, labels=facts.labels, ignored=self.ignore_labels, vocabulary=facts.vocabulary
         )
-        bounds = np.concatenate([[0], np.cumsum(list_lengths(windows, "positions"))])
+        bounds = offsets_of(list_lengths(windows, "positions"))
         start_G, end_G = flat_list(windows, "start"), flat_list(windows, "end")
         continues_G = flat_list(windows, "number").astype(bool)
         of_item: list[list[ScoredWindow]] = [[] for _ in range(items)]

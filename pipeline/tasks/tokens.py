@@ -14,7 +14,10 @@ import pyarrow as pa
 from tokenizers import Encoding as TokenizerEncoding
 from tokenizers import Tokenizer
 
-from pipeline.rows import RowError, error_array, no_errors
+from pipeline.arrow_lists import list_array
+from pipeline.errors import RowError
+from pipeline.ragged import Integers, joined, offsets_of, ranges, run_starts
+from pipeline.rows import error_array, no_errors
 from pipeline.tasks.task import Encoding, ModelFacts
 
 OnLong: TypeAlias = Literal["truncate", "error"]
@@ -23,42 +26,15 @@ OnLong: TypeAlias = Literal["truncate", "error"]
 TEXTS_AT_ONCE = 1_024
 """Texts given to the tokenizer in one call: its own objects take a hundred bytes a token and more."""
 
-Ints: TypeAlias = npt.NDArray[np.integer[Any]]
-
-
-def list_array(values: Ints, lengths: Ints) -> pa.ListArray:
-    """Flat values and the length of each list, as list<int32>; int32 values are not copied."""
-    offsets = np.zeros(len(lengths) + 1, np.int32)
-    np.cumsum(lengths, out=offsets[1:])
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.astype(np.int32, copy=False)))
-
-
-def flat_list(table: pa.Table, name: str) -> npt.NDArray[np.int32]:
-    """The values of a list<int32> column end to end."""
-    return np.asarray(table[name].combine_chunks().flatten().to_numpy())
-
-
-def list_lengths(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
-    """The length of each list of a column."""
-    return np.asarray(table[name].combine_chunks().value_lengths().to_numpy(), np.int64)
-
-
-def ranges(first: Ints, count: Ints) -> npt.NDArray[np.int64]:
-    """first, first + 1, … of each pair, `count` of them, end to end."""
-    ends = np.cumsum(count, dtype=np.int64)
-    total = int(ends[-1]) if len(ends) else 0
-    shifts: npt.NDArray[np.int64] = np.repeat(first - (ends - count), count)
-    return np.arange(total) + shifts
-
 
 def first_positions(windows: int) -> pa.ListArray:
     """The position of `<s>` in each window."""
     return list_array(np.zeros(windows, np.int32), np.ones(windows, np.int32))
 
 
-def all_positions(lengths: Ints) -> pa.ListArray:
+def all_positions(lengths: Integers) -> pa.ListArray:
     """Every position of each window."""
-    zeros: Ints = np.zeros(len(lengths), np.int64)
+    zeros: Integers = np.zeros(len(lengths), np.int64)
     return list_array(ranges(zeros, lengths), lengths)
 
 
@@ -67,8 +43,8 @@ class Piece:
     """One part of every window: tokens first … first + count of a flat array; `Piece.mark` is one id in each window."""
 
     ids_T: npt.NDArray[np.int32]
-    first_W: Ints
-    count_W: Ints
+    first_W: Integers
+    count_W: Integers
 
     @classmethod
     def mark(cls, token: int, windows: int) -> "Piece":
@@ -78,7 +54,7 @@ class Piece:
 
 def laid_out(pieces: Sequence[Piece]) -> pa.ListArray:
     """The pieces of each window one after the other, as list<int32>."""
-    lengths_W: Ints = np.add.reduce([piece.count_W for piece in pieces], axis=0, dtype=np.int64)
+    lengths_W: Integers = np.add.reduce([piece.count_W for piece in pieces], axis=0, dtype=np.int64)
     place_W = np.cumsum(lengths_W) - lengths_W
     flat = np.empty(int(lengths_W.sum()), np.int32)
     for piece in pieces:
@@ -118,13 +94,6 @@ class Tokenized:
         return run_starts(self.item_T, self.word_T)
 
 
-def run_starts(*keys: Ints) -> npt.NDArray[np.bool_]:
-    """Where any of the keys differs from the entry before; the first entry too."""
-    starts = np.ones(len(keys[0]), bool)
-    starts[1:] = np.any([key[1:] != key[:-1] for key in keys], axis=0)
-    return starts
-
-
 def tokenize(texts: pa.Array, *, backend: Tokenizer) -> Tokenized:
     """Texts, or lists of words, as tokens with offsets and words."""
     words = pa.types.is_list(texts.type) or pa.types.is_large_list(texts.type)
@@ -140,18 +109,14 @@ def tokenize(texts: pa.Array, *, backend: Tokenizer) -> Tokenized:
         ends.append(bounds[1::2])
         numbers.append(_flat(encoding.word_ids for encoding in encodings))
         lengths.append(np.fromiter(map(len, encodings), np.int64, len(encodings)))
-    offsets = np.concatenate([[0], np.cumsum(_joined(lengths), dtype=np.int64)])
+    offsets = offsets_of(joined(lengths))
     return Tokenized(
-        ids_T=_joined(ids), start_T=_joined(starts), end_T=_joined(ends), word_T=_joined(numbers), offsets=offsets
+        ids_T=joined(ids), start_T=joined(starts), end_T=joined(ends), word_T=joined(numbers), offsets=offsets
     )
 
 
 def _flat(lists: Any) -> npt.NDArray[np.int32]:
     return np.fromiter(chain.from_iterable(lists), np.int32)
-
-
-def _joined(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    return np.concatenate(arrays) if arrays else np.empty(0, np.int32)
 
 
 def encode_from_start(
@@ -168,7 +133,7 @@ def encode_from_start(
         truncated_N[chosen] = [bool(encoding.overflowing) for encoding in encodings]
     lengths = np.fromiter(map(len, ids), np.int64, len(ids))
     item = pa.array(np.arange(len(ids), dtype=np.int32))
-    windows = pa.table({"item": item, "input_ids": list_array(_joined(ids), lengths)})
+    windows = pa.table({"item": item, "input_ids": list_array(joined(ids), lengths)})
     if on_long == "truncate" or not truncated_N.any():
         return Encoding(windows=windows, truncated=truncated_N, errors=no_errors(len(ids)))
     errors = error_array([too_long(limit=facts.max_length) if long else None for long in truncated_N])

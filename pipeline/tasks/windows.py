@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.tasks.tokens import Ints
+from pipeline.ragged import Integers
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +26,8 @@ class Cuts:
     kept_first_W: npt.NDArray[np.int64]
     kept_stop_W: npt.NDArray[np.int64]
 
-    @property
-    def several_W(self) -> npt.NDArray[np.bool_]:
-        """Whether a window's item has other windows too."""
-        counts = np.bincount(self.item_W) if len(self.item_W) else np.zeros(0, np.int64)
-        return counts[self.item_W] > 1
 
-
-def cut_windows(*, lengths_N: Ints, room_N: Ints, overlap_N: Ints) -> Cuts:
+def cut_windows(*, lengths_N: Integers, room_N: Integers, overlap_N: Integers) -> Cuts:
     """Windows of at most `room` tokens, each sharing `overlap` tokens with the one before; an empty item has one, empty.
 
     The last window is the first one that reaches the end, as in the reference. `overlap` is less than `room`.
@@ -52,7 +46,7 @@ def cut_windows(*, lengths_N: Ints, room_N: Ints, overlap_N: Ints) -> Cuts:
     return Cuts(item_W=item_W, first_W=first_W, stop_W=stop_W, kept_first_W=kept_first_W, kept_stop_W=kept_stop_W)
 
 
-def cut_first(*, lengths_N: Ints, room: int) -> Cuts:
+def cut_first(*, lengths_N: Integers, room: int) -> Cuts:
     """One window an item: its first `room` tokens."""
     first_W = np.zeros(len(lengths_N), np.int64)
     stop_W = np.minimum(lengths_N, room)

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.rows import EMPTY, RowError
+from pipeline.errors import RowError
+from pipeline.rows import EMPTY
 from pipeline.tasks.spans import Characters
 from pipeline.tasks.tokens import Tokenized
 

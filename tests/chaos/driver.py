@@ -12,12 +12,12 @@ from pathlib import Path
 from jobs.annotate import EXIT_CODES
 from jobs.connect import connect
 from pipeline import run
-from pipeline.cluster import Cluster
+from pipeline.cluster.placement import Cluster
 from pipeline.errors import PrelnError
-from pipeline.job import FrozenJob
-from pipeline.plan import Plan
-from pipeline.sink import Receipt
-from pipeline.spec import JobSpec
+from pipeline.output.job import FrozenJob
+from pipeline.output.plan import Plan
+from pipeline.output.sink import Receipt
+from pipeline.spec.job_spec import JobSpec
 from tests.chaos.fickle_model import LOADER
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster as RayCluster
 
-from pipeline.spec import JobSpec
+from pipeline.spec.job_spec import JobSpec
 
 STORE_BYTES = 80_000_000
 """Object store of a node: Ray's least."""
@@ -76,7 +76,9 @@ def workers(cluster: RayCluster) -> list[int]:
 def children(cluster: RayCluster) -> list[int]:
     """Processes that hold a model."""
     of = set(workers(cluster))
-    return [pid for pid, (parent, command) in processes().items() if parent in of and "pipeline.child" in command]
+    return [
+        pid for pid, (parent, command) in processes().items() if parent in of and "pipeline.inference.child" in command
+    ]
 
 
 @dataclass

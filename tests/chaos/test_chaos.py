@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 import pytest
 import s3fs
 
-from pipeline.sink import DATA
-from pipeline.spec import InputSpec, JobSpec
-from pipeline.storage import join, names, put, read_bytes
-from pipeline.verify import verify
+from pipeline.output.sink import DATA
+from pipeline.output.verify import verify
+from pipeline.spec.job_spec import InputSpec, JobSpec
+from pipeline.store.storage import join, names, put, read_bytes
 from tests.chaos.mayhem import Mayhem, ray_nodes
 from tests.chaos.proxy import Proxy, proxy
 from tests.chaos.servers import KEYS, moto_server, seaweedfs

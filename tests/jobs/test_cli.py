@@ -15,9 +15,9 @@ from typer.main import get_command
 
 from jobs import annotate, cli, plan
 from pipeline import __version__
-from pipeline.job import freeze
+from pipeline.output.job import freeze
 from pipeline.prepare import open_job
-from pipeline.spec import JobSpec
+from pipeline.spec.job_spec import JobSpec
 from tests.pipeline.small import CHECKPOINT, OfflineCluster, spec
 
 

@@ -22,13 +22,13 @@ import pyarrow.dataset as ds
 import pytest
 from ray.cluster_utils import Cluster as RayCluster
 
-from jobs.job_api import JobApi
 from jobs.stop import stop
-from jobs.submission import follow
-from pipeline.ledger import read_success
-from pipeline.metrics import COUNTERS, HISTOGRAMS
-from pipeline.spec import JobSpec
-from pipeline.verify import verify
+from jobs.submission.job_api import JobApi
+from jobs.submission.submission import follow
+from pipeline.output.ledger import read_success
+from pipeline.output.verify import verify
+from pipeline.spec.job_spec import JobSpec
+from pipeline.telemetry.metrics import COUNTERS, HISTOGRAMS
 from tests.jobs.promql import Scraped, unanswered
 from tests.pipeline.on_nodes import driver, free_port, nodes, sleepy_job, until, whole
 from tests.pipeline.small import CHECKPOINT

@@ -25,15 +25,16 @@ from models.checkpoint import Checkpoint
 from models.tokenizer import load_tokenizer
 from pipeline import run
 from pipeline.bundle import pack, unpack
-from pipeline.cluster import Placement
+from pipeline.cluster.placement import Placement
 from pipeline.errors import PrelnError
 from pipeline.flow import Stages, finish_shard, provenance, reading_of, replica_order
-from pipeline.job import FrozenJob
-from pipeline.replica import Replica, ReplicaOrder
-from pipeline.settings import override, read_yaml
-from pipeline.sink import Receipt
-from pipeline.source import Work, read_bundles, read_tasks
-from pipeline.spec import JobSpec
+from pipeline.inference.replica import Replica, ReplicaOrder
+from pipeline.output.job import FrozenJob
+from pipeline.output.report import Report
+from pipeline.output.sink import Receipt
+from pipeline.reading.source import Work, read_bundles, read_tasks
+from pipeline.spec.job_spec import JobSpec
+from pipeline.spec.settings import override, read_yaml
 from tests.pipeline.small import CHECKPOINT, OfflineCluster
 
 LOADER = "tests.pipeline.bad_run:load"
@@ -138,7 +139,7 @@ def attempt(folder: Path, *, yaml: str | None, settings: Sequence[tuple[str, Any
     return Got("nothing", (), (), len(rows), good)
 
 
-def annotate(spec: JobSpec) -> run.Report:
+def annotate(spec: JobSpec) -> Report:
     """`run.annotate` with the stages one after the other in this process."""
     with patch.object(run, "annotate_shards", _inline), patch.object(run, "package_versions", dict):
         return run.annotate(spec=spec, cluster=OfflineCluster(), watcher=Kept())

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from models.checkpoint_writer import write_checkpoint
 from models.config import RobertaPreLayerNormConfig
 from models.tensors import expected_tensors
-from pipeline.storage import join, put
+from pipeline.store.storage import join, put
 
 LABELS = ("place", "person", "event", "other")
 ONE_GROUP_ROWS = 3_000

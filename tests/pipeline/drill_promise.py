@@ -4,13 +4,13 @@ import io
 
 import pyarrow.parquet as pq
 
-from pipeline import ledger
-from pipeline.plan import newest
-from pipeline.run import Report
-from pipeline.sink import DATA, read_footer
-from pipeline.status import read_status
-from pipeline.storage import find, join, names, read_bytes
-from pipeline.verify import verify
+from pipeline.output import ledger
+from pipeline.output.plan import newest
+from pipeline.output.report import Report
+from pipeline.output.sink import DATA, read_footer
+from pipeline.output.status import read_status
+from pipeline.output.verify import verify
+from pipeline.store.storage import find, join, names, read_bytes
 from tests.pipeline.drill_run import Drill
 
 

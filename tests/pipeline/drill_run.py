@@ -17,16 +17,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tenacity import wait_none
 
-from pipeline import run, storage
+from pipeline import run
 from pipeline.bundle import ShardTables
-from pipeline.job import FrozenJob
-from pipeline.plan import Plan
+from pipeline.output.job import FrozenJob
+from pipeline.output.plan import Plan
+from pipeline.output.report import Report
+from pipeline.output.sink import DATA, Receipt, write_shard
+from pipeline.reading.source import Reading, Work, read_bundles, read_tasks
 from pipeline.rows import error_array
-from pipeline.run import NO_WISHES, Report, Wishes
+from pipeline.run import DEFAULT_OPTIONS, RunOptions
 from pipeline.shards import CutRule
-from pipeline.sink import DATA, Receipt, write_shard
-from pipeline.source import Reading, Work, read_bundles, read_tasks
-from pipeline.storage import canonical, join, put, read_bytes
+from pipeline.store import storage
+from pipeline.store.storage import canonical, join, put, read_bytes
 from tests.pipeline.small import FINGERPRINT, OfflineCluster, frozen_job, spec
 
 BAD = "bad"
@@ -94,17 +96,17 @@ class Drill:
         """An input file goes."""
         storage.delete([join(canonical(self.root), "in", name)])
 
-    def annotate(self, wishes: Wishes = NO_WISHES) -> Report:
+    def annotate(self, options: RunOptions = DEFAULT_OPTIONS) -> Report:
         """`preln annotate`, whatever the store does meanwhile."""
         with ExitStack() as stack:
             stack.enter_context(patch.object(run, "open_job", lambda *, spec, cluster: (self.job, [])))
             stack.enter_context(patch.object(run, "annotate_shards", self._inline))
             # No threads: the number of a step says what it is, every time.
-            for module in ("pipeline.ledger", "pipeline.inputs"):
+            for module in ("pipeline.output.ledger", "pipeline.reading.inputs"):
                 stack.enter_context(patch(f"{module}.ThreadPoolExecutor", OneThread))
             stack.enter_context(patch.object(run, "package_versions", dict))
             stack.enter_context(patch.object(storage, "wait_exponential_jitter", lambda **_: wait_none()))
-            return run.annotate(spec=self.job.spec, cluster=OfflineCluster(), watcher=Nobody(), wishes=wishes)
+            return run.annotate(spec=self.job.spec, cluster=OfflineCluster(), watcher=Nobody(), options=options)
 
     def _inline(self, *, job: FrozenJob, work: Sequence[Work], **_: Any) -> Iterator[Receipt]:
         reading = Reading(

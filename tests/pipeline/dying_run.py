@@ -15,12 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline import local_disk
-from pipeline.run import Wishes
+from pipeline.run import RunOptions
+from pipeline.store import local_disk
 from tests.pipeline.drill_promise import assert_done, assert_manifest_is_exact, assert_objects_are_whole
 from tests.pipeline.drill_run import BAD, Drill
 
-WISHES = Wishes(retry_errors=True, prune=True)
+WISHES = RunOptions(retry_errors=True, prune=True)
 TEXTS = ["one", BAD, "three", "four"]
 DIED, SOUND, UNSOUND = 9, 0, 1
 MOST = 500

@@ -17,7 +17,7 @@ import pyarrow.dataset as ds
 import pytest
 from ray.cluster_utils import Cluster as RayCluster
 
-from pipeline.spec import JobSpec
+from pipeline.spec.job_spec import JobSpec
 from tests.pipeline.small import CHECKPOINT
 
 STORE_BYTES = 80_000_000

@@ -9,14 +9,15 @@ import pyarrow as pa
 
 from models.boundary import Tokens
 from pipeline.bundle import ShardTables
-from pipeline.cluster import Cluster
-from pipeline.inputs import recognised
-from pipeline.job import CheckpointState, FrozenJob
-from pipeline.nodes import NodeKind, Nodes
-from pipeline.patience import Say
+from pipeline.cluster.capacity_wait import Notify
+from pipeline.cluster.nodes import NodeKind, Nodes
+from pipeline.cluster.placement import Cluster
+from pipeline.inference.checkpoint_state import CheckpointState
+from pipeline.output.job import FrozenJob
+from pipeline.reading.inputs import recognised
 from pipeline.shards import CutRule, Shard, SourceFile
-from pipeline.spec import JobSpec
-from pipeline.storage import info
+from pipeline.spec.job_spec import JobSpec
+from pipeline.store.storage import info
 
 CHECKPOINT = str(Path(__file__).resolve().parents[2] / "jobs" / "checkpoints" / "random-tiny")
 FINGERPRINT = "f" * 32
@@ -52,7 +53,7 @@ class Told(Cluster):
 class OfflineCluster(Cluster):
     """Two CPUs and no Ray."""
 
-    def __init__(self, *, say: Say = lambda _: None) -> None:
+    def __init__(self, *, say: Notify = lambda _: None) -> None:
         super().__init__(self._refuse, say=say)
 
     @staticmethod

@@ -37,7 +37,7 @@ def test_an_empty_bundle_has_no_shards() -> None:
 
 def test_tables_are_added_and_replaced_and_facts_kept() -> None:
     given = ShardTables(shard=shard(), tables={"rows": ROWS, "marks": ROWS}, facts={"read_s": 1.0})
-    found = given.having(tables={"marks": ROWS.slice(1), "windows.ner": ROWS}, facts={"encode_s": 2.0})
+    found = given.with_(tables={"marks": ROWS.slice(1), "windows.ner": ROWS}, facts={"encode_s": 2.0})
     assert {name: table.num_rows for name, table in found.tables.items()} == {"rows": 3, "marks": 2, "windows.ner": 3}
     assert found.facts == {"read_s": 1.0, "encode_s": 2.0}
     assert set(given.tables) == {"rows", "marks"}

@@ -10,11 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.bundle import ShardTables
-from pipeline.decode import annotated, carried_columns, output_schema
-from pipeline.encode import encode_rows, facts_of, model_facts
-from pipeline.replica import answers_table
-from pipeline.rows import RowError, error_array
-from pipeline.spec import JobSpec
+from pipeline.decode import annotated
+from pipeline.encode import encode_rows
+from pipeline.errors import RowError
+from pipeline.inference.answers import answers_table
+from pipeline.inference.questions import facts_of, model_facts
+from pipeline.output.columns import carried_columns, output_schema
+from pipeline.rows import error_array
+from pipeline.spec.job_spec import JobSpec
 from tests.pipeline.small import reasons, rows_table, shard, source_file, spec
 
 SPEC = spec()

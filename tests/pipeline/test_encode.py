@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.encode import distinct, encode_rows, is_text, is_texts, model_facts
+from pipeline.encode import distinct, encode_rows
 from pipeline.errors import SpecError
+from pipeline.inference.questions import model_facts
+from pipeline.reading.text_columns import is_text, is_texts
 from pipeline.rows import error_array
 from tests.pipeline.small import reasons, rows_table, spec
 

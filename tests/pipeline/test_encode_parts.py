@@ -6,7 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.encode import checked_parts, distinct
+from pipeline.encode import distinct
+from pipeline.reading.text_columns import checked_parts
 from tests.pipeline.small import reasons, rows_table, spec
 
 CHOICES = {"name": "multiple-choice"}

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.run import Wishes
+from pipeline.run import RunOptions
 from tests.pipeline.drill_promise import assert_done, assert_manifest_is_exact, assert_objects_are_whole
 from tests.pipeline.drill_run import BAD, Drill
 from tests.pipeline.drill_store import SCHEME, STORE, Crash, Store, When, crash_at, meanwhile_at, stumble_at
 
-WISHES = Wishes(retry_errors=True, prune=True)
+WISHES = RunOptions(retry_errors=True, prune=True)
 TEXTS = ["one", BAD, "three", "four"]
 
 

@@ -23,13 +23,14 @@ from models.boundary import Ask, FlatModel, Tokens
 from models.load import load
 from models.tokenizer import load_tokenizer
 from pipeline import run
-from pipeline.cluster import Cluster
-from pipeline.job import FrozenJob
-from pipeline.plan import Plan
-from pipeline.sink import Receipt
-from pipeline.spec import JobSpec
-from pipeline.status import read_status
-from pipeline.storage import find, join, put, read_bytes
+from pipeline.cluster.placement import Cluster
+from pipeline.output.job import FrozenJob
+from pipeline.output.plan import Plan
+from pipeline.output.report import Report
+from pipeline.output.sink import Receipt
+from pipeline.output.status import read_status
+from pipeline.spec.job_spec import JobSpec
+from pipeline.store.storage import find, join, put, read_bytes
 from tests.conftest import S3Server
 from tests.pipeline.corpus import LABELS, Corpus, lay_out, random_classifier
 
@@ -59,7 +60,7 @@ class Quiet:
         self.receipts.append(receipt)
 
 
-def annotate(spec: JobSpec) -> tuple[run.Report, Quiet]:
+def annotate(spec: JobSpec) -> tuple[Report, Quiet]:
     """Run a job on the Ray that the test has started."""
     watcher = Quiet()
     return run.annotate(spec=spec, cluster=Cluster(lambda: None), watcher=watcher), watcher
@@ -128,7 +129,7 @@ def kill_when(process: subprocess.Popen[bytes], *, output: str, shards: int) -> 
     process.wait()
 
 
-def killed_and_resumed(spec: JobSpec, *, folder: Path, repository: Path) -> tuple[run.Report, Quiet]:
+def killed_and_resumed(spec: JobSpec, *, folder: Path, repository: Path) -> tuple[Report, Quiet]:
     """The second run of a job whose first driver was killed in the middle."""
     job_file = folder / "job.yaml"
     job_file.write_text(spec.to_yaml())
@@ -151,7 +152,7 @@ def annotated(
     local_ray: None,
     repository: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[JobSpec, run.Report, Quiet]:
+) -> tuple[JobSpec, Report, Quiet]:
     """All texts classified: a driver that was killed in the middle, and the same job run again to its end."""
     values = {
         "input": corpus.url,
@@ -166,7 +167,7 @@ def annotated(
 
 
 @pytest.mark.timeout(600)
-def test_a_killed_run_goes_on_with_the_missing_shards_only(annotated: tuple[JobSpec, run.Report, Quiet]) -> None:
+def test_a_killed_run_goes_on_with_the_missing_shards_only(annotated: tuple[JobSpec, Report, Quiet]) -> None:
     _, report, watcher = annotated
     there = len(watcher.plans[0].written)
     assert KILLED_AFTER <= there < report.shards
@@ -177,7 +178,7 @@ def test_a_killed_run_goes_on_with_the_missing_shards_only(annotated: tuple[JobS
 
 
 def test_every_row_comes_back_once_and_in_order_within_its_file(
-    annotated: tuple[JobSpec, run.Report, Quiet], corpus: Corpus
+    annotated: tuple[JobSpec, Report, Quiet], corpus: Corpus
 ) -> None:
     spec, *_ = annotated
     table = s3_dataset(spec.output.url)
@@ -194,7 +195,7 @@ def test_every_row_comes_back_once_and_in_order_within_its_file(
 
 
 def test_answers_are_those_of_the_model_called_directly(
-    annotated: tuple[JobSpec, run.Report, Quiet], classifier: str
+    annotated: tuple[JobSpec, Report, Quiet], classifier: str
 ) -> None:
     spec, *_ = annotated
     table = s3_dataset(spec.output.url).to_pandas()
@@ -216,7 +217,7 @@ def test_answers_are_those_of_the_model_called_directly(
 
 
 def test_one_glob_reads_everything_in_pandas_and_duckdb(
-    annotated: tuple[JobSpec, run.Report, Quiet], tmp_path: Path
+    annotated: tuple[JobSpec, Report, Quiet], tmp_path: Path
 ) -> None:
     spec, *_ = annotated
     for file in find(join(spec.output.url, "data")):
@@ -231,7 +232,7 @@ def test_one_glob_reads_everything_in_pandas_and_duckdb(
     assert counted == (10_033, 10_033, 10_033)
 
 
-def test_nothing_is_done_twice(annotated: tuple[JobSpec, run.Report, Quiet]) -> None:
+def test_nothing_is_done_twice(annotated: tuple[JobSpec, Report, Quiet]) -> None:
     spec, *_ = annotated
     before = {file.uri: file.version for file in find(spec.output.url)}
     report, watcher = annotate(spec)
@@ -242,7 +243,7 @@ def test_nothing_is_done_twice(annotated: tuple[JobSpec, run.Report, Quiet]) -> 
 
 
 def test_answers_do_not_depend_on_budget_cut_or_replicas(
-    annotated: tuple[JobSpec, run.Report, Quiet], corpus: Corpus, tmp_path: Path
+    annotated: tuple[JobSpec, Report, Quiet], corpus: Corpus, tmp_path: Path
 ) -> None:
     spec, *_ = annotated
     told = s3_dataset(spec.output.url).to_pandas().set_index("text")["score"]

@@ -12,14 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 import s3fs
 
-from pipeline import ledger, run
-from pipeline.job import freeze
-from pipeline.ledger import Entry
-from pipeline.plan import make_plan
+from pipeline import run
+from pipeline.output import ledger
+from pipeline.output.job import freeze
+from pipeline.output.ledger import Entry
+from pipeline.output.plan import make_plan
+from pipeline.output.sink import DATA
 from pipeline.prepare import open_job
-from pipeline.sink import DATA
-from pipeline.spec import JobSpec
-from pipeline.storage import join
+from pipeline.spec.job_spec import JobSpec
+from pipeline.store.storage import join
 from tests.chaos.servers import KEYS, seaweedfs
 from tests.pipeline.bad_run import Kept
 from tests.pipeline.small import OfflineCluster, spec

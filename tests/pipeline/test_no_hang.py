@@ -21,13 +21,14 @@ import pytest
 
 from jobs.interruption import INTERRUPTED
 from pipeline import run
-from pipeline.cluster import Cluster
+from pipeline.cluster.placement import Cluster
 from pipeline.errors import RunFailed
 from pipeline.flow import INIT_TRIES
-from pipeline.job import FrozenJob
-from pipeline.plan import Plan
-from pipeline.sink import Receipt
-from pipeline.spec import JobSpec
+from pipeline.output.job import FrozenJob
+from pipeline.output.plan import Plan
+from pipeline.output.report import Report
+from pipeline.output.sink import Receipt
+from pipeline.spec.job_spec import JobSpec
 from tests.pipeline import ill_model
 from tests.pipeline.small import CHECKPOINT, spec
 
@@ -85,7 +86,7 @@ def job(folder: Path, checkpoint: Path, *, ill: str, rows: int = 2, stall: float
     )
 
 
-def annotate(job: JobSpec) -> run.Report:
+def annotate(job: JobSpec) -> Report:
     return run.annotate(spec=job, cluster=Cluster(lambda: None), watcher=Nobody(), loader=ill_model.LOADER)
 
 

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import storage
 from pipeline.errors import RunFailed, SourceError, StorageError
-from pipeline.formats import parquet
-from pipeline.inputs import recognised
+from pipeline.output.status import read_status
+from pipeline.reading.formats import parquet
+from pipeline.reading.inputs import recognised
+from pipeline.reading.source import Reading, read_shards
 from pipeline.shards import CutRule, cut_bytes, cut_rows
-from pipeline.source import Reading, read_shards
-from pipeline.status import read_status
-from pipeline.storage import find, info, opened, put
+from pipeline.store import storage
+from pipeline.store.storage import find, info, opened, put
 from tests.pipeline.drill_promise import assert_done, assert_manifest_is_exact, assert_objects_are_whole
 from tests.pipeline.drill_run import Drill
 from tests.pipeline.drill_store import SCHEME, STORE, away_from, stumble_at

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.errors import PrelnError
-from pipeline.job import CPU_CUT, freeze
+from pipeline.output.job import CPU_CUT, freeze
 from pipeline.prepare import absolute, open_job
-from pipeline.storage import canonical
+from pipeline.store.storage import canonical
 from tests.pipeline.small import CHECKPOINT, OfflineCluster, spec
 
 COLUMNS = {"id": pa.array([1, 2]), "text": ["a", "b"], "tags": pa.array([["x"], []], pa.list_(pa.string()))}

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pipeline.run import Wishes
+from pipeline.run import RunOptions
 from tests.pipeline.drill_promise import assert_done, assert_manifest_is_exact, assert_objects_are_whole
 from tests.pipeline.drill_run import BAD, Drill
 from tests.pipeline.drill_store import SCHEME, STORE, Crash, Trouble, When, crash_at, meanwhile_at, stumble_at
@@ -17,7 +17,7 @@ NAMES = st.sampled_from(["a.parquet", "b.jsonl", "c.txt.gz", "d.txt"])
 TEXTS = st.lists(st.sampled_from(["one", "two words", BAD, "x" * 30, "four"]), min_size=0, max_size=9)
 STEPS = st.integers(0, 90)
 WHEN: st.SearchStrategy[When] = st.sampled_from(["before", "after"])
-WISHES = st.builds(Wishes, retry_errors=st.booleans(), prune=st.booleans())
+WISHES = st.builds(RunOptions, retry_errors=st.booleans(), prune=st.booleans())
 
 
 class Protocol(RuleBasedStateMachine):
@@ -44,20 +44,20 @@ class Protocol(RuleBasedStateMachine):
         """Deleted by whoever owns the input."""
         self.drill.delete_file(name)
 
-    @rule(step=STEPS, when=WHEN, wishes=WISHES)
-    def a_run_crashes(self, step: int, when: When, wishes: Wishes) -> None:
+    @rule(step=STEPS, when=WHEN, options=WISHES)
+    def a_run_crashes(self, step: int, when: When, options: RunOptions) -> None:
         """Killed at some step, or at none if it has fewer."""
-        self._troubled(crash_at(step, when), wishes)
+        self._troubled(crash_at(step, when), options)
 
-    @rule(steps=st.sets(STEPS, max_size=8), when=WHEN, wishes=WISHES)
-    def a_run_meets_a_store_that_stumbles(self, steps: set[int], when: When, wishes: Wishes) -> None:
+    @rule(steps=st.sets(STEPS, max_size=8), when=WHEN, options=WISHES)
+    def a_run_meets_a_store_that_stumbles(self, steps: set[int], when: When, options: RunOptions) -> None:
         """Connections cut before a step is done, or replies lost when it was."""
-        self._troubled(stumble_at(steps, when), wishes)
+        self._troubled(stumble_at(steps, when), options)
 
-    @rule(step=STEPS, wishes=WISHES, others=WISHES)
-    def two_drivers_run_at_once(self, step: int, wishes: Wishes, others: Wishes) -> None:
+    @rule(step=STEPS, options=WISHES, others=WISHES)
+    def two_drivers_run_at_once(self, step: int, options: RunOptions, others: RunOptions) -> None:
         """The second runs wholly while the first is at some step."""
-        self._troubled(meanwhile_at(step, lambda: self._quietly(others)), wishes)
+        self._troubled(meanwhile_at(step, lambda: self._quietly(others)), options)
 
     @rule(step=STEPS, inner=STEPS, when=WHEN)
     def two_drivers_run_at_once_and_one_is_killed(self, step: int, inner: int, when: When) -> None:
@@ -65,15 +65,15 @@ class Protocol(RuleBasedStateMachine):
 
         def killed() -> None:
             with STORE.troubled(crash_at(inner, when)):
-                self._quietly(Wishes())
+                self._quietly(RunOptions())
 
-        self._troubled(meanwhile_at(step, killed), Wishes())
+        self._troubled(meanwhile_at(step, killed), RunOptions())
         self.died_racing = True
 
     @rule(step=STEPS, name=NAMES, texts=TEXTS)
     def a_file_changes_while_a_run_goes(self, step: int, name: str, texts: list[str]) -> None:
         """Whatever is read of it then must not pass for the version that was planned."""
-        self._troubled(meanwhile_at(step, lambda: self.drill.put_file(name, texts)), Wishes())
+        self._troubled(meanwhile_at(step, lambda: self.drill.put_file(name, texts)), RunOptions())
 
     @rule(number=st.integers(0, 200))
     def a_zombie_writes_late(self, number: int) -> None:
@@ -87,21 +87,21 @@ class Protocol(RuleBasedStateMachine):
     def the_model_is_mended(self) -> None:
         """And every shard with error rows is run again."""
         self.drill.mended = True
-        self._quietly(Wishes(retry_errors=True))
+        self._quietly(RunOptions(retry_errors=True))
 
     @rule(prune=st.booleans())
     def a_run_goes_through(self, prune: bool) -> None:
         """The same command again, undisturbed: everything is as promised."""
-        assert_done(self.drill, self.drill.annotate(Wishes(prune=prune, retry_errors=True)))
+        assert_done(self.drill, self.drill.annotate(RunOptions(prune=prune, retry_errors=True)))
         self.died_racing = False
 
-    def _troubled(self, trouble: Trouble, wishes: Wishes) -> None:
+    def _troubled(self, trouble: Trouble, options: RunOptions) -> None:
         with STORE.troubled(trouble):
-            self._quietly(wishes)
+            self._quietly(options)
 
-    def _quietly(self, wishes: Wishes) -> None:
+    def _quietly(self, options: RunOptions) -> None:
         try:
-            self.drill.annotate(wishes)
+            self.drill.annotate(options)
         except Crash:
             return
 

@@ -5,10 +5,10 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.errors import RowError
 from pipeline.rows import (
     ERROR_TYPE,
     MESSAGE_CHARACTERS,
-    RowError,
     count_reasons,
     error_array,
     first_error,

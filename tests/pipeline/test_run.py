@@ -12,18 +12,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import ledger, run
+from pipeline import run
 from pipeline.bundle import ShardTables
 from pipeline.errors import ResourceError, RunFailed, SpecError, StorageError
-from pipeline.job import FrozenJob, freeze
-from pipeline.plan import Plan, make_plan
+from pipeline.output import ledger
+from pipeline.output.job import FrozenJob, freeze
+from pipeline.output.plan import Plan, make_plan
+from pipeline.output.report import Ended, Report, record_of
+from pipeline.output.settle import close, settle
+from pipeline.output.sink import DATA, Receipt, write_shard
+from pipeline.output.status import read_status
+from pipeline.output.tally import Tally
 from pipeline.rows import error_array
-from pipeline.run import Ended, Report, Wishes, close, consume, record_of, settle
+from pipeline.run import consume
 from pipeline.shards import CutRule, Shard, shard_key
-from pipeline.sink import DATA, Receipt, write_shard
-from pipeline.status import read_status
-from pipeline.storage import canonical, names
-from pipeline.tally import Tally
+from pipeline.store.storage import canonical, names
 from tests.pipeline.small import FINGERPRINT, OfflineCluster, file_at, frozen_job, spec
 
 
@@ -86,7 +89,7 @@ def done(job: FrozenJob, plan: Plan, *receipts: Receipt) -> str:
     for each in receipts:
         tally.add(each)
     settled = settle(job=job, tally=tally, run=ledger.new_run_id())
-    return close(job=job, settled=settled, wishes=Wishes())
+    return close(job=job, settled=settled, accept_failed=False)
 
 
 def objects(job: FrozenJob) -> set[str]:
@@ -239,8 +242,8 @@ def test_a_failed_file_is_named_and_the_user_may_accept_it(tmp_path: Path, job: 
     tally.add(Receipt(shard=first, state="failed", reason="gone", message=f"{first.file.uri}: the file is gone"))
     settled = settle(job=job, tally=tally, run=ledger.new_run_id())
     assert settled.failures == [f"{first.file.uri}: the file is gone"]
-    assert close(job=job, settled=settled, wishes=Wishes()) == "failed-shards"
-    assert close(job=job, settled=settled, wishes=Wishes(accept_failed=True)) == "done"
+    assert close(job=job, settled=settled, accept_failed=False) == "failed-shards"
+    assert close(job=job, settled=settled, accept_failed=True) == "done"
     success = ledger.read_success(job.output)
     assert success is not None
     assert success.accepted_failures == (f"{first.file.uri}: the file is gone",)

@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from ray import cloudpickle
 
 from pipeline.errors import PrelnError, SourceError, SpecError
-from pipeline.formats import memory_cap, parquet
-from pipeline.run import Report
-from pipeline.settings import override
+from pipeline.output.report import Report
+from pipeline.reading.formats import memory_cap, parquet
 from pipeline.shards import SourceFile, key_stem, shard_key
-from pipeline.spec import JobSpec
-from pipeline.storage import canonical, find, join, put, read_bytes
+from pipeline.spec.job_spec import JobSpec
+from pipeline.spec.settings import override
+from pipeline.store.storage import canonical, find, join, put, read_bytes
 from tests.conftest import S3Server
 from tests.pipeline.bad_run import annotate, job_values
 from tests.pipeline.small import CHECKPOINT

@@ -11,14 +11,16 @@ import pyarrow as pa
 
 from models.boundary import Answers, Ask, FlatModel, Framework, Head, Tokens
 from models.load import load
-from pipeline.batching import CPU_BATCH_TOKENS, TokenBudget
 from pipeline.bundle import ShardTables
-from pipeline.decode import annotated, output_schema
-from pipeline.encode import asks_of, encode_tasks, facts_of
-from pipeline.replica import answer_shards
-from pipeline.rows import RowError
-from pipeline.spec import JobSpec
-from pipeline.supervisor import Question, Seconds, Supervisor
+from pipeline.decode import annotated
+from pipeline.encode import encode_tasks
+from pipeline.errors import RowError
+from pipeline.inference.batching import CPU_BATCH_TOKENS, TokenBudget
+from pipeline.inference.questions import asks_of, facts_of
+from pipeline.inference.replica import answer_shards
+from pipeline.inference.supervisor import Question, Seconds, Supervisor
+from pipeline.output.columns import output_schema
+from pipeline.spec.job_spec import JobSpec
 from tests.pipeline.small import rows_table, shard
 
 Row = dict[str, Any]

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from models.boundary import Answers, Ask, Head, Tokens
-from pipeline.encode import model_facts
+from pipeline.inference.questions import model_facts
 from pipeline.tasks import TokenClassification
 from pipeline.tasks.tags import Tags
 from tests.pipeline.tasks.conftest import CheckpointOf

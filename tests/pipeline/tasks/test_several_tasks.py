@@ -13,19 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.boundary import Answers, Ask, Framework, Tokens
+from models.boundary import Answers, Ask, Framework, HeadAsk, Tokens
 from models.errors import CheckpointError
 from models.load import load
 from models.named_heads import HeadFolders
 from models.tensors import PREFIX
 from models.weight_files import WeightFiles
-from pipeline.encode import facts_of
 from pipeline.errors import SpecError
-from pipeline.job import fingerprint_of, identity_of
+from pipeline.inference.questions import facts_of
+from pipeline.inference.windows import SEQUENCE, numbered, sequences_of
+from pipeline.output.job import fingerprint_of, identity_of
 from pipeline.prepare import checked_tasks
-from pipeline.sequences import SEQUENCE, Sequences, numbered
-from pipeline.spec import JobSpec
-from pipeline.tasks.task import HeadAsk
+from pipeline.spec.job_spec import JobSpec
 from tests.pipeline.tasks.in_process import Row, annotate
 from tests.pipeline.tasks.several import HEADS, write_heads
 from tests.pipeline.tasks.test_frameworks_agree import assert_agree
@@ -251,7 +250,7 @@ def test_sequences_are_each_read_once_and_every_window_is_one(
         numbered({str(number): windows_table(windows) for number, windows in enumerate(shard)}) for shard in shards
     ]
     asks = {name: HeadAsk(head="encoder") for name in tables[0]}
-    sequences = Sequences.of(tables, asks)
+    sequences = sequences_of(tables, asks)
     offsets = sequences.token_offsets
     read = [sequences.input_ids_T[start:stop].tolist() for start, stop in pairwise(offsets)]
     fewest = 0

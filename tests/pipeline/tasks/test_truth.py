@@ -11,11 +11,11 @@ import pytest
 
 from models.config import RobertaPreLayerNormConfig
 from models.tokenizer import load_tokenizer
+from pipeline.arrow_lists import flat_list, list_lengths
 from pipeline.tasks import QuestionAnswering, TokenClassification
 from pipeline.tasks.entities import Aggregation
 from pipeline.tasks.spans import Characters
 from pipeline.tasks.task import ModelFacts
-from pipeline.tasks.tokens import flat_list, list_lengths
 
 SURE = 10.0
 """Logit of what is right; what is wrong has its negative."""

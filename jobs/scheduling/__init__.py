@@ -1,0 +1,1 @@
+"""Schedules for annotation: cron expressions, Kubernetes manifests, crontab, systemd, Airflow."""

@@ -1,0 +1,214 @@
+"""A job and a cluster's job API in, the job running there under an id of its own out: what is sent, followed and stopped.
+
+The id is `preln-{digest of the job}-{attempt}`: the same job finds itself while it runs, and gets a new attempt after it has
+ended, whatever way (Ray takes no id twice). Ray never repeats a driver that failed; the same command goes on.
+"""
+
+import hashlib
+import json
+import re
+import shlex
+import shutil
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray.job_submission import JobStatus
+
+from jobs.embedded import DEMO
+from jobs.submission.job_api import RECONNECT_SECONDS, JobApi, NotLetIn, UnknownJob, Unreachable
+from models.errors import PrelnError
+from pipeline.spec.job_spec import JobSpec
+from pipeline.store.storage import readable
+
+ROOT = Path(__file__).resolve().parents[2]
+SENT = ("pipeline", "models", "jobs", "pyproject.toml", "constraints.txt")
+"""What a cluster needs of this repository."""
+NOT_SENT = ("__pycache__", "*.pyc", "clusters", "kubernetes", "sample", ".*", DEMO.name)
+JOB_FILE = "job.yaml"
+STORES = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gcs",
+    "gcs": "gcs",
+    "abfs": "azure",
+    "abfss": "azure",
+    "az": "azure",
+    "hf": "hub",
+}
+"""URL scheme -> the extra that reads it."""
+STOP_SECONDS = "15"
+"""How long a stopped driver has to end by itself; Ray's own 3 seconds would often be too few."""
+EXIT_FAILED, EXIT_STOPPED = 1, 130
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One attempt of a job on a cluster. fresh: started now, rather than found running."""
+
+    id: str
+    fresh: bool
+
+
+def job_digest(spec: JobSpec, flags: Sequence[str] = ()) -> str:
+    """What makes two submissions the same job: everything that is in it."""
+    content = json.dumps([spec.model_dump(mode="json", by_alias=True), list(flags)], sort_keys=True)
+    return hashlib.blake2b(content.encode(), digest_size=6).hexdigest()
+
+
+def submit(
+    api: JobApi,
+    *,
+    spec: JobSpec,
+    flags: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    image_has_it: bool = False,
+    timeout: float = 60.0,
+) -> Submission:
+    """Start the job on the cluster, or find it running there. Raises PrelnError.
+
+    flags: further ones for `annotate`. environment: variables of the driver and all workers. image_has_it: the nodes have
+    all packages, nothing is to be installed there. timeout: seconds that a cluster that has just started may need.
+    """
+    deadline = time.monotonic() + timeout
+    stem = f"preln-{job_digest(spec, flags)}"
+    while True:
+        attempts = attempts_of(api, stem)
+        if attempts and not attempts[max(attempts)].is_terminal():
+            return Submission(f"{stem}-{max(attempts)}", fresh=False)
+        name = f"{stem}-{max(attempts, default=0) + 1}"
+        with working_folder(spec) as folder:
+            try:
+                api.submit(
+                    # A shell reads it, on the cluster.
+                    entrypoint=shlex.join(["python", "-m", "jobs", "annotate", JOB_FILE, *flags]),
+                    name=name,
+                    runtime_env=runtime_environment(
+                        spec, folder=folder, environment=environment or {}, image_has_it=image_has_it
+                    ),
+                    metadata={"task": spec.task_name, "output": readable(spec.output.url)},
+                )
+            except (NotLetIn, UnknownJob):
+                raise
+            except PrelnError as error:
+                # Somebody took the attempt's id between looking and submitting, the head's agent is still starting, or the
+                # answer was lost on its way: then the next look finds the job running.
+                if (
+                    not (isinstance(error, Unreachable) or "already exists" in str(error))
+                    or time.monotonic() > deadline
+                ):
+                    raise PrelnError(f"the cluster did not take the job: {error}") from None
+                time.sleep(RECONNECT_SECONDS)
+            else:
+                return Submission(name, fresh=True)
+
+
+def attempts_of(api: JobApi, stem: str) -> dict[int, JobStatus]:
+    """Attempt number -> status, of all attempts at a job that the cluster remembers."""
+    found = {}
+    for job in api.jobs():
+        if match := re.fullmatch(re.escape(stem) + r"-(\d+)", job.submission_id or ""):
+            found[int(match[1])] = job.status
+    return found
+
+
+@contextmanager
+def working_folder(spec: JobSpec) -> Iterator[Path]:
+    """A folder with the job's file and as much of this repository as a cluster needs; gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="preln-submit-") as temporary:
+        folder = Path(temporary)
+        for name in SENT:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(*NOT_SENT))
+            else:
+                shutil.copy(ROOT / name, folder / name)
+        (folder / JOB_FILE).write_text(spec.to_yaml(), encoding="utf-8")
+        yield folder
+
+
+def runtime_environment(
+    spec: JobSpec, *, folder: Path, environment: Mapping[str, str], image_has_it: bool
+) -> dict[str, Any]:
+    """Ray's runtime environment of the job: the folder, the variables, and the pinned packages unless the image has them."""
+    variables = {"RAY_JOB_STOP_WAIT_TIME_S": STOP_SECONDS, **environment}
+    values: dict[str, Any] = {"working_dir": str(folder), "env_vars": variables}
+    if not image_has_it:
+        values["pip"] = {"packages": packages_for(spec), "pip_check": False}
+    return values
+
+
+def extras_for(spec: JobSpec) -> list[str]:
+    """The extras of this repository that a job needs: its framework's, and those of the stores it names."""
+    urls = [*spec.input.urls, spec.model.checkpoint, spec.output.url]
+    stores = {STORES[scheme] for url in urls if (scheme := url.partition("://")[0]) in STORES}
+    return [spec.model.framework, *sorted(stores)]
+
+
+def packages_for(spec: JobSpec) -> list[str]:
+    """Pinned packages of the base and of the job's extras; Ray itself is the cluster's."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = list(project["dependencies"])
+    for extra in extras_for(spec):
+        wanted += project["optional-dependencies"][extra]
+    pins = _pins()
+    names = dict.fromkeys(_name(requirement) for requirement in wanted)
+    return [pins.get(name, name) for name in names if name != "ray"]
+
+
+def _pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return {_name(line): line for line in lines if "==" in line and not line.startswith("#")}
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[\[<>=!~ ;]", requirement)[0].lower().replace("_", "-")
+
+
+def follow(api: JobApi, submission_id: str) -> Iterator[str]:
+    """A job's log, from its beginning until the job has ended; a connection that breaks is taken up again. Raises PrelnError,
+    where nobody answers for longer than the timeout of `api` too."""
+    seen = 0
+    while True:
+        behind = seen
+        try:
+            for text in api.tail(submission_id):
+                fresh, behind = text[behind:], max(0, behind - len(text))
+                seen += len(fresh)
+                yield fresh
+        except Unreachable as error:
+            api.say(str(error))
+        if api.job(submission_id).status.is_terminal():
+            # Whether the tail ended with the job or before it can't be told: a job may end while nobody is connected.
+            yield api.log(submission_id)[seen:]
+            return
+        time.sleep(RECONNECT_SECONDS)
+
+
+def exit_code(api: JobApi, submission_id: str) -> int:
+    """The exit code of a job that has ended: its driver's own, 130 where it was stopped, 1 where it never ran."""
+    info = api.job(submission_id)
+    if info.status == JobStatus.STOPPED:
+        return EXIT_STOPPED
+    if info.status == JobStatus.SUCCEEDED:
+        return 0
+    return EXIT_FAILED if info.driver_exit_code is None else info.driver_exit_code
+
+
+def stop(api: JobApi, submission_id: str, *, timeout: float = 60.0) -> JobStatus:
+    """End a job as Ctrl-C would, wait until it has ended, and return how. Raises PrelnError."""
+    status = api.job(submission_id).status
+    if status.is_terminal():
+        return status
+    api.stop(submission_id)
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        status = api.job(submission_id).status
+        if status.is_terminal():
+            return status
+        time.sleep(0.5)
+    raise PrelnError(f"{submission_id}: asked to stop, and still running after {timeout:.0f} s; look at the cluster")

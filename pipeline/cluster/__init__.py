@@ -1,0 +1,1 @@
+"""Where replicas run: nodes, placement, waiting for room, sharing with other runs."""

@@ -1,0 +1,1 @@
+"""Rows as token windows in, the model's answers out."""

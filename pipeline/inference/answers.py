@@ -1,0 +1,88 @@
+"""Answers of sequences in, answers of each task's windows as Arrow tables out, and back as NumPy arrays."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from models.boundary import Answers
+from pipeline.errors import RowError
+from pipeline.inference.sequences import Asked
+from pipeline.ragged import members
+from pipeline.rows import error_array
+
+
+@dataclass(eq=False)
+class _Answered:
+    """One task's answers put back in the order of its windows as packs come in."""
+
+    asked: Asked
+    arrays: dict[str, npt.NDArray[np.generic]] = field(default_factory=dict)
+    failures: dict[int, RowError] = field(default_factory=dict)
+
+    @property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """Where each window's answers begin."""
+        offsets = self.asked.position_offsets
+        return np.arange(len(offsets)) if self.asked.ask.reduce == "mean" else offsets
+
+    def take(self, part: npt.NDArray[np.int64], reply: Mapping[str, Answers] | RowError) -> None:
+        """The reply for some sequences."""
+        windows = self.asked.window_S[part]
+        windows = windows[windows >= 0]
+        if isinstance(reply, tuple):
+            self.failures.update({int(window): reply for window in windows})
+            return
+        rows = members(self.offsets, windows)
+        for name, values in reply.get(self.asked.key, {}).items():
+            if name not in self.arrays:
+                fill = np.nan if np.issubdtype(values.dtype, np.floating) else -1
+                self.arrays[name] = np.full((int(self.offsets[-1]), *values.shape[1:]), fill, values.dtype)
+            self.arrays[name][rows] = values
+
+    def refuse_non_finite(self) -> None:
+        """A window with a NaN or an infinity among its scores has failed, rather than been answered with it."""
+        owners = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        for values in self.arrays.values():
+            if not np.issubdtype(values.dtype, np.floating) or not len(values):
+                continue
+            bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+            for window in np.unique(owners[bad]).tolist():
+                self.failures.setdefault(window, ("nan", "the model's scores are not finite"))
+
+    def split(self, counts: Sequence[int]) -> list[tuple[pa.Table, pa.Table]]:
+        """(answers, failures) of each shard, given its number of windows."""
+        self.refuse_non_finite()
+        result, window = [], 0
+        for count in counts:
+            first, last = int(self.offsets[window]), int(self.offsets[window + count])
+            answers = answers_table({name: values[first:last] for name, values in self.arrays.items()})
+            errors = error_array([self.failures.get(index) for index in range(window, window + count)])
+            result.append((answers, pa.table({"error": errors})))
+            window += count
+        return result
+
+
+def answers_table(answers: Mapping[str, npt.NDArray[np.generic]]) -> pa.Table:
+    """Answer arrays [G] or [G, n] as Arrow columns."""
+    columns = {
+        name: pa.array(values)
+        if values.ndim == 1
+        else pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).ravel()), values.shape[1])
+        for name, values in answers.items()
+    }
+    return pa.table(columns)
+
+
+def answer_arrays(table: pa.Table) -> Answers:
+    """The arrays that `answers_table` was made of, as views where the column is one chunk."""
+    arrays: Answers = {}
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        if pa.types.is_fixed_size_list(column.type):
+            arrays[name] = column.flatten().to_numpy().reshape(len(column), column.type.list_size)
+        else:
+            arrays[name] = column.to_numpy()
+    return arrays

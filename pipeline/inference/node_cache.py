@@ -1,0 +1,103 @@
+"""A checkpoint's URL and frozen state in, a folder that this node reads it from out: one download a node, the very weights.
+
+Replicas of a node share the copy, which is mapped into memory. It is kept under its digest for the next job, and removed
+when no replica has started from it for a week. What XLA compiles for Flax is kept as well. `PRELN_CACHE` names the folder
+for both, the user's cache folder by default.
+"""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import platformdirs
+from filelock import FileLock
+
+from models.checkpoint_copy import copy_checkpoint, is_local
+from models.errors import CheckpointError
+from models.named_heads import HeadFolders
+from pipeline.errors import ResourceError
+from pipeline.inference.checkpoint_state import CheckpointState
+from pipeline.telemetry import journal
+
+CACHE_VARIABLE = "PRELN_CACHE"
+KEPT_SECONDS = 7 * 86_400.0
+COMPILED_BYTES = 2 * 1024**3
+"""Programs that JAX keeps on a node; it removes those that were not used for longest."""
+
+
+def cache_root() -> Path:
+    """Where this node keeps what can be had again."""
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named) if named else platformdirs.user_cache_path("preln")
+
+
+def cache_folder() -> Path:
+    """Where this node keeps checkpoints."""
+    return cache_root() / "checkpoints"
+
+
+def compiler_settings() -> dict[str, str]:
+    """Variables by which JAX keeps compiled programs for the next process, unless the environment says otherwise."""
+    settings = {
+        "JAX_COMPILATION_CACHE_DIR": str(cache_root() / "compiled"),
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(COMPILED_BYTES),
+    }
+    return {name: os.environ.get(name, value) for name, value in settings.items()}
+
+
+def checkpoint_here(*, url: str, state: CheckpointState, names: Sequence[str] = ("",)) -> str:
+    """What to load: the folder itself where it is local, else this node's copy of it, or of its heads of these names.
+
+    Raises ResourceError where the checkpoint is no longer the one that the job is frozen to.
+    """
+    if is_local(url):
+        _refuse_changed(url, at=url, state=state, names=names)
+        return url
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with FileLock(folder / f"{state.digest}.lock"):
+            return str(_copy(url, folder=folder, state=state, names=names))
+    except CheckpointError:
+        raise
+    except OSError as error:
+        journal.write("checkpoint not cached", folder=str(folder), cause=f"{type(error).__name__}: {error}")
+        _refuse_changed(url, at=url, state=state, names=names)
+        return url
+
+
+def _copy(url: str, *, folder: Path, state: CheckpointState, names: Sequence[str]) -> Path:
+    whole = folder / state.digest
+    if not whole.exists():
+        _sweep(folder)
+        temporary = Path(tempfile.mkdtemp(prefix=".preln-", dir=folder))
+        try:
+            began = time.monotonic()
+            copied = copy_checkpoint(url=url, into=temporary, names=names)
+            _refuse_changed(url, at=str(copied), state=state, names=names)
+            temporary.rename(whole)
+            journal.write("checkpoint copied", checkpoint=url, seconds=round(time.monotonic() - began, 3))
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    os.utime(whole)
+    return whole / "checkpoint"
+
+
+def _refuse_changed(url: str, *, at: str, state: CheckpointState, names: Sequence[str]) -> None:
+    opened = HeadFolders.open(checkpoint=at, names=names)
+    if (at == url and opened.stamp() == state.stamp) or opened.digest() == state.digest:
+        return
+    raise ResourceError(
+        f"{url} is no longer the checkpoint that this run began with: somebody replaced it meanwhile. Bring the former "
+        "one back, or annotate into a new output folder"
+    )
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what nobody has used for long: copies, and what killed processes left half done."""
+    for path in folder.iterdir():
+        if path.is_dir() and time.time() - path.stat().st_mtime > KEPT_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)

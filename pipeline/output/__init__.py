@@ -1,0 +1,1 @@
+"""An output folder: its job, plans, shards, manifests and success marker."""

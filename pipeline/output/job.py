@@ -1,0 +1,159 @@
+"""A spec in, the job that its output folder is frozen to out: fingerprint, dtype, cut rule and input schema.
+
+The fingerprint covers all that changes answers and nothing that does not. `_job.json` is put if absent: the first driver
+decides, and a command that would answer otherwise is refused with the difference.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import __version__
+from pipeline.errors import OutputError
+from pipeline.inference.checkpoint_state import CheckpointState
+from pipeline.shards import CutRule
+from pipeline.spec.job_spec import JobSpec
+from pipeline.store.storage import join, put_if_absent, read_bytes
+from pipeline.tasks.task import ModelFacts
+
+JOB_FILE = "_job.json"
+
+CPU_CUT = CutRule(rows=2_048, bytes=1_000_000)
+"""The default cut where replicas run on CPUs: a shard is some seconds of work."""
+GPU_CUT = CutRule(rows=65_536, bytes=32_000_000)
+"""The default cut where replicas have a GPU."""
+
+SHAPE_KEYS = ("input.keep", "input.schema", "output.prefix")
+"""Parts of the identity that no answer depends on: they only choose the output's columns."""
+
+
+@dataclass(frozen=True)
+class FrozenJob:
+    """What an output folder is: fixed by the first run, the same for every later one.
+
+    identity: flat keys and values that a later command must agree with. schema: of the input's columns.
+    """
+
+    spec: JobSpec
+    identity: Mapping[str, Any]
+    fingerprint: str
+    dtype: str
+    checkpoint: CheckpointState
+    cut: CutRule
+    schema: pa.Schema
+
+    @property
+    def output(self) -> str:
+        """The output folder's URL."""
+        return self.spec.output.url
+
+    def to_json(self) -> bytes:
+        """The content of `_job.json`; the same job makes the same bytes."""
+        fields = {
+            "preln": __version__,
+            "fingerprint": self.fingerprint,
+            "dtype": self.dtype,
+            "checkpoint": asdict(self.checkpoint),
+            "cut": asdict(self.cut),
+            "columns": {field.name: str(field.type) for field in self.schema},
+            "identity": dict(self.identity),
+            "schema": base64.b64encode(self.schema.serialize().to_pybytes()).decode(),
+            "spec": self.spec.model_dump(mode="json", by_alias=True),
+        }
+        return json.dumps(fields, indent=2, sort_keys=True).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, content: bytes, *, where: str) -> "FrozenJob":
+        """From the content of `_job.json`. Raises OutputError where it is none."""
+        try:
+            fields = json.loads(content)
+            if "tasks" in fields["identity"]:  # whose order the keys have lost
+                fields["spec"]["tasks"] = {name: fields["spec"]["tasks"][name] for name in fields["identity"]["tasks"]}
+            return cls(
+                spec=JobSpec.parse(fields["spec"]),
+                identity=fields["identity"],
+                fingerprint=fields["fingerprint"],
+                dtype=fields["dtype"],
+                checkpoint=CheckpointState(**fields["checkpoint"]),
+                cut=CutRule(**fields["cut"]),
+                schema=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(fields["schema"]))),
+            )
+        except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            told = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            raise OutputError(
+                f"{where}: this {JOB_FILE} was not written by preln, or by another version: {told}; choose another output folder"
+            ) from None
+
+
+def read_job(output: str) -> FrozenJob | None:
+    """The job that an output folder is frozen to; None where there is none yet. Raises OutputError."""
+    try:
+        content = read_bytes(join(output, JOB_FILE))
+    except FileNotFoundError:
+        return None
+    return FrozenJob.from_json(content, where=output)
+
+
+def identity_of(*, spec: JobSpec, facts: Mapping[str, ModelFacts], digest: str, dtype: str) -> dict[str, Any]:
+    """All that a later command must agree with, as flat keys as a user knows them."""
+    return {
+        "checkpoint digest": digest,
+        "model.framework": spec.model.framework,
+        "model.dtype": dtype,
+        "model.max_length": next(iter(facts.values())).max_length,
+        **({"tasks": list(spec.tasks)} if spec.tasks else {}),
+        **{key: value for name, one in spec.each().items() for key, value in _task_identity(one, name).items()},
+        "input.delimiter": spec.input.delimiter,
+        "limits.text_bytes": spec.limits.text_bytes,
+        "input.control_characters": spec.input.control_characters,
+        "input.keep": spec.input.keep,
+        "input.schema": spec.input.fields,
+        "output.prefix": spec.output.prefix,
+    }
+
+
+def _task_identity(spec: JobSpec, name: str) -> dict[str, Any]:
+    """What identifies one task: its options, and the columns that it reads."""
+    task = spec.one_task
+    options, key, of = task.model_dump(mode="json"), f"tasks.{name}" if name else "task", f"{name}." if name else ""
+    columns = {part.name: spec.input.columns.get(part.name, part.name) for part in task.parts()}
+    return {
+        **{f"{key}.{option}": value for option, value in options.items()},
+        f"{key}'s answer version": task.answer_version,
+        **{f"input.columns.{of}{part}": column for part, column in columns.items()},
+    }
+
+
+def fingerprint_of(identity: Mapping[str, Any]) -> str:
+    """Hash of all that changes answers."""
+    told = {key: value for key, value in identity.items() if key not in SHAPE_KEYS}
+    return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def freeze(job: FrozenJob) -> FrozenJob:
+    """Put the job if its folder has none, and return what stands there, under this command's spec. Raises OutputError
+    where another driver was first with another job."""
+    stored = put_if_absent(join(job.output, JOB_FILE), job.to_json())
+    frozen = FrozenJob.from_json(stored, where=job.output)
+    refuse_another(frozen=frozen, identity=job.identity, output=job.output)
+    return replace(frozen, spec=job.spec)
+
+
+def refuse_another(*, frozen: FrozenJob, identity: Mapping[str, Any], output: str) -> None:
+    """Raise OutputError, with each key that differs, where a folder holds another job."""
+    keys = [key for key in {**frozen.identity, **identity} if frozen.identity.get(key) != identity.get(key)]
+    if keys:
+        shown = "; ".join(
+            f"{key} is {_short(frozen.identity.get(key))} there and {_short(identity.get(key))} here" for key in keys
+        )
+        raise OutputError(f"{output} holds another job's rows: {shown}. Choose another output, or the same settings")
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

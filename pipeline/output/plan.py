@@ -1,0 +1,173 @@
+"""A frozen job and the input as it is now in, what is to be done out: new and changed files, shards that are missing.
+
+The dataset is cumulative: the newest version of every input file ever planned. An input that is no longer there keeps its
+rows; one that changed gets new shards, and its old ones go when all the new ones exist.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pipeline.output import ledger
+from pipeline.output.job import FrozenJob
+from pipeline.output.ledger import Entry, PlannedFile
+from pipeline.reading.inputs import Described, describe, list_files
+from pipeline.reading.source import Work
+from pipeline.shards import Shard, SourceFile, Stream, cut_bytes, cut_rows, key_stem
+from pipeline.spec.job_spec import JobSpec
+from pipeline.store.storage import exists
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one run would do.
+
+    changes: files that are new or another version than planned before. current: every file of the dataset by URL, changes
+    included. written: keys under data/. entries: the newest manifest's. work: what is missing, in order.
+    ignored: input files of no known format. name: of the newest plan stored so far.
+    """
+
+    changes: Sequence[PlannedFile]
+    current: Mapping[str, PlannedFile]
+    written: frozenset[str]
+    entries: Mapping[str, Entry]
+    work: Sequence[Work]
+    ignored: Sequence[str]
+    name: str | None
+
+    @property
+    def unreadable(self) -> list[PlannedFile]:
+        """Files that could not even be looked at."""
+        return [planned for planned in self.current.values() if planned.failure is not None]
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes of input that are still to be read, about."""
+        return sum(item.size if isinstance(item, Shard) else item.file.size for item in self.work)
+
+    @property
+    def missing_rows(self) -> int | None:
+        """Rows still to be annotated; None where only reading tells."""
+        if any(isinstance(item, Stream) or item.file.format != "parquet" for item in self.work):
+            return None
+        return sum(item.stop - item.first for item in self.work if isinstance(item, Shard))
+
+
+def make_plan(
+    *,
+    job: FrozenJob,
+    spec: JobSpec,
+    described: Sequence[Described] | None = None,
+    retry_errors: bool = False,
+    prune: bool = False,
+) -> Plan:
+    """What is to be done for the input as it is now. Raises SpecError where it matches nothing.
+
+    described: the files if they were looked at already. retry_errors: shards with error rows, empty texts apart, are
+    missing too. prune: files that are gone are removed.
+    """
+    name, plans = ledger.read_plans(job.output)
+    known = newest(plans)
+    listing = list_files(spec.input, output=job.output)
+    fresh = [file for file in listing.files if _is_new(file, known.get(file.uri))]
+    looked_at = {item.file.uri: item for item in described or ()}
+    cuts = [cut(item, job=job) for item in _described(fresh, looked_at)]
+    changes = [planned for planned in cuts if known.get(planned.file.uri) != planned]
+    if prune:
+        changes += removals(known, listed={file.uri for file in listing.files})
+    current = newest([[*known.values(), *changes]])
+    written = ledger.written_keys(job.output)
+    entries = ledger.known_entries(job.output, written=written)
+    standing = written - {key for key, entry in entries.items() if entry.error_rows} if retry_errors else written
+    return Plan(
+        changes=changes,
+        current=current,
+        written=written,
+        entries=entries,
+        work=list(missing_work(current=current.values(), written=standing, entries=entries)),
+        ignored=listing.ignored,
+        name=name,
+    )
+
+
+def removals(known: Mapping[str, PlannedFile], *, listed: set[str]) -> list[PlannedFile]:
+    """Files of the dataset that do not exist any more; one that this job's input merely does not name stays."""
+    return [replace(planned, removed=True) for uri, planned in known.items() if uri not in listed and not exists(uri)]
+
+
+def _is_new(file: SourceFile, known: PlannedFile | None) -> bool:
+    return known is None or known.failure is not None or known.file != file
+
+
+def _described(files: Sequence[SourceFile], looked_at: Mapping[str, Described]) -> list[Described]:
+    rest = describe([file for file in files if file.uri not in looked_at])
+    by_uri = {**looked_at, **{item.file.uri: item for item in rest}}
+    return [by_uri[file.uri] for file in files]
+
+
+def cut(described: Described, *, job: FrozenJob) -> PlannedFile:
+    """A file with its shards, as far as they are known before reading."""
+    file = described.file
+    if described.failure is not None:
+        return PlannedFile(file=file, rows=None, shards=None, failure=str(described.failure))
+    if file.sequential:
+        return PlannedFile(file=file, rows=None, shards=None)
+    if described.rows is not None:
+        size = described.bytes or file.size
+        shards = cut_rows(file=file, rows=described.rows, size=size, rule=job.cut, fingerprint=job.fingerprint)
+    else:
+        shards = cut_bytes(file=file, rule=job.cut, fingerprint=job.fingerprint)
+    return PlannedFile(
+        file=file, rows=described.rows, shards=tuple((shard.first, shard.stop, shard.key) for shard in shards)
+    )
+
+
+def missing_work(
+    *, current: Iterable[PlannedFile], written: frozenset[str], entries: Mapping[str, Entry]
+) -> Iterable[Work]:
+    """Shards that are not written, and files read in sequence that are not known to be written to their end."""
+    of_stream: dict[tuple[str, str], list[Entry]] = {}
+    for entry in entries.values():
+        of_stream.setdefault((entry.uri, entry.version), []).append(entry)
+    by_stem: dict[str, list[str]] = {}
+    for key in written:
+        by_stem.setdefault(key.rsplit("-", 2)[0], []).append(key)
+    for planned in current:
+        if planned.failure is not None:
+            continue
+        if planned.shards is not None:
+            yield from (shard for shard in known_shards(planned) if shard.key not in written)
+            continue
+        known = of_stream.get((planned.file.uri, planned.file.version), [])
+        if not is_whole(planned, [entry for entry in known if entry.key in written]):
+            done = by_stem.get(key_stem(planned.file.uri), ())
+            yield Stream(file=planned.file, done=frozenset(done))
+
+
+def newest(plans: Sequence[Sequence[PlannedFile]]) -> dict[str, PlannedFile]:
+    """The newest version of every file that was ever planned, by URL, less those that were removed."""
+    files = {planned.file.uri: planned for plan in plans for planned in plan}
+    return {uri: planned for uri, planned in files.items() if not planned.removed}
+
+
+def is_whole(planned: PlannedFile, entries: Sequence[Entry]) -> bool:
+    """Whether a file's objects cover it: all its planned shards, or an unbroken chain from its beginning to its last record."""
+    if planned.failure is not None:
+        return False
+    if planned.shards is not None:
+        return {key for _, _, key in planned.shards} <= {entry.key for entry in entries}
+    reached = 0
+    for entry in sorted(entries, key=lambda entry: entry.first):
+        if entry.first != reached:
+            return False
+        reached = entry.stop
+        if entry.last:
+            return True
+    return False
+
+
+def known_shards(planned: PlannedFile) -> list[Shard]:
+    """The shards of a file whose ranges the plan holds."""
+    shards = planned.shards or ()
+    span = (shards[-1][1] - shards[0][0]) if shards else 1
+    per_unit = planned.file.size / max(span, 1)
+    return [Shard(planned.file, first, stop, key, int((stop - first) * per_unit)) for first, stop, key in shards]

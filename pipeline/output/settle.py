@@ -1,0 +1,121 @@
+"""A run's receipts and an output folder in, its manifest and _SUCCESS brought up to date out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pipeline.output import ledger
+from pipeline.output.job import FrozenJob
+from pipeline.output.ledger import Entry, PlannedFile, Success
+from pipeline.output.plan import is_whole, newest
+from pipeline.output.sink import DATA
+from pipeline.output.tally import Tally
+from pipeline.store.storage import delete, join
+
+State = Literal["done", "failed-shards", "too-many-errors", "interrupted", "crashed"]
+
+
+SETTLING_ROUNDS = 8
+"""How often a run looks again at a folder that others change while it settles."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The dataset after a run. entries: its current objects. manifest: the name they are stored under.
+
+    plan: the newest, of whichever driver. files: how many there are. superseded: objects that are in nobody's way any more.
+    failures: files that are not whole, and why. complete: nothing is missing.
+    """
+
+    entries: Mapping[str, Entry]
+    manifest: str | None = None
+    plan: str | None = None
+    files: int = 0
+    superseded: Sequence[str] = ()
+    failures: Sequence[str] = ()
+    complete: bool = False
+
+
+def settle(*, job: FrozenJob, tally: Tally, run: str) -> Settled:
+    """Write the manifest of what exists now, and delete what a changed file's new shards have superseded.
+
+    In this order, so that a manifest never names what is gone. Then it is looked again, until there is nothing left to write
+    or to delete: where two drivers settle at once, the one that comes last has seen what both did.
+    """
+    settled = survey(job=job, tally=tally)
+    for _ in range(SETTLING_ROUNDS):
+        manifest, stored = ledger.read_manifest(job.output)
+        if stored != settled.entries:
+            manifest = ledger.write_manifest(job.output, run=run, entries=settled.entries.values())
+        delete([join(job.output, DATA, key) for key in settled.superseded])
+        settled = replace(settled, manifest=manifest)
+        if stored == settled.entries and not settled.superseded:
+            break
+        settled = replace(survey(job=job, tally=tally), manifest=manifest)
+    return settled
+
+
+def survey(*, job: FrozenJob, tally: Tally) -> Settled:
+    """The dataset as it is now; plans and objects are looked up afresh, since another driver may have been at work."""
+    name, plans = ledger.read_plans(job.output)
+    versions: dict[str, list[str]] = {}
+    for planned in (planned for plan in plans for planned in plan):
+        versions.setdefault(planned.file.uri, []).append(planned.file.version)
+    by_file: dict[str, list[Entry]] = {}
+    written = ledger.written_keys(job.output)
+    made = {receipt.shard.key: ledger.entry_of(receipt) for receipt in tally.receipts if receipt.state == "done"}
+    known = ledger.known_entries(job.output, written=written, made=made)
+    for entry in known.values():
+        by_file.setdefault(entry.uri, []).append(entry)
+    kept: dict[str, Entry] = {}
+    superseded: list[str] = []
+    incomplete: list[PlannedFile] = []
+    current_files = newest(plans)
+    for uri, planned in current_files.items():
+        entries = by_file.get(uri, [])
+        current = [entry for entry in entries if entry.version == planned.file.version]
+        old = [entry for entry in entries if entry.version != planned.file.version and entry.version in versions[uri]]
+        if is_whole(planned, current):
+            superseded += [entry.key for entry in old]
+        else:
+            incomplete.append(planned)
+            current += old
+        kept |= {entry.key: entry for entry in sorted(current, key=lambda entry: entry.first)}
+    for uri in versions.keys() - current_files.keys():  # pruned
+        superseded += [entry.key for entry in by_file.get(uri, []) if entry.version in versions[uri]]
+    reasons = {receipt.shard.file.uri: receipt.message for receipt in tally.failed}
+    failures = [
+        reasons.get(planned.file.uri) or planned.failure or f"{planned.file.uri}: not finished"
+        for planned in incomplete
+    ]
+    return Settled(
+        entries=kept,
+        plan=name,
+        files=len(current_files),
+        superseded=superseded,
+        failures=failures,
+        complete=not incomplete,
+    )
+
+
+def close(*, job: FrozenJob, settled: Settled, accept_failed: bool) -> State:
+    """Write _SUCCESS where everything planned is there, or where the user accepts, now or before, what failed."""
+    stored = ledger.read_success(job.output)
+    rows, bad, _ = ledger.totals(settled.entries.values())
+    success = Success(
+        plan=settled.plan or "",
+        manifest=settled.manifest or "",
+        files=settled.files,
+        shards=len(settled.entries),
+        rows=rows,
+        error_rows=bad,
+        accepted_failures=tuple(settled.failures),
+    )
+    accepted = accept_failed or (
+        stored is not None and stored.plan == success.plan and set(settled.failures) <= set(stored.accepted_failures)
+    )
+    if not settled.complete and not accepted:
+        return "failed-shards"
+    if stored != success:
+        ledger.write_success(job.output, success)
+    return "done"

@@ -1,0 +1,88 @@
+"""An output folder in, what is done, missing and failed out, from its own records and one listing; nothing is run."""
+
+from collections import Counter
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+
+from pipeline.errors import OutputError
+from pipeline.output import ledger
+from pipeline.output.job import FrozenJob, read_job
+from pipeline.output.ledger import Entry, PlannedFile
+from pipeline.output.plan import missing_work, newest
+from pipeline.shards import Shard, key_stem
+from pipeline.store.storage import canonical
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far an output folder is.
+
+    done: objects of files as they are now; not another's, nor those of a file's older version. missing: planned shards
+    that are not there. open_files: compressed files not read to their end, whose shards nobody can count. rows, errors: by
+    the newest manifest. failed: of the last run, whose last_reason says why it could not go on, if it could not.
+    complete: _SUCCESS speaks of the newest plan and nothing is missing.
+    """
+
+    job: FrozenJob
+    files: int
+    done: int
+    missing: int
+    open_files: int
+    rows: int
+    errors: Counter[str]
+    failed: list[str]
+    complete: bool
+    last_state: str | None
+    last_reason: str | None
+    last_finished: str | None
+
+
+def read_status(output: str) -> Status:
+    """The status of an output folder. Raises OutputError where it is none."""
+    output = canonical(output)
+    job = read_job(output)
+    if job is None:
+        raise OutputError(f"{output}: there is no _job.json; nothing was annotated into this folder")
+    plan_name, plans = ledger.read_plans(output)
+    current = newest(plans)
+    written = ledger.written_keys(output)
+    _, entries = ledger.read_manifest(output)
+    rows, _, errors = ledger.totals(entries.values())
+    entries |= of_open_streams(output, current=current, unknown=written - entries.keys())
+    work = list(missing_work(current=current.values(), written=written, entries=entries))
+    shards = sum(isinstance(item, Shard) for item in work)
+    last = ledger.read_last_run(output) or {}
+    success = ledger.read_success(output)
+    unreadable = [planned.failure for planned in current.values() if planned.failure is not None]
+    return Status(
+        job=job,
+        files=len(current),
+        done=len(keys_of(current, entries=entries) & written),
+        missing=shards,
+        open_files=len(work) - shards,
+        rows=rows,
+        errors=errors,
+        failed=list(last.get("failed", [])) or unreadable,
+        complete=success is not None and success.plan == plan_name and not work,
+        last_state=last.get("state"),
+        last_reason=last.get("reason"),
+        last_finished=last.get("finished"),
+    )
+
+
+def keys_of(current: Mapping[str, PlannedFile], *, entries: Mapping[str, Entry]) -> set[str]:
+    """Keys of the shards of the newest version of every file: as planned, or, where only reading tells, as their objects say."""
+    planned = {key for file in current.values() for _, _, key in file.shards or ()}
+    read = {
+        entry.key
+        for entry in entries.values()
+        if (file := current.get(entry.uri)) is not None and file.shards is None and entry.version == file.file.version
+    }
+    return planned | read
+
+
+def of_open_streams(output: str, *, current: Mapping[str, PlannedFile], unknown: Set[str]) -> dict[str, Entry]:
+    """What a run that is not finished has written of files read in sequence, by the objects' own footers."""
+    stems = {key_stem(file.file.uri) for file in current.values() if file.shards is None and file.failure is None}
+    keys = sorted(key for key in unknown if key.rsplit("-", 2)[0] in stems)
+    return {entry.key: entry for entry in ledger.entries_from_footers(output, keys)}

@@ -1,0 +1,1 @@
+"""Input addresses in, shards and their rows out."""

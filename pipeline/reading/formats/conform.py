@@ -1,0 +1,160 @@
+"""A table as a file has it in, the job's frozen columns out: cast, filled, checked; what does not fit is an error of its row."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import RowError
+from pipeline.rows import ERROR, ROW, error_array, first_error, no_errors, spread_error
+
+
+def conform(
+    table: pa.Table,
+    *,
+    schema: pa.Schema,
+    row: pa.Array,
+    errors: pa.StructArray | None = None,
+    required: Sequence[str] = (),
+) -> pa.Table:
+    """The columns of `schema`, then `row` and `error`; an absent column is null, a value that does not fit too, with an error.
+
+    required: columns whose absence is the error of every row.
+    """
+    columns: list[pa.ChunkedArray | pa.Array] = []
+    found = [no_errors(table.num_rows) if errors is None else errors]
+    for field in schema:
+        if field.name not in table.column_names:
+            columns.append(pa.nulls(table.num_rows, field.type))
+            if field.name in required:
+                found.append(absent_column(name=field.name, count=table.num_rows))
+            continue
+        column = table[field.name].combine_chunks()
+        values, column_errors = _fitted(column, field)
+        columns.append(values)
+        if column_errors is not None:
+            found.append(column_errors)
+    fields = [*schema, pa.field("__row__", ROW.type), pa.field("__error__", ERROR.type)]
+    return pa.table([*columns, row, first_error(found)], schema=pa.schema(fields))
+
+
+def _fitted(column: pa.Array, field: pa.Field) -> tuple[pa.Array, pa.StructArray | None]:
+    """A column as the field's type and valid throughout, and the errors of the values that are not."""
+    if column.type == field.type:
+        return _valid(column, field.name)
+    pieces, misfits = _cast(without_extensions(column), field)
+    values, errors = _valid(pa.concat_arrays(pieces), field.name)
+    if any(misfits):
+        errors = first_error([error_array(misfits), *([] if errors is None else [errors])])
+    return values, errors
+
+
+def without_extensions(column: pa.Array) -> pa.Array:
+    """A column with the storage of every extension type in it, at any depth: nobody asks what the type would do."""
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return without_extensions(column.storage)
+    if pa.types.is_struct(kind) and kind.num_fields:
+        fields = [without_extensions(child) for child in column.flatten()]
+        return pa.StructArray.from_arrays(fields, names=[field.name for field in kind], mask=column.is_null())
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        lists = pa.ListArray if pa.types.is_list(kind) else pa.LargeListArray
+        values = without_extensions(column.values)
+        return column if values is column.values else lists.from_arrays(column.offsets, values, mask=_mask(column))
+    return column
+
+
+def _mask(column: pa.Array) -> pa.Array | None:
+    return column.is_null() if column.null_count else None
+
+
+def _valid(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray | None]:
+    """A column with every invalid value (text that is no UTF-8) nulled: Arrow does not look when it reads, and other
+    readers would stumble."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        kind = column.type
+        if pa.types.is_dictionary(kind) and is_string(kind.value_type):
+            text, errors = decode_utf8(_bytes(column.dictionary_decode()), name=name, kind=kind.value_type)
+            return text.dictionary_encode().cast(kind), errors
+        if is_string(kind):
+            return decode_utf8(_bytes(column), name=name, kind=kind)
+        return _null_invalid(column, name)
+    return column, None
+
+
+def is_string(kind: pa.DataType) -> bool:
+    """Whether a type is text, in any of Arrow's three layouts."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _bytes(text: pa.Array) -> pa.Array:
+    """Text as the bytes it claims to be of, unchecked."""
+    return text.cast(pa.binary_view() if pa.types.is_string_view(text.type) else pa.binary())
+
+
+def _null_invalid(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray]:
+    """A nested column with each value nulled that Arrow finds invalid, one by one."""
+    valid = np.ones(len(column), bool)
+    for index in range(len(column)):
+        try:
+            pa.concat_arrays([column.slice(index, 1)]).validate(full=True)
+        except pa.ArrowInvalid:
+            valid[index] = False
+    errors = spread_error(error=("invalid-utf8", f"column {name!r}: text inside the value is not UTF-8"), where=~valid)
+    return pc.if_else(pa.array(valid), column, pa.scalar(None, column.type)), errors
+
+
+def decode_utf8(column: pa.Array, *, name: str, kind: pa.DataType) -> tuple[pa.Array, pa.StructArray | None]:
+    """Bytes as text; a value that is not UTF-8 is null with an error that says where."""
+    try:
+        return column.cast(kind), None
+    except pa.ArrowInvalid:
+        pass
+    values: list[str | None] = []
+    errors: list[RowError | None] = []
+    for value in column.to_pylist():
+        try:
+            values.append(None if value is None else value.decode("utf-8"))
+            errors.append(None)
+        except UnicodeDecodeError as problem:
+            values.append(None)
+            errors.append(("invalid-utf8", f"column {name!r}: byte {problem.start} of the value is not UTF-8"))
+    return pa.array(values, kind), error_array(errors)
+
+
+def _cast(column: pa.Array, field: pa.Field) -> tuple[list[pa.Array], list[RowError | None]]:
+    """A column as the field's type, as Arrow casts without loss; what it refuses is halved until the refused stand alone,
+    null with an error."""
+    try:
+        return [column.cast(field.type)], [None] * len(column)
+    except pa.ArrowException:
+        pass
+    if len(column) == 1 and not column[0].is_valid:
+        return [pa.nulls(1, field.type)], [None]
+    if len(column) == 1:
+        error = ("wrong-type", f"column {field.name!r}: {shown(column[0].as_py())} is no {field.type}")
+        return [pa.nulls(1, field.type)], [error]
+    half = len(column) // 2
+    left, left_errors = _cast(column.slice(0, half), field)
+    right, right_errors = _cast(column.slice(half), field)
+    return left + right, left_errors + right_errors
+
+
+def shown(value: object) -> str:
+    """A value as an error message quotes it."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def absent_column(*, name: str, count: int) -> pa.StructArray:
+    """The error of every row of a file that lacks a column the task needs."""
+    return spread_error(error=("missing-column", f"the file has no column {name!r}"), where=np.ones(count, bool))
+
+
+def is_blank(text: pa.Array) -> np.ndarray:
+    """Where text is null or only white space."""
+    trimmed = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(text), ""), True)
+    return np.asarray(trimmed.to_numpy(zero_copy_only=False), bool)

@@ -1,0 +1,153 @@
+"""Parquet: rows and schema from the footer; row ranges streamed, also from inside a row group."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import SourceError, StorageError
+from pipeline.reading.formats.conform import conform
+from pipeline.reading.formats.memory_cap import DECODED_BYTES, capped
+from pipeline.store import storage
+
+BUFFER_BYTES = 4 * 1024 * 1024
+"""Read ahead of each column; with it a row group is never held whole."""
+
+BATCH_ROWS = 8_192
+
+MOST_ROWS = 1 << 31
+"""A footer that says more lies, or should have been many files: a plan of its shards would fill the memory."""
+
+MEND = "put a whole file there, or take it away"
+"""The next step where a file is corrupt."""
+
+
+@contextmanager
+def opened(uri: str) -> Iterator[pq.ParquetFile]:
+    """The file with its footer read. Raises SourceError (gone, corrupt)."""
+    try:
+        with (
+            storage.opened(uri, cache_type="readahead", block_size=BUFFER_BYTES) as handle,
+            pq.ParquetFile(handle, pre_buffer=False, buffer_size=BUFFER_BYTES) as file,
+        ):
+            yield file
+    except SourceError:
+        raise
+    except Exception as error:
+        raise reading_error(uri, error) from error
+
+
+def reading_error(uri: str, error: Exception) -> Exception:
+    """What an exception while reading a file means: the file's own fault, or a store that is out of reach."""
+    if isinstance(error, FileNotFoundError):
+        return SourceError(f"{uri}: the file is gone", reason="gone")
+    if isinstance(error, StorageError):
+        return SourceError(str(error), reason="unreadable") if error.refused else error
+    if isinstance(error, MemoryError):
+        return SourceError(
+            f"{uri}: some thousand rows of it take more than {DECODED_BYTES >> 30} GB of memory; write it again with shorter "
+            "values",
+            reason="unreadable",
+        )
+    if isinstance(error, pa.ArrowException) or (isinstance(error, OSError) and error.errno is None):
+        return SourceError(f"{uri}: {_first_line(error).rstrip('.')}; {MEND}", reason="corrupt")
+    if storage.is_transient(error):
+        return StorageError(f"reading {uri}: {type(error).__name__}: {error}", refused=False)
+    return SourceError(f"{uri}: {type(error).__name__}: {_first_line(error)}", reason="unreadable")
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a file says of itself without being read. bytes: of all its columns, decompressed."""
+
+    rows: int
+    bytes: int
+    schema: pa.Schema
+
+
+def describe(uri: str) -> Footer:
+    """The footer of a file. Raises SourceError."""
+    with opened(uri) as file:
+        metadata = file.metadata
+        size = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+        if metadata.num_rows > MOST_ROWS:
+            raise SourceError(
+                f"{uri}: says that it has {metadata.num_rows} rows, and {MOST_ROWS} is the most that is planned for one "
+                f"file; {MEND}",
+                reason="unreadable",
+            )
+        return Footer(rows=metadata.num_rows, bytes=size, schema=file.schema_arrow)
+
+
+def read_ranges(
+    *, uri: str, ranges: Sequence[tuple[int, int]], schema: pa.Schema, required: Sequence[str] = ()
+) -> Iterator[pa.Table]:
+    """For each range [first, stop) of ascending row numbers its rows, in one pass over the row groups they lie in.
+
+    required: columns without which no row can be answered; a file that lacks one has it as the error of every row.
+
+    Raises SourceError.
+    """
+    with opened(uri) as file:
+        names = set(file.schema_arrow.names)
+        columns = [name for name in schema.names if name in names]
+        batches = _batches(file, ranges, columns)
+        yield from rows_of_ranges(uri=uri, ranges=ranges, batches=batches, schema=schema, required=required)
+
+
+def rows_of_ranges(
+    *,
+    uri: str,
+    ranges: Sequence[tuple[int, int]],
+    batches: Iterator[tuple[int, pa.Table]],
+    schema: pa.Schema,
+    required: Sequence[str],
+) -> Iterator[pa.Table]:
+    """For each range its rows, cut out of batches that come with the number of their first row.
+
+    Raises SourceError where the batches end too early.
+    """
+    position, batch = next(batches, (0, None))
+    for first, stop in ranges:
+        pending: list[pa.Table] = []
+        reached = first
+        while reached < stop:
+            if batch is None:
+                raise SourceError(f"{uri}: ends at row {reached} and should have {stop}; {MEND}", reason="corrupt")
+            if position + batch.num_rows <= reached:
+                position, batch = next(batches, (0, None))
+                continue
+            piece = batch.slice(reached - position, stop - reached)
+            pending.append(piece)
+            reached += piece.num_rows
+        table = pa.concat_tables(pending) if pending else schema.empty_table()
+        row = pa.array(range(first, stop), pa.int64())
+        yield conform(table, schema=schema, row=row, required=required)
+
+
+def _batches(
+    file: pq.ParquetFile, ranges: Sequence[tuple[int, int]], columns: Sequence[str]
+) -> Iterator[tuple[int, Any]]:
+    """(number of the first row, rows) of every batch of the row groups that the ranges touch."""
+    first_row = 0
+    for group in range(file.metadata.num_row_groups):
+        group_rows = file.metadata.row_group(group).num_rows
+        if any(first < first_row + group_rows and stop > first_row for first, stop in ranges):
+            position = first_row
+            if columns:
+                steps = file.iter_batches(
+                    batch_size=BATCH_ROWS, row_groups=[group], columns=list(columns), use_threads=False
+                )
+                for batch in capped(steps):
+                    yield position, pa.Table.from_batches([batch])
+                    position += batch.num_rows
+            else:
+                yield position, pa.table({"__none__": pa.nulls(group_rows)})
+        first_row += group_rows
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,238 @@
+"""Shards in, Arrow tables of rows out: a Ray Datasource whose every row is a bundle of whole shards.
+
+A read task is a run of bundles from one place (a row group, neighbouring byte ranges, many small files, or one file that
+reads in sequence) and yields one block of one row for each; so a task streams, and a large row group is decoded once.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+from ray.data.block import BlockMetadata
+from ray.data.context import DataContext
+from ray.data.datasource import Datasource, ReadTask
+
+from pipeline.bundle import ShardTables, pack
+from pipeline.errors import SourceError, StorageError
+from pipeline.reading.formats import arrow_ipc, delimited, jsonl, lines, parquet, streams
+from pipeline.reading.partitions import with_partitions
+from pipeline.shards import (
+    COLUMNAR,
+    DELIMITED,
+    CutRule,
+    Shard,
+    SourceFile,
+    Stream,
+    delimiter_of,
+    into_bundles,
+    shard_key,
+)
+from pipeline.store.storage import info
+
+Work: TypeAlias = Shard | Stream
+"""What is to be read: a shard with known borders, or a file whose shards are found while reading it."""
+
+BUNDLE_SHARDS = 64
+"""Shards in a bundle at most."""
+
+TASK_BUNDLES = 64
+"""Bundles that one read task yields at most."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What every read task must know: the frozen schema and which of its columns no row can do without, the cut, the
+    fingerprint in the keys, the longest line allowed."""
+
+    schema: pa.Schema
+    required: tuple[str, ...]
+    rule: CutRule
+    fingerprint: str
+    line_bytes: int
+    delimiter: str | None = None
+
+
+class ShardSource(Datasource):
+    """The missing shards of a job as a Ray Datasource."""
+
+    def __init__(self, *, work: Sequence[Work], reading: Reading) -> None:
+        super().__init__()
+        self._tasks = list(read_tasks(work=work, rule=reading.rule))
+        self._reading = reading
+
+    def get_name(self) -> str:
+        """The stage's name in Ray's own progress and dashboard."""
+        return "Shards"
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Bytes of input, about."""
+        return sum(_size(item) for task in self._tasks for item in task)
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
+    ) -> list[ReadTask]:
+        """One task for each run of bundles; `parallelism` is Ray's wish and the shards' cut is the answer."""
+        return [_read_task(task, self._reading) for task in self._tasks]
+
+
+def _read_task(task: Sequence[Work], reading: Reading) -> ReadTask:
+    def read() -> Iterator[pa.Table]:
+        return (pack(bundle) for bundle in read_bundles(task=task, reading=reading))
+
+    size = sum(_size(item) for item in task)
+    return ReadTask(read, BlockMetadata(num_rows=None, size_bytes=size, exec_stats=None, input_files=None))
+
+
+def _size(item: Work) -> int:
+    return item.size if isinstance(item, Shard) else item.file.size
+
+
+def read_tasks(*, work: Sequence[Work], rule: CutRule) -> Iterator[list[Work]]:
+    """Work grouped into read tasks: each stream alone, neighbouring shards together."""
+    for sequential, items in groupby(work, key=lambda item: isinstance(item, Stream)):
+        if sequential:
+            yield from ([item] for item in items)
+        else:
+            shards = [item for item in items if isinstance(item, Shard)]
+            yield from _runs(shards, rule=rule)
+
+
+def _runs(shards: Sequence[Shard], *, rule: CutRule) -> Iterator[list[Work]]:
+    """Parquet and Arrow shards of one file follow each other in one task, so that a row group is decoded once; other shards are
+    found at once wherever they lie, so that a bundle a task spreads them over the most readers."""
+    for columnar, group in groupby(shards, key=lambda shard: shard.file if shard.file.format in COLUMNAR else None):
+        bundles = list(into_bundles(shards=group, rule=rule, most=BUNDLE_SHARDS))
+        step = TASK_BUNDLES if columnar is not None else 1
+        for first in range(0, len(bundles), step):
+            yield [shard for bundle in bundles[first : first + step] for shard in bundle]
+
+
+def read_bundles(*, task: Sequence[Work], reading: Reading) -> Iterator[list[ShardTables]]:
+    """The bundles of one read task, each a list of whole shards."""
+    first = task[0]
+    if isinstance(first, Stream):
+        yield from ([tables] for tables in read_stream(stream=first, reading=reading))
+        return
+    shards = [item for item in task if isinstance(item, Shard)]
+    tables = read_shards(shards=shards, reading=reading)
+    for bundle in into_bundles(shards=shards, rule=reading.rule, most=BUNDLE_SHARDS):
+        yield [next(tables) for _ in bundle]
+
+
+def read_shards(*, shards: Sequence[Shard], reading: Reading) -> Iterator[ShardTables]:
+    """Each shard's rows, in the order given; one that can't be read carries its failure instead, and the others go on."""
+    for file, group in groupby(shards, key=lambda shard: shard.file):
+        rest = list(group)
+        while rest:
+            rest = yield from _read_some(file, rest, reading)
+
+
+def _read_some(file: SourceFile, shards: list[Shard], reading: Reading) -> Generator[ShardTables, None, list[Shard]]:
+    """Yields shards of one file until one can't be read, and returns those behind it; all fail where the file itself has."""
+    made = 0
+    try:
+        for shard, table in zip(shards, _tables(file, shards, reading), strict=True):
+            check_version(file)
+            table = with_partitions(table, uri=file.uri, schema=reading.schema)
+            yield ShardTables(shard=shard, tables={"rows": table})
+            made += 1
+    except SourceError as error:
+        reason, message = _explained(error, file)
+        failed = shards[made : made + 1] if reason == "corrupt" else shards[made:]
+        yield from (ShardTables(shard=shard, failure=(reason, message)) for shard in failed)
+        return shards[made + len(failed) :]
+    return []
+
+
+def _tables(file: SourceFile, shards: Sequence[Shard], reading: Reading) -> Iterator[pa.Table]:
+    if file.format in COLUMNAR:
+        ranges = [(shard.first, shard.stop) for shard in shards]
+        read = parquet.read_ranges if file.format == "parquet" else arrow_ipc.read_ranges
+        yield from read(uri=file.uri, ranges=ranges, schema=reading.schema, required=reading.required)
+        return
+    for shard in shards:
+        block = lines.read_block(
+            uri=file.uri, first=shard.first, stop=shard.stop, size=file.size, line_bytes=reading.line_bytes
+        )
+        yield _parse(file, block, reading)
+
+
+def _parse(file: SourceFile, block: lines.LineBlock, reading: Reading) -> pa.Table:
+    lines.check_lengths(block, uri=file.uri, line_bytes=reading.line_bytes)
+    parse = jsonl.json_rows if file.format == "jsonl" else lines.text_rows
+    return parse(block, schema=reading.schema)
+
+
+def read_stream(*, stream: Stream, reading: Reading) -> Iterator[ShardTables]:
+    """The shards of a file that reads in sequence, less those that exist; a failure stands for all that could follow."""
+    file, reached = stream.file, 0
+    try:
+        for block, parse in _blocks(file, reading):
+            shard = _stream_shard(file, block, reading)
+            reached = shard.stop
+            if shard.key not in stream.done:
+                check_version(file)
+                table = with_partitions(parse(), uri=file.uri, schema=reading.schema)
+                yield ShardTables(shard=shard, tables={"rows": table})
+    except SourceError as error:
+        rest = Shard(file=file, first=reached, stop=-1, key="", size=0)
+        yield ShardTables(shard=rest, failure=_explained(error, file))
+
+
+def _blocks(file: SourceFile, reading: Reading) -> Iterator[tuple[streams.StreamBlock, Callable[[], pa.Table]]]:
+    """The blocks of a stream, each with what makes it rows, which those that are written are spared."""
+    how: dict[str, Any] = {"compression": file.compression, "rule": reading.rule, "line_bytes": reading.line_bytes}
+    if file.format not in DELIMITED:
+        for block in streams.stream_blocks(uri=file.uri, record_ends=lines.line_ends, **how):
+            yield block, partial(_parse, file, block.lines, reading)
+        return
+    delimiter = delimiter_of(file, reading.delimiter)
+    header = delimited.read_header(uri=file.uri, compression=file.compression, delimiter=delimiter)
+    parse = partial(
+        delimited.delimited_rows,
+        header=header,
+        delimiter=delimiter,
+        schema=reading.schema,
+        required=reading.required,
+    )
+    for block in streams.stream_blocks(uri=file.uri, record_ends=delimited.record_ends, **how):
+        yield block, partial(parse, block.lines)
+
+
+def _stream_shard(file: SourceFile, block: streams.StreamBlock, reading: Reading) -> Shard:
+    first, stop = block.lines.offset, block.lines.stop
+    key = shard_key(file=file, first=first, stop=stop, fingerprint=reading.fingerprint)
+    return Shard(file=file, first=first, stop=stop, key=key, size=stop - first, last=block.last)
+
+
+def check_version(file: SourceFile) -> None:
+    """Whether a file is still the one that was planned; asked after reading, so that what was read is what was planned.
+
+    Raises SourceError (gone, changed).
+    """
+    try:
+        now = info(file.uri)
+    except FileNotFoundError as error:
+        raise SourceError(f"{file.uri}: the file is gone", reason="gone") from error
+    except StorageError as error:
+        if not error.refused:
+            raise
+        raise SourceError(str(error), reason="unreadable") from error
+    if now.version != file.version or now.size != file.size:
+        raise SourceError(
+            f"{file.uri}: changed since the plan ({file.size} bytes then, {now.size} now); run again to take the new version",
+            reason="changed",
+        )
+
+
+def _explained(error: SourceError, file: SourceFile) -> tuple[str, str]:
+    """The reason of a failed read; a file that was replaced meanwhile looks corrupt, or is refused, and is changed."""
+    if error.reason in ("corrupt", "unreadable"):
+        try:
+            check_version(file)
+        except SourceError as changed:
+            error = changed
+    return (error.reason, str(error))

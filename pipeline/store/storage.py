@@ -1,0 +1,346 @@
+"""A URL in, its bytes, listings and atomic puts out: every touch of a file system passes here.
+
+Local paths, `file://`, `s3://`, `gs://`, `abfs://` and whatever else fsspec knows; credentials come from the environment,
+as fsspec and the cloud SDKs take them. A put is whole or absent: one PUT on an object store; a temporary file, fsync and
+`os.replace` on a local disk.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+
+from pipeline.errors import StorageError
+from pipeline.store import local_disk
+
+Result = TypeVar("Result")
+
+RETRY_SECONDS = 120.0
+"""How long a store may stay away before a run gives up."""
+
+REFUSALS = (PermissionError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, ValueError)
+"""What a store says once and means: never tried again."""
+
+REFUSALS_BY_NAME = {
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "ProfileNotFound",
+    "ParamValidationError",
+    "DefaultCredentialsError",
+    "ClientAuthenticationError",
+    "FileExpired",
+}
+"""The same of the cloud SDKs, which share no classes."""
+
+REFUSED_NUMBERS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG, errno.EINVAL}
+"""The same among the system's own error numbers; EINVAL is how S3 clients tell of a range beyond the end of a file."""
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """One stored file: its full URL, bytes, and what tells its versions apart (an etag, or size and time)."""
+
+    uri: str
+    size: int
+    version: str
+
+
+def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a URL and the path inside it; listings are never cached, since others write too."""
+    try:
+        fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except ImportError as error:
+        raise StorageError(
+            f"{url}: {error}. Install the extra for this store: pip install 'preln[s3]', [gcs] or [azure]"
+        ) from error
+    except ValueError as error:
+        raise StorageError(f"{url}: {error}; write a path, or a URL such as s3://, gs:// or abfs://") from error
+    _tell_of_errors(fs)
+    return fs, path
+
+
+def _tell_of_errors(fs: fsspec.AbstractFileSystem) -> None:
+    """fsspec leaves a folder that it can't list out of what it finds, as if it were empty; here it is an error."""
+    for name in ("walk", "_walk"):
+        walk = getattr(fs, name, None)
+        if walk is not None and not isinstance(walk, partial):
+            setattr(fs, name, partial(walk, on_error=_raise_unless_gone))
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def canonical(url: str) -> str:
+    """The one way to write a URL: absolute, with its protocol (`file:///data/a.txt`, `s3://bucket/key`)."""
+    fs, path = filesystem(url)
+    return _uri(fs, path)
+
+
+def readable(url: str) -> str:
+    """A URL as a person writes it: a local path without its protocol."""
+    return url.removeprefix("file://")
+
+
+def join(url: str, *parts: str) -> str:
+    """A URL below another."""
+    return "/".join([url.rstrip("/"), *parts])
+
+
+def _uri(fs: fsspec.AbstractFileSystem, path: str) -> str:
+    if isinstance(fs, LocalFileSystem):
+        path = os.path.normpath(path)
+    return str(fs.unstrip_protocol(path))
+
+
+def _version(info: dict[str, Any]) -> str:
+    for key in ("ETag", "etag", "generation", "md5Hash"):
+        if info.get(key):
+            return str(info[key]).strip('"')
+    for key in ("mtime", "LastModified", "last_modified", "updated"):
+        if info.get(key) is not None:
+            moment = info[key]
+            return f"{info.get('size')}-{moment.timestamp() if hasattr(moment, 'timestamp') else moment!r}"
+    return f"{info.get('size')}"
+
+
+def _file_info(fs: fsspec.AbstractFileSystem, info: dict[str, Any]) -> FileInfo:
+    return FileInfo(uri=_uri(fs, info["name"]), size=int(info["size"] or 0), version=_version(info))
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether a later try may succeed: the store stumbles, rather than refuses."""
+    if isinstance(error, REFUSALS) or type(error).__name__ in REFUSALS_BY_NAME:
+        return False
+    if isinstance(error, OSError) and error.errno in REFUSED_NUMBERS:
+        return False
+    return isinstance(error, OSError | TimeoutError | ConnectionError) or type(error).__module__.startswith(
+        ("botocore", "aiobotocore", "aiohttp", "gcsfs", "azure", "google")
+    )
+
+
+def attempt(action: Callable[[], Result], *, what: str) -> Result:
+    """Do a harmlessly repeatable thing, trying again with backoff and jitter while the store only stumbles.
+
+    Raises StorageError, naming `what`, once the store refuses or has stayed away for RETRY_SECONDS; FileNotFoundError
+    passes as it is, because what is absent means something else to every caller.
+    """
+    retrying = Retrying(
+        retry=retry_if_exception(is_transient),
+        wait=wait_exponential_jitter(multiplier=0.2, max=10.0),
+        stop=stop_after_delay(RETRY_SECONDS),
+        reraise=True,
+    )
+    try:
+        return retrying(action)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(f"{what}: {type(error).__name__}: {error}", refused=not is_transient(error)) from error
+
+
+def info(url: str) -> FileInfo:
+    """Size and version of one file. Raises FileNotFoundError."""
+    fs, path = filesystem(url)
+    return attempt(lambda: _file_info(fs, fs.info(path)), what=f"looking at {url}")
+
+
+def exists(url: str) -> bool:
+    """Whether a file is there."""
+    try:
+        info(url)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def find(url: str) -> list[FileInfo]:
+    """The files that a path, folder or glob stands for, sorted by URL; hidden and underscored names are left out of
+    folders and globs, as every reader of Parquet folders does. An empty list where nothing matches."""
+    fs, path = filesystem(url)
+
+    def listing() -> list[FileInfo]:
+        if (entry := _file_entry(fs, path)) is not None:
+            return [_file_info(fs, entry)]
+        found = fs.glob(path, detail=True) if has_magic(path) else fs.find(path, detail=True)
+        root = PurePosixPath(path.split("*", 1)[0].rpartition("/")[0]) if has_magic(path) else PurePosixPath(path)
+        files = []
+        for name, entry in found.items():
+            if entry["type"] == "directory":
+                files += list(fs.find(name, detail=True).values())
+            else:
+                files.append(entry)
+        kept = {entry["name"]: entry for entry in files if not _hidden(entry["name"], root)}
+        return sorted((_file_info(fs, entry) for entry in kept.values()), key=lambda file: file.uri)
+
+    try:
+        return attempt(listing, what=f"listing {url}")
+    except FileNotFoundError:
+        return []
+
+
+def _file_entry(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any] | None:
+    """What the store says of a file; None of a folder, of nothing, and where only listing is allowed."""
+    try:
+        entry: dict[str, Any] = fs.info(path)
+    except (FileNotFoundError, PermissionError):
+        return None
+    return entry if entry["type"] == "file" else None
+
+
+def has_magic(path: str) -> bool:
+    """Whether a path is a glob."""
+    return any(character in path for character in "*?[")
+
+
+def _hidden(name: str, root: PurePosixPath) -> bool:
+    try:
+        parts = PurePosixPath(name).relative_to(root).parts
+    except ValueError:
+        parts = PurePosixPath(name).parts[-1:]
+    return any(part.startswith((".", "_")) for part in parts)
+
+
+def read_bytes(url: str) -> bytes:
+    """A whole small file. Raises FileNotFoundError."""
+    fs, path = filesystem(url)
+    return attempt(lambda: bytes(fs.cat_file(path)), what=f"reading {url}")
+
+
+def read_range(url: str, start: int, stop: int) -> bytes:
+    """Bytes [start, stop) of a file; fewer at its end. Raises FileNotFoundError."""
+    fs, path = filesystem(url)
+    return attempt(
+        lambda: bytes(fs.cat_file(path, start=start, end=stop)) if stop > start else b"", what=f"reading {url}"
+    )
+
+
+class Reading:
+    """An open file whose every read is tried again while the store only stumbles; read, seek and tell, for Arrow."""
+
+    def __init__(self, handle: Any, *, url: str) -> None:
+        self._handle = handle
+        self._url = url
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes. Raises StorageError, FileNotFoundError."""
+        place = self._handle.tell()
+
+        def again() -> bytes:
+            self._handle.seek(place)
+            return bytes(self._handle.read(size))
+
+        return attempt(again, what=f"reading {self._url}")
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        """Go there."""
+        return int(self._handle.seek(place, whence))
+
+    def tell(self) -> int:
+        """Where it is."""
+        return int(self._handle.tell())
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        self._handle.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is."""
+        return bool(self._handle.closed)
+
+
+@contextmanager
+def opened(url: str, **options: object) -> Iterator[Reading]:
+    """A file open for reading; options are those of fsspec's `open`. Raises FileNotFoundError, StorageError."""
+    fs, path = filesystem(url)
+    with attempt(lambda: fs.open(path, "rb", **options), what=f"reading {url}") as handle:
+        yield Reading(handle, url=url)
+
+
+def put(url: str, content: bytes) -> None:
+    """Store a whole object; a reader sees all of it or none of it, also when this process dies in the middle."""
+    fs, path = filesystem(url)
+    action = (
+        (lambda: local_disk.put(path, content))
+        if isinstance(fs, LocalFileSystem)
+        else (lambda: fs.pipe_file(path, content))
+    )
+    try:
+        attempt(action, what=f"writing {url}")
+    except FileNotFoundError as error:
+        raise StorageError(f"writing {url}: {error}. Does the bucket exist?") from error
+
+
+def put_if_absent(url: str, content: bytes) -> bytes:
+    """Store an object unless there is one, and return what is stored now: the first writer decides.
+
+    Conditional where the store can (`mode="create"`), else look, put, and read back. Decided by what is stored, since
+    stores and clients differ in the exception for the same refusal.
+    """
+    fs, path = filesystem(url)
+    try:
+        return read_bytes(url)
+    except FileNotFoundError:
+        pass
+    try:
+        if isinstance(fs, LocalFileSystem):
+            local_disk.create(path, content)
+        else:
+            fs.pipe_file(path, content, mode="create")
+    except Exception:
+        try:
+            return read_bytes(url)
+        except FileNotFoundError:
+            put(url, content)
+    return read_bytes(url)
+
+
+def delete(urls: list[str]) -> None:
+    """Remove objects; one that is gone already is no error."""
+    if not urls:
+        return
+    fs, _ = filesystem(urls[0])
+    for url in urls:
+        path = filesystem(url)[1]
+        try:
+            attempt(lambda path=path: fs.rm_file(path), what=f"deleting {url}")  # type: ignore[misc]
+        except FileNotFoundError:
+            continue
+
+
+def names(url: str) -> list[str]:
+    """Names of the files directly in a folder, in one listing; an empty list where there is no such folder."""
+    fs, path = filesystem(url)
+    try:
+        entries = attempt(lambda: fs.ls(path, detail=False), what=f"listing {url}")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    found = (str(entry).rstrip("/").rpartition("/")[2] for entry in entries)
+    return sorted(name for name in found if not name.startswith(local_disk.TEMPORARY_PREFIX))
+
+
+def sweep(url: str) -> None:
+    """Remove what a killed process left half written in a local folder; other stores keep no such thing."""
+    fs, path = filesystem(url)
+    if isinstance(fs, LocalFileSystem):
+        local_disk.sweep(path)

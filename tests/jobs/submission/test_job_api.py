@@ -1,0 +1,159 @@
+"""A dashboard that breaks, forgets and refuses in; proof that commands go on where they can and say why where not, out."""
+
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray.job_submission import JobStatus
+
+from jobs import cli
+from jobs.embedded import DEMO
+from jobs.exit_codes import exit_code_of
+from jobs.submission import job_api, submission
+from jobs.submission.job_api import JobApi, NotLetIn, UnknownJob, Unreachable
+from models.errors import PrelnError
+from tests.jobs.dashboard import Dashboard, serving
+from tests.pipeline.on_nodes import free_port
+from tests.pipeline.small import spec
+
+# Ray's client asks for a log's tail so.
+pytestmark = pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")
+
+NAME = "preln-0123456789ab-1"
+LOG = "".join(f"line {number}\n" for number in range(40))
+MOMENT = 0.05
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries follow each other soon."""
+    for module in (job_api, submission):
+        monkeypatch.setattr(module, "RECONNECT_SECONDS", MOMENT)
+
+
+@pytest.fixture
+def dashboard() -> Iterator[Dashboard]:
+    with serving(Dashboard(port=free_port(), log=LOG)) as found:
+        yield found
+
+
+def ended_well(dashboard: Dashboard) -> None:
+    """What happens to the job while its follower is away."""
+    dashboard.status, dashboard.tailed = "SUCCEEDED", None
+
+
+def test_a_log_is_followed_over_an_outage_and_the_end_that_came_meanwhile_is_told(dashboard: Dashboard) -> None:
+    dashboard.tailed, dashboard.downtime, dashboard.after_cut = len(LOG) // 2, 5 * MOMENT, ended_well
+    said: list[str] = []
+    api = JobApi.at(dashboard.address, timeout=20, say=said.append)
+    assert "".join(submission.follow(api, NAME)) == LOG
+    assert dashboard.cuts == 1
+    assert any("the connection broke" in words for words in said)
+    assert submission.exit_code(api, NAME) == 0
+
+
+def test_a_log_whose_connection_breaks_again_and_again_is_told_once(dashboard: Dashboard) -> None:
+    def further(dashboard: Dashboard) -> None:
+        assert dashboard.tailed is not None
+        dashboard.tailed += 50
+        dashboard.status = "FAILED" if dashboard.tailed >= len(LOG) else "RUNNING"
+
+    dashboard.tailed, dashboard.after_cut = 50, further
+    api = JobApi.at(dashboard.address, timeout=20)
+    assert "".join(submission.follow(api, NAME)) == LOG
+    assert dashboard.cuts > 3
+    assert submission.exit_code(api, NAME) == 3
+
+
+def test_an_outage_longer_than_the_patience_ends_the_command_and_says_that_the_job_goes_on(
+    dashboard: Dashboard,
+) -> None:
+    dashboard.tailed, dashboard.downtime = len(LOG) // 2, 600
+    api = JobApi.at(dashboard.address, timeout=4 * MOMENT)
+    with pytest.raises(Unreachable, match="A job that was submitted goes on") as caught:
+        list(submission.follow(api, NAME))
+    assert exit_code_of(caught.value) == 1
+    for question in (api.jobs, lambda: api.log(NAME), lambda: submission.stop(api, NAME)):
+        with pytest.raises(Unreachable, match="the connection broke"):
+            question()
+
+
+def test_a_proxy_that_has_nobody_behind_it_for_a_while_is_asked_again(dashboard: Dashboard) -> None:
+    api = JobApi.at(dashboard.address, timeout=4 * MOMENT)
+    dashboard.refuse = 503
+    with pytest.raises(Unreachable, match="status code 503"):
+        api.job(NAME)
+    dashboard.refuse = None
+    assert api.job(NAME).status == JobStatus.RUNNING
+
+
+@pytest.mark.parametrize("words", [("logs", NAME), ("stop", NAME)])
+def test_a_missing_token_is_told_in_one_line_with_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], dashboard: Dashboard, words: tuple[str, ...]
+) -> None:
+    dashboard.refuse = 401
+    monkeypatch.setattr(sys, "argv", ["preln", *words, "--address", dashboard.address])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the cluster does not let us in" in line
+    assert "set RAY_AUTH_MODE=token" in line
+
+
+def test_a_token_that_is_taken_back_is_not_taken_for_an_outage(dashboard: Dashboard) -> None:
+    api = JobApi.at(dashboard.address, timeout=600)
+    dashboard.refuse = 401
+    for question in (lambda: api.job(NAME), lambda: list(submission.follow(api, NAME)), lambda: list(api.tail(NAME))):
+        with pytest.raises(NotLetIn):
+            question()
+
+
+def test_where_nobody_answers_is_told_with_what_to_look_at() -> None:
+    with pytest.raises(PrelnError, match=r"no Ray job API answers there.*kubectl port-forward") as caught:
+        JobApi.at(f"http://127.0.0.1:{free_port()}")
+    assert exit_code_of(caught.value) == 2
+
+
+def test_a_job_that_the_cluster_does_not_know_is_told_with_those_that_it_knows(dashboard: Dashboard) -> None:
+    dashboard.submitted.append({"submission_id": NAME})
+    with pytest.raises(UnknownJob, match=f"preln-unknown-1: this cluster knows no such job; it knows {NAME}"):
+        JobApi.at(dashboard.address).job("preln-unknown-1")
+
+
+def test_flags_reach_the_driver_as_they_are_whatever_a_shell_would_make_of_them(dashboard: Dashboard) -> None:
+    flags = ["--set", "input.columns.text=the text; rm -rf $HOME", "--set", "task.labels='*'"]
+    found = submission.submit(JobApi.at(dashboard.address), spec=spec(), flags=flags, image_has_it=True)
+    assert found.fresh
+    (taken,) = dashboard.submitted
+    assert shlex.split(taken["entrypoint"]) == ["python", "-m", "jobs", "annotate", "job.yaml", *flags]
+    assert taken["submission_id"] == found.id
+
+
+def test_a_submission_whose_answer_was_lost_is_found_rather_than_made_twice(dashboard: Dashboard) -> None:
+    dashboard.lose_answers = True
+    found = submission.submit(JobApi.at(dashboard.address), spec=spec(), image_has_it=True)
+    assert not found.fresh
+    assert [taken["submission_id"] for taken in dashboard.submitted] == [found.id]
+
+
+def test_a_job_that_is_still_running_after_it_was_asked_to_stop_is_told(
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_api.JobApi, "stop", lambda *_: None)
+    began = time.monotonic()
+    with pytest.raises(PrelnError, match="asked to stop, and still running"):
+        submission.stop(JobApi.at(dashboard.address), NAME, timeout=MOMENT)
+    assert time.monotonic() - began < 10
+
+
+def test_the_working_folder_is_small_and_holds_what_the_driver_runs() -> None:
+    with submission.working_folder(spec()) as folder:
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert sum(path.stat().st_size for path in files) < 3_000_000
+        assert {"job.yaml", "pyproject.toml"} <= {path.name for path in files}
+        assert not (folder / DEMO.relative_to(submission.ROOT)).exists()
+        assert (folder / Path(cli.__file__).relative_to(submission.ROOT)).exists()

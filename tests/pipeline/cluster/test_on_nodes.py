@@ -1,0 +1,96 @@
+"""Real Rays of several nodes on this machine in; proof that replicas follow the nodes, and survive their leaving, out."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipeline.output.status import read_status
+from tests.pipeline.on_nodes import STORE_BYTES, driver, nodes, sleepy_job, until, wake, whole
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+
+HOLD_THE_GPU = """
+import sys, time, ray
+ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
+@ray.remote(num_gpus=1, num_cpus=0)
+class Holder:
+    def held(self): return True
+holder = Holder.remote()
+ray.get(holder.held.remote())
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+@contextmanager
+def held_gpu(address: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the cluster's GPU while it lives."""
+    words = [sys.executable, "-c", HOLD_THE_GPU, address]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_there_is_a_replica_a_gpu_on_unlike_nodes_and_a_run_outlives_the_loss_of_a_node(
+    ray_environment: Path, repository: Path, tmp_path: Path
+) -> None:
+    job = sleepy_job(tmp_path, shards=50, nap=1.0)
+    gpus = {"num_cpus": 3, "num_gpus": 2}, {"num_cpus": 2, "num_gpus": 1}
+    with nodes({"num_cpus": 1}, *gpus) as cluster, driver(cluster, job, tmp_path, repository) as running:
+        running.wait_for_replicas(3)
+        cluster.remove_node(cluster.list_all_nodes()[-2])  # the larger one
+        wake(tmp_path)
+        ended = running.end()
+    assert ended["state"] == "done", ended
+    assert whole(tmp_path, 50)
+    assert read_status(str(tmp_path / "out")).complete
+
+
+def test_replicas_share_a_gpu_start_as_nodes_arrive_and_a_full_cluster_is_waited_for(
+    ray_environment: Path, repository: Path, tmp_path: Path
+) -> None:
+    """Halves of GPUs: two on a node that somebody else holds at first, and more on one that comes in the middle."""
+    job = sleepy_job(tmp_path, shards=50, nap=1.0, gpus=0.5, replicas={"min": 1, "max": 4})
+    with (
+        nodes({"num_cpus": 1}, {"num_cpus": 3, "num_gpus": 1}) as cluster,
+        held_gpu(cluster.address) as holder,
+        driver(cluster, job, tmp_path, repository) as running,
+    ):
+        waited = running.wait_for("waiting")[0]["words"]
+        assert "waiting for a node with room for a replica (0.5 GPU and 1 CPU)" in waited
+        assert not running.of("committed")
+        holder.kill()
+        running.wait_for_replicas(2)
+        cluster.add_node(object_store_memory=STORE_BYTES, num_cpus=3, num_gpus=1)
+        until(lambda: len(running.replicas()) > 2, process=running.process)
+        wake(tmp_path)
+        assert running.end()["state"] == "done"
+    assert whole(tmp_path, 50)
+
+
+@pytest.mark.slow
+def test_runs_that_leave_each_other_nothing_to_read_with_take_turns(
+    ray_environment: Path, repository: Path, tmp_path: Path
+) -> None:
+    """Two replicas of one CPU each hold both CPUs of the only node: without a word, both would wait for ever."""
+    folders = [tmp_path / name for name in ("elder", "younger")]
+    for folder in folders:
+        folder.mkdir()
+    jobs = [sleepy_job(folder, shards=20, nap=0.5, replicas=1, cpus=1) for folder in folders]
+    with (
+        nodes({"num_cpus": 2}) as cluster,
+        driver(cluster, jobs[0], folders[0], repository) as elder,
+        driver(cluster, jobs[1], folders[1], repository) as younger,
+    ):
+        assert elder.end()["state"] == younger.end()["state"] == "done"
+    words = [told["words"] for running in (elder, younger) for told in running.of("waiting")]
+    assert any("gives its replicas back" in said for said in words)
+    assert all(whole(folder, 20) for folder in folders)
