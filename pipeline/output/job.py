@@ -16,6 +16,7 @@ import pyarrow as pa
 from pipeline import __version__
 from pipeline.errors import OutputError
 from pipeline.inference.checkpoint_state import CheckpointState
+from pipeline.output.stored import from_stored
 from pipeline.shards import CutRule
 from pipeline.spec.job_spec import JobSpec
 from pipeline.spec.named_tasks import NamedTask
@@ -76,12 +77,12 @@ class FrozenJob:
             if "tasks" in fields["identity"]:  # whose order the keys have lost
                 fields["spec"]["tasks"] = {name: fields["spec"]["tasks"][name] for name in fields["identity"]["tasks"]}
             return cls(
-                spec=JobSpec.parse(fields["spec"]),
+                spec=JobSpec.parse(fields["spec"], unknown="ignore"),  # what changes answers is in the identity too
                 identity=fields["identity"],
                 fingerprint=fields["fingerprint"],
                 dtype=fields["dtype"],
-                checkpoint=CheckpointState(**fields["checkpoint"]),
-                cut=CutRule(**fields["cut"]),
+                checkpoint=from_stored(CheckpointState, fields["checkpoint"], where=where),
+                cut=from_stored(CutRule, fields["cut"], where=where),
                 schema=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(fields["schema"]))),
             )
         except (ValueError, KeyError, TypeError, pa.ArrowException) as error:

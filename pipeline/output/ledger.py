@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.output.sink import DATA, FOOTER_KEY, Receipt
+from pipeline.output.stored import from_stored
 from pipeline.rows import EMPTY
 from pipeline.shards import SourceFile
 from pipeline.store.storage import delete, join, names, opened, put, read_bytes
@@ -150,18 +151,17 @@ def read_plans(output: str) -> tuple[str | None, list[list[PlannedFile]]]:
     plans = names(join(output, PLANS))
     with ThreadPoolExecutor(READERS) as pool:
         tables = list(pool.map(lambda name: _read_table(join(output, PLANS, name)), plans))
-    return (plans[-1] if plans else None), [[_planned(row) for row in table.to_pylist()] for table in tables]
+    return (plans[-1] if plans else None), [
+        [_planned(row, where=join(output, PLANS, name)) for row in table.to_pylist()]
+        for name, table in zip(plans, tables, strict=True)
+    ]
 
 
-def _planned(row: Mapping[str, Any]) -> PlannedFile:
-    shards = row["shards"]
-    return PlannedFile(
-        file=SourceFile(row["uri"], row["size"], row["version"], row["format"], row["compression"]),
-        rows=row["rows"],
-        shards=None if shards is None else tuple((shard["first"], shard["stop"], shard["key"]) for shard in shards),
-        failure=row["failure"],
-        removed=row["removed"],
-    )
+def _planned(row: Mapping[str, Any], *, where: str) -> PlannedFile:
+    values = {**row, "file": from_stored(SourceFile, row, where=where)}
+    if row.get("shards") is not None:
+        values["shards"] = tuple((shard["first"], shard["stop"], shard["key"]) for shard in row["shards"])
+    return from_stored(PlannedFile, values, where=where)
 
 
 def written_keys(output: str) -> frozenset[str]:
@@ -184,8 +184,15 @@ def read_manifest(output: str) -> tuple[str | None, dict[str, Entry]]:
     manifests = names(join(output, MANIFESTS))
     if not manifests:
         return None, {}
-    table = _read_table(join(output, MANIFESTS, manifests[-1]))
-    return manifests[-1], {row["key"]: Entry(**{**row, "errors": dict(row["errors"])}) for row in table.to_pylist()}
+    where = join(output, MANIFESTS, manifests[-1])
+    entries = (_stored_entry(row, where=where) for row in _read_table(where).to_pylist())
+    return manifests[-1], {entry.key: entry for entry in entries}
+
+
+def _stored_entry(row: dict[str, Any], *, where: str) -> Entry:
+    if "errors" in row:
+        row["errors"] = dict(row["errors"])
+    return from_stored(Entry, row, where=where)
 
 
 def known_entries(output: str, *, written: frozenset[str], made: Mapping[str, Entry] | None = None) -> dict[str, Entry]:
@@ -261,11 +268,13 @@ def write_success(output: str, success: Success) -> None:
 
 def read_success(output: str) -> Success | None:
     """The content of _SUCCESS; None where there is none."""
+    where = join(output, SUCCESS)
     try:
-        values = json.loads(read_bytes(join(output, SUCCESS)))
+        values = json.loads(read_bytes(where))
     except FileNotFoundError:
         return None
-    return Success(**{**values, "accepted_failures": tuple(values["accepted_failures"])})
+    values["accepted_failures"] = tuple(values.get("accepted_failures", ()))
+    return from_stored(Success, values, where=where)
 
 
 def withdraw_success(output: str) -> None:

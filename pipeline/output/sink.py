@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.bundle import ShardTables
+from pipeline.output.stored import from_stored
 from pipeline.rows import count_reasons
-from pipeline.shards import Shard
+from pipeline.shards import Shard, SourceFile
 from pipeline.store.storage import join, put
 
 DATA = "data"
@@ -48,7 +49,10 @@ class Receipt:
     def from_json(cls, text: str) -> "Receipt":
         """From `to_json`."""
         values: dict[str, Any] = json.loads(text)
-        return cls(**{**values, "shard": Shard.from_dict(values["shard"])})
+        shard = values["shard"]
+        file = from_stored(SourceFile, shard["file"], where="a receipt")
+        values["shard"] = from_stored(Shard, {**shard, "file": file}, where="a receipt")
+        return from_stored(cls, values, where="a receipt")
 
 
 def write_shard(

@@ -95,10 +95,13 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> Self:
-        """A spec, or one section of it, from plain values. Raises SpecError with one line for each thing that is wrong."""
+    def parse(cls, values: Mapping[str, Any], *, unknown: Literal["forbid", "ignore"] = "forbid") -> Self:
+        """A spec, or one section of it, from plain values. Raises SpecError with one line for each thing that is wrong.
+
+        unknown: what becomes of keys that no section has; ignored where a later version may have written them.
+        """
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(values, extra=unknown)
         except ValidationError as error:
             raise SpecError(readable_errors(error, root=cls)) from None
 
