@@ -94,7 +94,7 @@ class Ask:
 class HeadAsk:
     """What is asked of one head for every input: an `Ask` without its positions and gold ids, which differ by input.
 
-    causal: a token sees only those before it.
+    causal: a token sees only those before it. name: what the head is loaded as; None where heads go by their kind.
     """
 
     head: Head
@@ -102,6 +102,12 @@ class HeadAsk:
     candidates: tuple[int, ...] | None = None
     reduce: Literal["none", "mean"] = "none"
     causal: bool = False
+    name: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The head's key in the model's answers."""
+        return self.name or self.head
 
 
 class FlatModel(Protocol):

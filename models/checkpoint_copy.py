@@ -19,14 +19,16 @@ from models.weight_files import INDEX_NAME
 BASE_FIELD = "base_model_name_or_path"
 
 
-def copy_checkpoint(*, url: str, into: Path, names: Iterable[str] = ("",)) -> Path:
-    """Copy a checkpoint, or its heads of these names, under `into`; the copy's own folder.
+def copy_checkpoint(*, url: str, into: Path, names: Iterable[str] | None = None) -> Path:
+    """Copy a checkpoint, or its heads of these names, under `into`; returns the copy's own folder.
 
     Raises CheckpointError, and OSError of the local disk.
     """
     whole = into / "checkpoint"
-    for name in names:
-        folder = head_folder(checkpoint=url, name=name) if name else url
+    if names is None:
+        _copy_folder(url, into=whole)
+    for name in names or ():
+        folder = head_folder(checkpoint=url, name=name)
         _copy_folder(folder, into=whole if folder == url else whole / name)
     return whole
 

@@ -90,16 +90,22 @@ def encoder_config(named: Mapping[str, NamedHead]) -> RobertaPreLayerNormConfig:
 
 @dataclass(frozen=True, eq=False)
 class HeadFolders:
-    """The checkpoints of a job's heads by name, "" for the folder itself: what they are, as one digest and one stamp."""
+    """The checkpoints of a job's heads, as one digest and one stamp.
+
+    checkpoints: by head name; where `whole`, the one checkpoint under its own URL.
+    """
 
     checkpoints: Mapping[str, Checkpoint]
+    whole: bool
 
     @classmethod
-    def open(cls, *, checkpoint: str, names: Iterable[str]) -> "HeadFolders":
-        """Each name's folder. Raises CheckpointError."""
-        folders = {name: head_folder(checkpoint=checkpoint, name=name) if name else checkpoint for name in names}
+    def open(cls, *, checkpoint: str, names: Iterable[str] | None) -> "HeadFolders":
+        """Each name's folder; None is the checkpoint itself. Raises CheckpointError."""
+        if names is None:
+            return cls({checkpoint: Checkpoint.open(checkpoint)}, whole=True)
+        folders = {name: head_folder(checkpoint=checkpoint, name=name) for name in names}
         opened = {folder: Checkpoint.open(folder) for folder in dict.fromkeys(folders.values())}
-        return cls({name: opened[folder] for name, folder in folders.items()})
+        return cls({name: opened[folder] for name, folder in folders.items()}, whole=False)
 
     def digest(self) -> str:
         """Hash over all that the heads' answers depend on: the folder's own digest where it is the only one."""
@@ -112,8 +118,8 @@ class HeadFolders:
 
     def _hashed(self, of: Callable[[Checkpoint], str]) -> str:
         hashes = {checkpoint.url: of(checkpoint) for checkpoint in dict.fromkeys(self.checkpoints.values())}
-        if set(self.checkpoints) == {""}:
-            return hashes[self.checkpoints[""].url]
+        if self.whole:
+            return next(iter(hashes.values()))
         lines = [f"{name} {hashes[self.checkpoints[name].url]}" for name in sorted(self.checkpoints)]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

@@ -9,48 +9,54 @@ windows    encode    what the model reads: `item`, `input_ids`, `positions`, and
 answers    infer     what the model answered, one entry a position (or a window)
 failures   infer     a window's `error`, null where it was answered
 
-In a job of several tasks all but the rows are each task's own, `windows.NAME` and so on (`of_task`).
+All but the rows are each task's own.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import pyarrow as pa
 
 from pipeline.shards import Shard
 
-
-def of_task(table: str, name: str) -> str:
-    """What a task's own table is called; name: "" in a job of one task."""
-    return f"{table}.{name}" if name else table
+TaskTables: TypeAlias = Mapping[str, Mapping[str, pa.Table]]
+"""Task name -> table name -> table."""
 
 
 @dataclass(frozen=True, eq=False)
 class ShardTables:
     """A shard on its way through the flow.
 
-    failure: why the shard as a whole can't be done (reason, message); such a shard has no tables.
-    facts: counts and seconds that stages hand on to the receipt.
+    rows: None before it is read, and where the shard as a whole can't be done. tasks: the tables of each task.
+    failure: why the shard as a whole can't be done (reason, message). facts: counts and seconds for the receipt.
     """
 
     shard: Shard
-    tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    rows: pa.Table | None = None
+    tasks: TaskTables = field(default_factory=dict)
     failure: tuple[str, str] | None = None
     facts: Mapping[str, float] = field(default_factory=dict)
 
-    def with_(
-        self, *, tables: Mapping[str, pa.Table] | None = None, facts: Mapping[str, float] | None = None
-    ) -> "ShardTables":
-        """The same shard with tables and facts added or replaced."""
-        return replace(self, tables={**self.tables, **(tables or {})}, facts={**self.facts, **(facts or {})})
+    def with_(self, *, tasks: TaskTables | None = None, facts: Mapping[str, float] | None = None) -> "ShardTables":
+        """The same shard with tables of tasks and facts added or replaced."""
+        added = {name: {**self.tasks.get(name, {}), **tables} for name, tables in (tasks or {}).items()}
+        return replace(self, tasks={**self.tasks, **added}, facts={**self.facts, **(facts or {})})
+
+    def tables(self) -> Iterator[tuple[tuple[str, str] | None, pa.Table]]:
+        """Every table with its place: None for the rows, (task, table) for the rest."""
+        if self.rows is not None:
+            yield None, self.rows
+        for task, tables in self.tasks.items():
+            yield from (((task, name), table) for name, table in tables.items())
 
 
 def pack(shards: Iterable[ShardTables]) -> pa.Table:
     """Shards as one dataset row: a header each, and the tables of all of them."""
     shards = list(shards)
     headers = pa.array([[_header(shard) for shard in shards]], pa.list_(pa.string()))
-    cells = _to_ipc([table for shard in shards for table in shard.tables.values()])
+    cells = _to_ipc([table for shard in shards for _, table in shard.tables()])
     return pa.table(
         {"header": headers, "tables": pa.ListArray.from_arrays(pa.array([0, len(cells)], pa.int32()), cells)}
     )
@@ -66,17 +72,25 @@ def unpack(bundle: pa.Table) -> list[ShardTables]:
 
 
 def _header(shard: ShardTables) -> str:
-    told = {"shard": shard.shard.to_dict(), "failure": shard.failure, "facts": dict(shard.facts)}
-    return json.dumps({**told, "tables": list(shard.tables)})
+    fields = {"shard": shard.shard.to_dict(), "failure": shard.failure, "facts": dict(shard.facts)}
+    return json.dumps({**fields, "tables": [place for place, _ in shard.tables()]})
 
 
 def _from_header(text: str, cells: Iterator[pa.LargeBinaryScalar]) -> ShardTables:
     values = json.loads(text)
-    failure = values["failure"]
-    tables = {name: pa.ipc.open_stream(next(cells).as_buffer()).read_all() for name in values["tables"]}
+    failure, rows = values["failure"], None
+    tasks: dict[str, dict[str, pa.Table]] = {}
+    for place in values["tables"]:
+        table = pa.ipc.open_stream(next(cells).as_buffer()).read_all()
+        if place is None:
+            rows = table
+        else:
+            task, name = place
+            tasks.setdefault(task, {})[name] = table
     return ShardTables(
         shard=Shard.from_dict(values["shard"]),
-        tables=tables,
+        rows=rows,
+        tasks=tasks,
         failure=None if failure is None else (failure[0], failure[1]),
         facts=values["facts"],
     )

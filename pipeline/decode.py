@@ -6,27 +6,29 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.bundle import ShardTables, of_task
+from pipeline.bundle import ShardTables
 from pipeline.inference.answers import answer_arrays
 from pipeline.output.columns import carried_columns, output_schema
 from pipeline.reading.text_columns import item_parts
 from pipeline.rows import EMPTY, ERROR_TYPE, first_error, no_errors
 from pipeline.spec.job_spec import JobSpec
+from pipeline.spec.named_tasks import NamedTask
 from pipeline.tasks.task import Decoded, ModelFacts
 
 
 def annotated(shard: ShardTables, *, schema: pa.Schema, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> pa.Table:
     """The shard's output rows. `error` is that of the first task that has one, blank texts behind all others; each task's
     answers are null for its own alone."""
-    rows = shard.tables["rows"]
+    rows = shard.rows
+    assert rows is not None, "a shard that was not read has a failure instead"
     answers: list[pa.Array] = []
     errors: list[pa.StructArray] = []
     truncated = pa.array(np.zeros(rows.num_rows, np.bool_))
-    for name, one in spec.each().items():
-        columns, own = _answered(shard, name=name, spec=one, facts=facts[name])
+    for name, task in spec.named_tasks.items():
+        columns, own = _answered(rows, shard.tasks[name], task=task, facts=facts[name])
         answers += columns
-        errors.append(_said_by(own, name, but=rows["__error__"].combine_chunks()))
-        truncated = pc.or_(truncated, shard.tables[of_task("marks", name)]["truncated"].combine_chunks())
+        errors.append(_naming_task(own, task, but=rows["__error__"].combine_chunks()))
+        truncated = pc.or_(truncated, shard.tasks[name]["marks"]["truncated"].combine_chunks())
     columns = [rows[name] for name in carried_columns(schema=schema, keep=spec.input.keep)]
     columns += [pa.array([shard.shard.file.uri]).take(pa.array(np.zeros(rows.num_rows, np.int32))), rows["__row__"]]
     columns += [*answers, truncated, first_error([*(_not_blank(own) for own in errors), *errors])]
@@ -34,24 +36,24 @@ def annotated(shard: ShardTables, *, schema: pa.Schema, spec: JobSpec, facts: Ma
 
 
 def _answered(
-    shard: ShardTables, *, name: str, spec: JobSpec, facts: ModelFacts
+    rows: pa.Table, tables: Mapping[str, pa.Table], *, task: NamedTask, facts: ModelFacts
 ) -> tuple[list[pa.Array], pa.StructArray]:
     """One task's columns, and its errors. A row whose item, or one of its windows, has an error has null answers."""
-    marks = shard.tables[of_task("marks", name)]
+    marks = tables["marks"]
     item = marks["item"].combine_chunks()
     items = (pc.max(item).as_py() if item.null_count < len(item) else -1) + 1
-    decoded, item_errors = decode_items(shard, name=name, items=items, spec=spec, facts=facts)
+    decoded, item_errors = decode_items(rows, tables, items=items, task=task, facts=facts)
     errors = first_error([marks["error"].combine_chunks(), item_errors.take(item)])
     answered = pc.if_else(errors.is_null(), item, pa.scalar(None, pa.int32()))
     return [column.take(answered) for column in decoded.columns], errors
 
 
-def _said_by(errors: pa.StructArray, name: str, *, but: pa.StructArray) -> pa.StructArray:
-    """Errors whose messages begin with the task that has them, in a job of several; but not those of the row itself."""
-    if not name or errors.null_count == len(errors):
+def _naming_task(errors: pa.StructArray, task: NamedTask, *, but: pa.StructArray) -> pa.StructArray:
+    """Errors whose messages begin with the task's name, in a job of several; those of the row itself (`but`) stay."""
+    if not task.of_several or errors.null_count == len(errors):
         return errors
     messages = pc.struct_field(errors, "message")
-    messages = pc.if_else(but.is_valid(), messages, pc.binary_join_element_wise(f"{name}: ", messages, ""))
+    messages = pc.if_else(but.is_valid(), messages, pc.binary_join_element_wise(f"{task.name}: ", messages, ""))
     parts = [pc.struct_field(errors, "reason"), messages]
     return pa.StructArray.from_arrays(parts, fields=list(ERROR_TYPE), mask=errors.is_null())
 
@@ -63,21 +65,20 @@ def _not_blank(errors: pa.StructArray) -> pa.StructArray:
 
 
 def decode_items(
-    shard: ShardTables, *, name: str, items: int, spec: JobSpec, facts: ModelFacts
+    rows: pa.Table, tables: Mapping[str, pa.Table], *, items: int, task: NamedTask, facts: ModelFacts
 ) -> tuple[Decoded, pa.StructArray]:
     """The task's columns for every item, and why an item has none."""
-    windows, answers = shard.tables[of_task("windows", name)], answer_arrays(shard.tables[of_task("answers", name)])
-    failures = shard.tables[of_task("failures", name)]["error"].combine_chunks()
+    windows, answers = tables["windows"], answer_arrays(tables["answers"])
+    failures = tables["failures"]["error"].combine_chunks()
     if failures.null_count < len(failures):
         answers = {column: _zeros_for_failed(values) for column, values in answers.items()}
     window_item = windows["item"].to_numpy()
     item_errors = _of_items(failures, window_item, items)
     if answers and items:
-        parts = item_parts(shard.tables["rows"], marks=shard.tables[of_task("marks", name)], spec=spec)
-        decoded = spec.one_task.decode(parts=parts, windows=windows, answers=answers, facts=facts)
+        parts = item_parts(rows, marks=tables["marks"], task=task)
+        decoded = task.task.decode(parts=parts, windows=windows, answers=answers, facts=facts)
         return decoded, first_error([item_errors, decoded.errors])
-    unasked = spec.one_task.unasked(items, facts)
-    return Decoded(columns=unasked, errors=no_errors(items)), item_errors
+    return Decoded(columns=task.task.unasked(items, facts), errors=no_errors(items)), item_errors
 
 
 def _zeros_for_failed(values: np.ndarray) -> np.ndarray:

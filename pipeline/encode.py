@@ -9,31 +9,33 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.bundle import of_task
+from pipeline.bundle import TaskTables
 from pipeline.inference.windows import numbered
 from pipeline.ragged import offsets_of
 from pipeline.reading.text_columns import checked_parts
 from pipeline.rows import first_error
 from pipeline.spec.job_spec import JobSpec
+from pipeline.spec.named_tasks import NamedTask
 from pipeline.tasks.task import ModelFacts
 
 
-def encode_tasks(rows: pa.Table, *, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> dict[str, pa.Table]:
-    """All that `pipeline.bundle` says of encoding a shard: each task's marks and windows, and what these have in common."""
-    encoded = {name: encode_rows(rows, spec=one, facts=facts[name]) for name, one in spec.each().items()}
-    tables = {of_task("marks", name): marks for name, (marks, _) in encoded.items()}
+def encode_tasks(rows: pa.Table, *, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> TaskTables:
+    """Each task's marks and windows (`pipeline.bundle`); windows with the same tokens are numbered alike across tasks."""
+    encoded = {
+        name: encode_rows(rows, task=task, spec=spec, facts=facts[name]) for name, task in spec.named_tasks.items()
+    }
     windows = numbered({name: windows for name, (_, windows) in encoded.items()})
-    return tables | {of_task("windows", name): table for name, table in windows.items()}
+    return {name: {"marks": marks, "windows": windows[name]} for name, (marks, _) in encoded.items()}
 
 
-def encode_rows(rows: pa.Table, *, spec: JobSpec, facts: ModelFacts) -> tuple[pa.Table, pa.Table]:
+def encode_rows(rows: pa.Table, *, task: NamedTask, spec: JobSpec, facts: ModelFacts) -> tuple[pa.Table, pa.Table]:
     """(marks, windows) of a shard's rows for one task, as `pipeline.bundle` describes them."""
-    parts, errors = checked_parts(rows, spec=spec)
+    parts, errors = checked_parts(rows, task=task, spec=spec)
     answerable = np.asarray(errors.is_null().to_numpy(zero_copy_only=False), bool)
     items, item_of_row = distinct({name: part.filter(pa.array(answerable)) for name, part in parts.items()})
     item_R = np.full(rows.num_rows, -1, np.int32)
     item_R[answerable] = item_of_row
-    encoding = spec.one_task.encode(items, facts)
+    encoding = task.task.encode(items, facts)
     item = pa.array(item_R, mask=~answerable)
     errors = first_error([errors, encoding.errors.take(item)])
     truncated = pc.fill_null(pa.array(encoding.truncated).take(item), False)

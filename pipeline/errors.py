@@ -3,6 +3,7 @@
 PrelnError (models.errors)           one readable line; exit code 2 unless said
 ├── CheckpointError (models.errors)  a checkpoint that is missing, incomplete, of another size, or refused
 ├── SpecError                        a job that can't work as written: unknown key, missing column, no input
+│   └── OptionError                  an option of a task that its checkpoint can't serve
 ├── OutputError                      an output folder that holds another job's rows
 ├── StorageError                     an object store that refused, or stayed away longer than the retries
 ├── ResourceError                    replicas that the cluster can't place, or that could not start
@@ -19,6 +20,7 @@ from models.errors import CheckpointError, PrelnError
 
 __all__ = [
     "CheckpointError",
+    "OptionError",
     "OutputError",
     "PrelnError",
     "ResourceError",
@@ -36,6 +38,29 @@ RowError: TypeAlias = tuple[str, str]
 
 class SpecError(PrelnError):
     """A job that can't work as it is written, and what to change."""
+
+
+class OptionError(SpecError):
+    """An option of a task that its checkpoint can't serve.
+
+    option: the option's name, None for the task as a whole.
+    """
+
+    def __init__(self, option: str | None, message: str) -> None:
+        super().__init__(_under("task", option, message))
+        self.option = option
+        self.message = message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (OptionError, (self.option, self.message))
+
+    def under(self, key: str) -> str:
+        """The message for a task that the job has under this key."""
+        return _under(key, self.option, self.message)
+
+
+def _under(key: str, option: str | None, message: str) -> str:
+    return f"{key}: {message}" if option is None else f"{key}.{option}: {message}"
 
 
 class OutputError(PrelnError):

@@ -78,11 +78,11 @@ class Stages:
 
 def encode_shard(shard: ShardTables, *, spec: JobSpec) -> ShardTables:
     """A shard with `marks` and `windows`; one without rows passes."""
-    if "rows" not in shard.tables:
+    if shard.rows is None:
         return shard
     began = time.monotonic()
-    tables = encode_tasks(shard.tables["rows"], spec=spec, facts=facts_of(spec))
-    return shard.with_(tables=tables, facts={"encode_s": time.monotonic() - began})
+    tasks = encode_tasks(shard.rows, spec=spec, facts=facts_of(spec))
+    return shard.with_(tasks=tasks, facts={"encode_s": time.monotonic() - began})
 
 
 def finish_shard(shard: ShardTables, *, stages: Stages) -> Receipt:
@@ -257,8 +257,7 @@ def reading_of(job: FrozenJob) -> Reading:
 def required_columns(spec: JobSpec) -> tuple[str, ...]:
     """The input columns without which no task can answer any row."""
     wanted = [
-        [one.input.columns.get(part.name, part.name) for part in one.one_task.parts() if part.required]
-        for one in spec.each().values()
+        [task.column(part.name) for part in task.task.parts() if part.required] for task in spec.named_tasks.values()
     ]
     return tuple(column for column in wanted[0] if all(column in columns for columns in wanted))
 

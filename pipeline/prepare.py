@@ -1,6 +1,5 @@
 """A spec in, the job of its output folder out, or one line that says why it can't work; no replica is started."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -8,7 +7,7 @@ import pyarrow as pa
 
 from models.named_heads import open_heads
 from pipeline.cluster.placement import Cluster
-from pipeline.errors import OutputError, SpecError
+from pipeline.errors import OptionError, OutputError, SpecError
 from pipeline.inference.checkpoint_state import checkpoint_state
 from pipeline.inference.questions import asks_of, facts_of, heads_of
 from pipeline.output.columns import added_fields, carried_columns
@@ -18,6 +17,7 @@ from pipeline.reading.schema import resolve_schema
 from pipeline.reading.text_columns import is_text, is_texts
 from pipeline.shards import CutRule
 from pipeline.spec.job_spec import InputSpec, JobSpec
+from pipeline.spec.named_tasks import NamedTask
 from pipeline.store.storage import canonical
 from pipeline.tasks.task import ModelFacts, Part
 
@@ -36,7 +36,7 @@ def open_job(*, spec: JobSpec, cluster: Cluster) -> tuple[FrozenJob, list[Descri
     schema = schema_of(described, spec=spec.input)
     check_columns(schema=schema, spec=spec, facts=facts)
     dtype = cluster.resolve_dtype(spec)
-    state = checkpoint_state(spec.model.checkpoint, known=None, names=facts)
+    state = checkpoint_state(spec.model.checkpoint, known=None, names=head_folders(spec))
     identity = identity_of(spec=spec, facts=facts, digest=state.digest, dtype=dtype)
     job = FrozenJob(
         spec=spec,
@@ -63,18 +63,18 @@ def checked_tasks(spec: JobSpec) -> dict[str, ModelFacts]:
         raise SpecError(
             f"tasks.{causal}: reads a text from left to right only, and others do not; run them as two jobs"
         )
-    for name, one in spec.each().items():
+    for name, task in spec.named_tasks.items():
         try:
-            one.one_task.fields(facts[name])
-        except SpecError as error:
-            raise SpecError(_of_task(str(error), name)) from None
+            task.task.fields(facts[name])
+        except OptionError as error:
+            raise SpecError(error.under(task.key)) from None
     _refuse_equal_names(added_fields(spec=spec, facts=facts))
     return facts
 
 
-def _of_task(message: str, name: str) -> str:
-    """A message about `task.…` as one about `tasks.NAME.…` in a job of several."""
-    return re.sub(r"\btask(?=[.:])", f"tasks.{name}", message, count=1) if name else message
+def head_folders(spec: JobSpec) -> list[str] | None:
+    """The folders of the heads below the checkpoint; None where the checkpoint is the only one."""
+    return list(spec.tasks) or None
 
 
 def _refuse_equal_names(fields: Sequence[pa.Field]) -> None:
@@ -107,7 +107,7 @@ def absolute(spec: JobSpec) -> JobSpec:
 
 def _known_job(known: FrozenJob, *, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> FrozenJob:
     dtype = known.dtype if spec.model.dtype == "auto" else spec.model.dtype
-    state = checkpoint_state(spec.model.checkpoint, known=known.checkpoint, names=facts)
+    state = checkpoint_state(spec.model.checkpoint, known=known.checkpoint, names=head_folders(spec))
     refuse_another(
         frozen=known,
         identity=identity_of(spec=spec, facts=facts, digest=state.digest, dtype=dtype),
@@ -126,7 +126,7 @@ def _known_job(known: FrozenJob, *, spec: JobSpec, facts: Mapping[str, ModelFact
 def cut_rule(*, spec: JobSpec, facts: Mapping[str, ModelFacts], cluster: Cluster) -> CutRule:
     """The cut that this job's folder is frozen to; smaller for tasks that answer a row with much."""
     default = GPU_CUT if cluster.gpus_each(spec) > 0 else CPU_CUT
-    weight = sum(one.one_task.rows_weight(facts[name]) for name, one in spec.each().items())
+    weight = sum(task.task.rows_weight(facts[name]) for name, task in spec.named_tasks.items())
     return CutRule(
         rows=spec.shards.rows or max(1, default.rows // weight),
         bytes=spec.shards.bytes or max(1, default.bytes // weight),
@@ -135,19 +135,19 @@ def cut_rule(*, spec: JobSpec, facts: Mapping[str, ModelFacts], cluster: Cluster
 
 def check_columns(*, schema: pa.Schema, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> None:
     """Raise SpecError where the input lacks a column, has one of another type, or has one that would be added."""
-    parts = {name: one.one_task.parts() for name, one in spec.each().items()}
-    read = list(dict.fromkeys(part.name for those in parts.values() for part in those))
-    own = [f"{name}.{part.name}" for name, those in parts.items() if name for part in those]
+    tasks = spec.named_tasks.values()
+    read = list(dict.fromkeys(part.name for task in tasks for part in task.task.parts()))
+    own = [task.part_key(part.name) for task in tasks if task.of_several for part in task.task.parts()]
     for key in spec.input.columns:
         if key not in {*read, *own}:
-            who, what = ("no task", [*read, *own]) if own else (spec.one_task.name, read)
+            reader, known = ("no task", [*read, *own]) if own else (spec.task_name, read)
             raise SpecError(
-                f"input.columns.{key}: {who} reads {'such a' if own else 'no such'} part; "
-                f"{'they read' if own else 'it reads'} {', '.join(what)}"
+                f"input.columns.{key}: {reader} reads {'such a' if own else 'no such'} part; "
+                f"{'they read' if own else 'it reads'} {', '.join(known)}"
             )
-    for name, one in spec.each().items():
-        for part in parts[name]:
-            _check_part(part, key=f"{name}.{part.name}" if name else part.name, schema=schema, spec=one)
+    for task in tasks:
+        for part in task.task.parts():
+            _check_part(part, schema=schema, task=task)
     kept = spec.input.keep or []
     if len(set(kept)) < len(kept):
         raise SpecError(f"input.keep: names a column twice: {_listed(kept)}")
@@ -166,12 +166,12 @@ def check_columns(*, schema: pa.Schema, spec: JobSpec, facts: Mapping[str, Model
         )
 
 
-def _check_part(part: Part, *, key: str, schema: pa.Schema, spec: JobSpec) -> None:
-    column = spec.input.columns.get(part.name, part.name)
+def _check_part(part: Part, *, schema: pa.Schema, task: NamedTask) -> None:
+    column, key = task.column(part.name), task.part_key(part.name)
     if column not in schema.names:
-        if part.required or part.name in spec.input.columns:
+        if part.required or part.name in task.columns:
             raise SpecError(
-                f"{spec.one_task.name} reads the column {column!r} and the input has {_listed(schema.names)}; "
+                f"{task.task.name} reads the column {column!r} and the input has {_listed(schema.names)}; "
                 f"set input.columns.{key}"
             )
         return
@@ -180,7 +180,7 @@ def _check_part(part: Part, *, key: str, schema: pa.Schema, spec: JobSpec) -> No
     if not fits:
         wanted = "lists of text" if part.kind == "texts" else "text"
         raise SpecError(
-            f"input.columns.{key}: the column {column!r} holds {kind}, and {spec.one_task.name} reads {wanted} there"
+            f"input.columns.{key}: the column {column!r} holds {kind}, and {task.task.name} reads {wanted} there"
         )
 
 

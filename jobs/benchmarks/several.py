@@ -60,7 +60,8 @@ class Stages:
         file = SourceFile(uri="file:///texts", size=0, version="", format="parquet")
         shard = ShardTables(
             shard=Shard(file=file, first=0, stop=count, key="texts", size=0),
-            tables={"rows": rows, **encode_tasks(rows, spec=self.spec, facts=facts)},
+            rows=rows,
+            tasks=encode_tasks(rows, spec=self.spec, facts=facts),
         )
         (answered,) = answer_shards(
             shards=[shard],

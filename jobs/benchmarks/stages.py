@@ -16,7 +16,7 @@ from pipeline.bundle import ShardTables
 from pipeline.decode import annotated
 from pipeline.encode import encode_tasks
 from pipeline.errors import RowError
-from pipeline.inference.questions import facts_of, model_facts
+from pipeline.inference.questions import asks_of, facts_of
 from pipeline.inference.replica import answer_shards
 from pipeline.inference.supervisor import Question, Seconds, Supervisor
 from pipeline.rows import no_errors
@@ -45,7 +45,7 @@ class PipelineVariant:
         self.name, self.dtype, self.framework = flat.name, flat.dtype, flat.framework
         task = {"name": "text-classification", "top_k": "all"}
         self._spec = JobSpec.parse({"input": "-", "output": "-", "model": folder, "task": task})
-        self._facts = model_facts(self._spec)
+        self._facts = facts_of(self._spec)
         self._supervisor = cast("Supervisor", InThisProcess(flat.model))
         self._budget = budget(device, flat.framework)
 
@@ -54,14 +54,16 @@ class PipelineVariant:
         count = len(texts)
         columns = {"text": pa.array(texts), "__row__": pa.array(range(count)), "__error__": no_errors(count)}
         rows = pa.table(columns)
-        facts = facts_of(self._spec)
         file = SourceFile(uri="file:///texts", size=0, version="", format="parquet")
         shard = ShardTables(
             shard=Shard(file=file, first=0, stop=count, key="texts", size=0),
-            tables={"rows": rows, **encode_tasks(rows, spec=self._spec, facts=facts)},
+            rows=rows,
+            tasks=encode_tasks(rows, spec=self._spec, facts=self._facts),
         )
-        asks = {"": self._spec.one_task.asks(self._facts)}
+        asks = asks_of(self._spec, self._facts)
         (answered,) = answer_shards(shards=[shard], asks=asks, budget=self._budget, supervisor=self._supervisor)
-        table = annotated(answered, schema=pa.schema([("text", pa.string())]), spec=self._spec, facts=facts)
+        table = annotated(answered, schema=pa.schema([("text", pa.string())]), spec=self._spec, facts=self._facts)
         found = [{one["label"]: one["score"] for one in row} for row in table["scores"].to_pylist()]
-        return np.array([[row[label] for label in self._facts.labels] for row in found], np.float32)
+        return np.array(
+            [[row[label] for label in self._facts[self._spec.task_name].labels] for row in found], np.float32
+        )

@@ -66,7 +66,7 @@ def measure(spec: JobSpec, *, annotate: Annotate, gold: str | None = None) -> Me
     if report.state != "done":
         raise RunFailed(f"the evaluation's run ended as {report.state!r}; what it wrote is in {spec.output.url}")
     rows = read_records(join(spec.output.url, DATA))
-    measured = score(rows, task=spec.one_task.name, gold=gold)
+    measured = score(rows, task=spec.task_name, gold=gold)
     errors = sum(row[f"{PREFIX}error"] is not None for row in rows)
     return Measured(
         numbers={**measured.numbers, "rows": float(len(rows)), "rows_with_errors": float(errors)},

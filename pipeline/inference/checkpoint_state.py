@@ -14,7 +14,7 @@ class CheckpointState:
     stamp: str
 
 
-def checkpoint_state(url: str, *, known: CheckpointState | None, names: Iterable[str]) -> CheckpointState:
+def checkpoint_state(url: str, *, known: CheckpointState | None, names: Iterable[str] | None) -> CheckpointState:
     """The state of a checkpoint, or of all its heads of these names; bytes are read only where the stamp is not the one
     known. Raises CheckpointError."""
     opened = HeadFolders.open(checkpoint=url, names=names)

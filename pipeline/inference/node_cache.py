@@ -48,7 +48,7 @@ def compiler_settings() -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in settings.items()}
 
 
-def checkpoint_here(*, url: str, state: CheckpointState, names: Sequence[str] = ("",)) -> str:
+def checkpoint_here(*, url: str, state: CheckpointState, names: Sequence[str] | None = None) -> str:
     """What to load: the folder itself where it is local, else this node's copy of it, or of its heads of these names.
 
     Raises ResourceError where the checkpoint is no longer the one that the job is frozen to.
@@ -69,7 +69,7 @@ def checkpoint_here(*, url: str, state: CheckpointState, names: Sequence[str] = 
         return url
 
 
-def _copy(url: str, *, folder: Path, state: CheckpointState, names: Sequence[str]) -> Path:
+def _copy(url: str, *, folder: Path, state: CheckpointState, names: Sequence[str] | None) -> Path:
     whole = folder / state.digest
     if not whole.exists():
         _sweep(folder)
@@ -86,7 +86,7 @@ def _copy(url: str, *, folder: Path, state: CheckpointState, names: Sequence[str
     return whole / "checkpoint"
 
 
-def _refuse_changed(url: str, *, at: str, state: CheckpointState, names: Sequence[str]) -> None:
+def _refuse_changed(url: str, *, at: str, state: CheckpointState, names: Sequence[str] | None) -> None:
     opened = HeadFolders.open(checkpoint=at, names=names)
     if (at == url and opened.stamp() == state.stamp) or opened.digest() == state.digest:
         return

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from models.boundary import HeadAsk
-from pipeline.bundle import ShardTables, of_task, pack, unpack
+from pipeline.bundle import ShardTables, pack, unpack
 from pipeline.inference.answers import _Answered
 from pipeline.inference.batching import TokenBudget, packs
 from pipeline.inference.checkpoint_state import CheckpointState
@@ -30,7 +30,7 @@ from pipeline.telemetry import journal, metrics
 class ReplicaOrder:
     """What a replica is to be: the model, the questions, and its limits.
 
-    asks: what each task asks, by its name; under "" in a job of one.
+    asks: what each task asks, by its name.
     batch_tokens: token budget of a pass, or the first one and the largest, between which the replica finds its own.
     checkpoint: what is loaded must be; None for a loader that reads none.
     """
@@ -43,6 +43,11 @@ class ReplicaOrder:
     task: str = ""
     run: str = ""
     checkpoint: CheckpointState | None = None
+
+    @property
+    def head_folders(self) -> list[str] | None:
+        """The folders of the heads below the checkpoint; None where the checkpoint is the only one."""
+        return list(self.load.heads) if isinstance(self.load.heads, Mapping) else None
 
     def budget(self) -> TokenBudget:
         """A replica's budget at its start."""
@@ -57,7 +62,7 @@ class Replica:
         load = order.load
         if order.checkpoint is not None:
             load = replace(
-                load, checkpoint=checkpoint_here(url=load.checkpoint, state=order.checkpoint, names=list(order.asks))
+                load, checkpoint=checkpoint_here(url=load.checkpoint, state=order.checkpoint, names=order.head_folders)
             )
         self._order = order
         self._budget = order.budget()
@@ -121,10 +126,10 @@ def answer_shards(
 ) -> list[ShardTables]:
     """Every shard with `answers` and `failures` of each task; those that failed as a whole, or were written before, as they
     are."""
-    asked = [shard for shard in shards if any(of_task("windows", name) in shard.tables for name in asks)]
+    asked = [shard for shard in shards if shard.tasks]
     if not asked:
         return list(shards)
-    windows = [{name: shard.tables[of_task("windows", name)] for name in asks} for shard in asked]
+    windows = [{name: shard.tasks[name]["windows"] for name in asks} for shard in asked]
     sequences = sequences_of(windows, asks)
     ledgers = {name: _Answered(asked=one) for name, one in sequences.asked.items()}
     passes = budgeted = 0
@@ -145,10 +150,11 @@ def answer_shards(
     told = {"passes": float(passes), "budget_tokens": float(budgeted)} if passes else {}
     done = []
     for shard, tokens in zip(asked, sequences.shard_tokens, strict=True):
-        tables = {}
+        tasks = {}
         for name, parts in finished.items():
-            tables[of_task("answers", name)], tables[of_task("failures", name)] = next(parts)
-        done.append(shard.with_(tables=tables, facts={**told, "tokens": float(tokens)}))
+            answers, failures = next(parts)
+            tasks[name] = {"answers": answers, "failures": failures}
+        done.append(shard.with_(tasks=tasks, facts={**told, "tokens": float(tokens)}))
         told = {}  # of the bundle, so by its first shard only
     answered = iter(done)
     return [next(answered) if shard in asked else shard for shard in shards]

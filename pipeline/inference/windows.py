@@ -76,7 +76,7 @@ def sequences_of(windows: Sequence[Mapping[str, pa.Table]], asks: Mapping[str, H
         window_S[sequence_W[name]] = np.arange(len(sequence_W[name]))
         positions, offsets = flat_columns(tables[name], "positions")
         gold = flat_columns(tables[name], "gold")[0] if "gold" in tables[name][0].column_names else None
-        asked[name] = Asked(name or ask.head, ask, sequence_W[name], window_S, positions, offsets, gold)
+        asked[name] = Asked(ask.key, ask, sequence_W[name], window_S, positions, offsets, gold)
     ids, offsets = _read_once(tables, "input_ids", asked)
     types = None
     if any("token_type_ids" in shards[0].column_names for shards in tables.values()):

@@ -18,12 +18,11 @@ def carried_columns(*, schema: pa.Schema, keep: list[str] | None) -> list[str]:
 
 
 def added_fields(*, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> list[pa.Field]:
-    """The columns that are added to the input's, in order, prefixed as the job says; those of one of several tasks by its
-    name."""
+    """The columns that are added to the input's, in order, with the job's and the task's prefix."""
     answers = [
-        field.with_name(one.output.prefix + field.name)
-        for name, one in spec.each().items()
-        for field in one.one_task.fields(facts[name])
+        field.with_name(task.prefix + field.name)
+        for name, task in spec.named_tasks.items()
+        for field in task.task.fields(facts[name])
     ]
     rest = [field.with_name(spec.output.prefix + field.name) for field in (SOURCE, ROW, TRUNCATED, ERROR)]
     return [*rest[:2], *answers, *rest[2:]]

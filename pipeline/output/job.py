@@ -19,6 +19,7 @@ from pipeline.inference.checkpoint_state import CheckpointState
 from pipeline.output.stored import from_stored
 from pipeline.shards import CutRule
 from pipeline.spec.job_spec import JobSpec
+from pipeline.spec.named_tasks import NamedTask
 from pipeline.store.storage import join, put_if_absent, read_bytes
 from pipeline.tasks.task import ModelFacts
 
@@ -108,7 +109,7 @@ def identity_of(*, spec: JobSpec, facts: Mapping[str, ModelFacts], digest: str, 
         "model.dtype": dtype,
         "model.max_length": next(iter(facts.values())).max_length,
         **({"tasks": list(spec.tasks)} if spec.tasks else {}),
-        **{key: value for name, one in spec.each().items() for key, value in _task_identity(one, name).items()},
+        **{key: value for task in spec.named_tasks.values() for key, value in _task_identity(task).items()},
         "input.delimiter": spec.input.delimiter,
         "limits.text_bytes": spec.limits.text_bytes,
         "input.control_characters": spec.input.control_characters,
@@ -118,15 +119,13 @@ def identity_of(*, spec: JobSpec, facts: Mapping[str, ModelFacts], digest: str, 
     }
 
 
-def _task_identity(spec: JobSpec, name: str) -> dict[str, Any]:
+def _task_identity(named: NamedTask) -> dict[str, Any]:
     """What identifies one task: its options, and the columns that it reads."""
-    task = spec.one_task
-    options, key, of = task.model_dump(mode="json"), f"tasks.{name}" if name else "task", f"{name}." if name else ""
-    columns = {part.name: spec.input.columns.get(part.name, part.name) for part in task.parts()}
+    task = named.task
     return {
-        **{f"{key}.{option}": value for option, value in options.items()},
-        f"{key}'s answer version": task.answer_version,
-        **{f"input.columns.{of}{part}": column for part, column in columns.items()},
+        **{f"{named.key}.{option}": value for option, value in task.model_dump(mode="json").items()},
+        f"{named.key}'s answer version": task.answer_version,
+        **{f"input.columns.{named.part_key(part.name)}": named.column(part.name) for part in task.parts()},
     }
 
 

@@ -137,7 +137,7 @@ def _read_some(file: SourceFile, shards: list[Shard], reading: Reading) -> Gener
         for shard, table in zip(shards, _tables(file, shards, reading), strict=True):
             check_version(file)
             table = with_partitions(table, uri=file.uri, schema=reading.schema)
-            yield ShardTables(shard=shard, tables={"rows": table})
+            yield ShardTables(shard=shard, rows=table)
             made += 1
     except SourceError as error:
         reason, message = _explained(error, file)
@@ -176,7 +176,7 @@ def read_stream(*, stream: Stream, reading: Reading) -> Iterator[ShardTables]:
             if shard.key not in stream.done:
                 check_version(file)
                 table = with_partitions(parse(), uri=file.uri, schema=reading.schema)
-                yield ShardTables(shard=shard, tables={"rows": table})
+                yield ShardTables(shard=shard, rows=table)
     except SourceError as error:
         rest = Shard(file=file, first=reached, stop=-1, key="", size=0)
         yield ShardTables(shard=rest, failure=_explained(error, file))

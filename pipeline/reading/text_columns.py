@@ -9,18 +9,19 @@ from pipeline.ragged import offsets_of
 from pipeline.reading.formats.conform import absent_column, decode_utf8, is_blank
 from pipeline.rows import EMPTY, first_error, spread_error
 from pipeline.spec.job_spec import JobSpec
+from pipeline.spec.named_tasks import NamedTask
 from pipeline.tasks.task import Part
 
 CONTROL = r"[\x00-\x08\x0e-\x1f\x7f]"
 """Characters that no text has unless it was read wrongly; tab, line ends, vertical tab and form feed are no such."""
 
 
-def item_parts(rows: pa.Table, *, marks: pa.Table, spec: JobSpec) -> dict[str, pa.Array]:
+def item_parts(rows: pa.Table, *, marks: pa.Table, task: NamedTask) -> dict[str, pa.Array]:
     """The parts of each item again, from the first row that has it; what `Task.encode` was given."""
     item_R = pc.fill_null(marks["item"], -1).to_numpy()
     items, first = np.unique(item_R, return_index=True)
     first_I = pa.array(first[items >= 0])
-    columns = {part.name: spec.input.columns.get(part.name, part.name) for part in spec.one_task.parts()}
+    columns = {part.name: task.column(part.name) for part in task.task.parts()}
     return {
         name: _plain(rows[column].combine_chunks().take(first_I), column)[0]
         for name, column in columns.items()
@@ -28,12 +29,12 @@ def item_parts(rows: pa.Table, *, marks: pa.Table, spec: JobSpec) -> dict[str, p
     }
 
 
-def checked_parts(rows: pa.Table, *, spec: JobSpec) -> tuple[dict[str, pa.Array], pa.StructArray]:
+def checked_parts(rows: pa.Table, *, task: NamedTask, spec: JobSpec) -> tuple[dict[str, pa.Array], pa.StructArray]:
     """The columns that the task reads, as plain strings (or lists of them), and each row's first reason not to be answered."""
     found = [rows["__error__"].combine_chunks()]
     parts: dict[str, pa.Array] = {}
-    for number, part in enumerate(spec.one_task.parts()):
-        column = spec.input.columns.get(part.name, part.name)
+    for number, part in enumerate(task.task.parts()):
+        column = task.column(part.name)
         if column not in rows.column_names:
             if part.required:
                 found.append(absent_column(name=column, count=rows.num_rows))

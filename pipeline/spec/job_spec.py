@@ -29,6 +29,7 @@ from pydantic_core import PydanticCustomError
 from models.boundary import Framework
 from pipeline.errors import SpecError
 from pipeline.spec.messages import readable_errors
+from pipeline.spec.named_tasks import NamedTask
 from pipeline.spec.settings import override, read_yaml
 from pipeline.tasks import TASK_NAMES, AnyTask
 
@@ -268,40 +269,37 @@ class JobSpec(_Section):
         return values
 
     @property
-    def one_task(self) -> AnyTask:
-        """The task of a job that has one, or of one part of `each`."""
-        assert self.task is not None, "a job of several tasks is looked at by `each`"
-        return self.task
-
-    @property
     def task_name(self) -> str:
         """What the job is called by: its task, or the names of its tasks."""
-        return self.one_task.name if not self.tasks else "+".join(self.tasks)
+        return "+".join(self.named_tasks)
 
-    def each(self) -> dict[str, "JobSpec"]:
-        """The job as jobs of one task each, by name: itself under "", or each of `tasks` with the columns that it reads and
-        the prefix of its answers."""
-        if not self.tasks:
-            return {"": self}
+    @property
+    def named_tasks(self) -> dict[str, NamedTask]:
+        """The job's tasks by name, in order; a `task` goes by its own name."""
+        if self.task is not None:
+            task = self.task
+            own = NamedTask(
+                name=task.name, task=task, of_several=False, columns=self.input.columns, prefix=self.output.prefix
+            )
+            return {task.name: own}
         return {
-            name: self.model_copy(
-                update={
-                    "task": task,
-                    "tasks": {},
-                    "input": self.input.model_copy(update={"columns": self._columns_of(name, task)}),
-                    "output": self.output.model_copy(update={"prefix": f"{self.output.prefix}{name}_"}),
-                }
+            name: NamedTask(
+                name=name,
+                task=task,
+                of_several=True,
+                columns=self._columns_of(name, task),
+                prefix=f"{self.output.prefix}{name}_",
             )
             for name, task in self.tasks.items()
         }
 
     def _columns_of(self, name: str, task: AnyTask) -> dict[str, str]:
+        """The columns given for the parts of one of several tasks: under NAME.PART, else under PART for all of them."""
         given = self.input.columns
-        parts = [part.name for part in task.parts()]
         return {
-            part: given.get(f"{name}.{part}", given.get(part, part))
-            for part in parts
-            if {part, f"{name}.{part}"} & given.keys()
+            part.name: given.get(f"{name}.{part.name}", given.get(part.name, part.name))
+            for part in task.parts()
+            if {part.name, f"{name}.{part.name}"} & given.keys()
         }
 
     def to_yaml(self) -> str:

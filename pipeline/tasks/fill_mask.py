@@ -14,7 +14,7 @@ from pydantic import Field
 
 from models.boundary import Answers, Head, HeadAsk
 from pipeline.arrow_lists import flat_list, list_array, list_lengths
-from pipeline.errors import RowError, SpecError
+from pipeline.errors import OptionError, RowError
 from pipeline.rows import error_array, no_errors
 from pipeline.tasks.spans import Characters, grouped
 from pipeline.tasks.targets import Target, TargetRule, find_targets
@@ -61,7 +61,7 @@ class FillMask(Task):
 
     def fields(self, facts: ModelFacts) -> list[pa.Field]:
         if facts.tokenizer.mask_id < 0:
-            raise SpecError("task: fill-mask needs a <mask> token, and the checkpoint's tokenizer has none")
+            raise OptionError(None, "fill-mask needs a <mask> token, and the checkpoint's tokenizer has none")
         self._found(facts)
         masks = pa.struct([pa.field("start", pa.int32()), pa.field("fills", pa.list_(self._fill_type()))])
         return [pa.field("masks", pa.list_(masks))]

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from models.boundary import Answers, Head, HeadAsk
 from pipeline.arrow_lists import flat_list, list_lengths
-from pipeline.errors import RowError, SpecError
+from pipeline.errors import OptionError, RowError
 from pipeline.ragged import Integers, offsets_of, ranges
 from pipeline.rows import error_array, no_errors
 from pipeline.tasks.best_spans import Asked, best_spans
@@ -84,7 +84,7 @@ class QuestionAnswering(Task):
         if self.question is not None:
             length = len(facts.tokenizer.backend.encode(self.question, add_special_tokens=False).ids)
             if length + MARKS_OF_A_PAIR >= self._window(facts):
-                raise SpecError(f"task.question: {_long_question(length, self._window(facts))[1]}")
+                raise OptionError("question", f"{_long_question(length, self._window(facts))[1]}")
         return [pa.field("answers", pa.list_(ANSWER)), pa.field("null_score", pa.float32())]
 
     def _window(self, facts: ModelFacts) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from pipeline.errors import SpecError
+from pipeline.errors import OptionError
 from pipeline.tasks.vocabulary import Vocabulary
 
 TargetRule: TypeAlias = Literal["word", "hf"]
@@ -36,5 +36,5 @@ def _token(word: str, *, rule: TargetRule, vocabulary: Vocabulary) -> int:
     whole = [ids[0] for ids in pieces if len(ids) == 1]
     first = [ids[0] for ids in pieces if ids and (rule == "hf" or not vocabulary.blank_V[ids[0]])]
     if not word.strip() or not (whole or first):
-        raise SpecError(f"task.targets: {word!r} has no token in the checkpoint's vocabulary; leave it out")
+        raise OptionError("targets", f"{word!r} has no token in the checkpoint's vocabulary; leave it out")
     return (whole or first)[0]

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from models.boundary import Answers, Head, HeadAsk
-from pipeline.errors import SpecError
+from pipeline.errors import OptionError
 from pipeline.rows import no_errors
 from pipeline.tasks.scores import LABEL_SCORE, Floats, Function, ranked, scored
 from pipeline.tasks.task import Decoded, Encoding, ModelFacts, Part, Task
@@ -51,7 +51,7 @@ class TextClassification(Task):
 
     def fields(self, facts: ModelFacts) -> list[pa.Field]:
         if isinstance(self.top_k, int) and self.top_k < 1:
-            raise SpecError(f"task.top_k: {self.top_k} labels are none; give 1 or more, or all")
+            raise OptionError("top_k", f"{self.top_k} labels are none; give 1 or more, or all")
         fields = [pa.field("label", pa.string()), pa.field("score", pa.float32())]
         if self.least_scores(facts) is not None:
             fields.append(pa.field("labels", pa.list_(LABEL_SCORE)))
@@ -98,8 +98,8 @@ class TextClassification(Task):
         single = {**(facts.told(task=self.name, key="thresholds") or {}), **self.thresholds}
         unknown = [label for label in single if label not in facts.labels]
         if unknown:
-            raise SpecError(
-                f"task.thresholds: the checkpoint has no label {unknown[0]!r}; it has {', '.join(facts.labels[:20])}"
+            raise OptionError(
+                "thresholds", f"the checkpoint has no label {unknown[0]!r}; it has {', '.join(facts.labels[:20])}"
             )
         common = facts.told(task=self.name, key="threshold") if self.threshold is None else self.threshold
         several = facts.config.problem_type == "multi_label_classification"

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from models.boundary import Answers, Head, HeadAsk
 from pipeline.arrow_lists import flat_list, list_array, list_lengths
-from pipeline.errors import SpecError
+from pipeline.errors import OptionError
 from pipeline.ragged import Integers, ranges
 from pipeline.rows import no_errors
 from pipeline.tasks.task import Decoded, Encoding, ModelFacts, Part, Task
@@ -58,7 +58,7 @@ class TextScoring(Task):
 
     def fields(self, facts: ModelFacts) -> list[pa.Field]:
         if self.resolved_method(facts) == "masked" and facts.tokenizer.mask_id < 0:
-            raise SpecError("task.method: masked scoring needs a <mask> token, and the checkpoint's tokenizer has none")
+            raise OptionError("method", "masked scoring needs a <mask> token, and the checkpoint's tokenizer has none")
         return [
             pa.field("log_probability", pa.float64()),
             pa.field("tokens", pa.int32()),

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from models.boundary import Answers, Head, HeadAsk
 from pipeline.arrow_lists import flat_list, list_array, list_lengths
-from pipeline.errors import RowError, SpecError
+from pipeline.errors import OptionError, RowError
 from pipeline.ragged import Integers, offsets_of, ranges
 from pipeline.rows import error_array, no_errors
 from pipeline.tasks.entities import ENTITY, TOKEN_ENTITY, Aggregation, entities, labelled, token_entities
@@ -81,12 +81,13 @@ class TokenClassification(Task):
     def fields(self, facts: ModelFacts) -> list[pa.Field]:
         room = facts.max_length - 2
         if self._overlap(facts) >= room:
-            raise SpecError(f"task.stride: {self.stride} tokens shared leave nothing new in a window of {room}")
+            raise OptionError("stride", f"{self.stride} tokens shared leave nothing new in a window of {room}")
         if self.words and not (facts.tokenizer.add_prefix_space or self.add_prefix_space is not None):
-            raise SpecError(
-                "task.words: the checkpoint's tokenizer puts no space before words (add_prefix_space in "
+            raise OptionError(
+                "words",
+                "the checkpoint's tokenizer puts no space before words (add_prefix_space in "
                 "tokenizer_config.json is not true), so that most would be read as parts of words; if it was trained with "
-                "one, set task.add_prefix_space: true"
+                "one, set task.add_prefix_space: true",
             )
         kind = TOKEN_ENTITY if self.resolved_aggregation(facts) == "none" else ENTITY
         fields = [pa.field("entities", pa.list_(kind))]

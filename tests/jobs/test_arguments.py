@@ -42,7 +42,7 @@ def test_flags_alone_are_a_job() -> None:
     )
     assert spec.input.urls == ["a", "b"]
     assert (spec.model.checkpoint, spec.model.framework, spec.model.dtype) == ("m", "flax", "float32")
-    assert (spec.one_task.name, spec.output.url, spec.resources.replicas) == ("feature-extraction", "out", 2)
+    assert (spec.task_name, spec.output.url, spec.resources.replicas) == ("feature-extraction", "out", 2)
 
 
 def test_a_flag_overrules_the_file_and_leaves_what_stands_beside_it(job: Path) -> None:

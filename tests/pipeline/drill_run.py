@@ -121,7 +121,8 @@ class Drill:
         if shard.failure is not None:
             reason, message = shard.failure
             return Receipt(shard=shard.shard, state="failed", reason=reason, message=message)
-        table = answered(shard.tables["rows"], source=shard.shard.file.uri, mended=self.mended)
+        assert shard.rows is not None
+        table = answered(shard.rows, source=shard.shard.file.uri, mended=self.mended)
         provenance = {"fingerprint": FINGERPRINT}
         return write_shard(shard, table, output=self.output, prefix="", provenance=provenance)
 

@@ -13,14 +13,19 @@ from pipeline.cluster.capacity_wait import Notify
 from pipeline.cluster.nodes import NodeKind, Nodes
 from pipeline.cluster.placement import Cluster
 from pipeline.inference.checkpoint_state import CheckpointState
+from pipeline.inference.questions import facts_of
 from pipeline.output.job import FrozenJob
 from pipeline.reading.inputs import recognised
 from pipeline.shards import CutRule, Shard, SourceFile
 from pipeline.spec.job_spec import JobSpec
+from pipeline.spec.named_tasks import NamedTask
 from pipeline.store.storage import info
+from pipeline.tasks.task import ModelFacts
 
 CHECKPOINT = str(Path(__file__).resolve().parents[2] / "jobs" / "checkpoints" / "random-tiny")
 FINGERPRINT = "f" * 32
+TASK = "text-classification"
+"""The name of the one task of most jobs here."""
 
 
 def spec(
@@ -35,6 +40,24 @@ def spec(
         "resources": {"gpus": 0},
     }
     return JobSpec.parse({**values, **keys})
+
+
+def only_task(job: JobSpec) -> NamedTask:
+    """The task of a job that has one."""
+    (task,) = job.named_tasks.values()
+    return task
+
+
+def only_facts(job: JobSpec) -> ModelFacts:
+    """What the task of a job that has one may know of its checkpoint."""
+    (facts,) = facts_of(job).values()
+    return facts
+
+
+def only_tables(found: ShardTables) -> Mapping[str, pa.Table]:
+    """The tables of a shard's one task."""
+    (tables,) = found.tasks.values()
+    return tables
 
 
 class Told(Cluster):
@@ -89,7 +112,7 @@ def frozen_job(
     """A frozen job around a spec, its identity and digests made up."""
     return FrozenJob(
         spec=job,
-        identity={"task.name": job.one_task.name},
+        identity={"task.name": job.task_name},
         fingerprint=fingerprint,
         dtype="float32",
         checkpoint=CheckpointState(digest="d", stamp="s"),
@@ -121,7 +144,7 @@ def windows_shard(
             "positions": pa.array([list(places) for places in asked], ids_type),
         }
     )
-    return ShardTables(shard=shard(first, first + len(windows)), tables={"windows": table})
+    return ShardTables(shard=shard(first, first + len(windows)), tasks={TASK: {"windows": table}})
 
 
 def reasons(errors: pa.Array | pa.ChunkedArray) -> list[str | None]:

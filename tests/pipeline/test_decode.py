@@ -14,14 +14,14 @@ from pipeline.decode import annotated
 from pipeline.encode import encode_rows
 from pipeline.errors import RowError
 from pipeline.inference.answers import answers_table
-from pipeline.inference.questions import facts_of, model_facts
+from pipeline.inference.questions import facts_of
 from pipeline.output.columns import carried_columns, output_schema
 from pipeline.rows import error_array
 from pipeline.spec.job_spec import JobSpec
-from tests.pipeline.small import reasons, rows_table, shard, source_file, spec
+from tests.pipeline.small import only_facts, only_task, reasons, rows_table, shard, source_file, spec
 
 SPEC = spec()
-LABELS = model_facts(SPEC).labels
+LABELS = only_facts(SPEC).labels
 HIDDEN = 64
 FILE = source_file("s3://b/in/a.parquet")
 
@@ -36,24 +36,23 @@ def shard_of(
 ) -> ShardTables:
     """A shard that has been through encode and infer, the latter made up; failing: texts whose windows have failed."""
     rows = rows_table({name: pa.array(values) for name, values in columns.items()}, first=100)
-    facts = model_facts(job)
-    marks, windows = encode_rows(rows, spec=job, facts=facts)
+    facts = only_facts(job)
+    marks, windows = encode_rows(rows, task=only_task(job), spec=job, facts=facts)
     texts = [facts.tokenizer.backend.decode(ids) for ids in windows["input_ids"].to_pylist()]
     errors = [(failing or {}).get(text) for text in texts]
     arrays = {"logits": np.array([logits_for(text) for text in texts], np.float32).reshape(-1, len(LABELS))}
-    if job.one_task.name == "feature-extraction":
+    if job.task_name == "feature-extraction":
         arrays = {"hidden": np.array([[len(text)] * HIDDEN for text in texts], np.float32).reshape(-1, HIDDEN)}
     for number, error in enumerate(errors):
         if error:
             next(iter(arrays.values()))[number] = np.nan
     tables = {
-        "rows": rows,
         "marks": marks,
         "windows": windows,
         "answers": answers_table(arrays if texts else {}),
         "failures": pa.table({"error": error_array(errors)}),
     }
-    return ShardTables(shard=shard(100, 100 + rows.num_rows, file=FILE), tables=tables)
+    return ShardTables(shard=shard(100, 100 + rows.num_rows, file=FILE), rows=rows, tasks={job.task_name: tables})
 
 
 def decoded(

@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 
 from pipeline.encode import distinct, encode_rows
 from pipeline.errors import SpecError
-from pipeline.inference.questions import model_facts
 from pipeline.reading.text_columns import is_text, is_texts
 from pipeline.rows import error_array
-from tests.pipeline.small import reasons, rows_table, spec
+from tests.pipeline.small import only_facts, only_task, reasons, rows_table, spec
 
 SPEC = spec()
 LIMIT = 128
@@ -21,16 +20,16 @@ LONG = "word " * 300
 
 def encoded(values: pa.Array | list[object], **keys: object) -> tuple[pa.Table, pa.Table]:
     chosen = spec(**keys) if keys else SPEC
-    return encode_rows(rows_table({"text": values}), spec=chosen, facts=model_facts(chosen))
+    return encode_rows(rows_table({"text": values}), task=only_task(chosen), spec=chosen, facts=only_facts(chosen))
 
 
 def text_of(ids: list[int]) -> str:
-    return str(model_facts(SPEC).tokenizer.backend.decode(ids))
+    return str(only_facts(SPEC).tokenizer.backend.decode(ids))
 
 
 def test_a_text_becomes_one_window_between_its_special_tokens() -> None:
     marks, windows = encoded(["Bananas float."])
-    facts = model_facts(SPEC)
+    facts = only_facts(SPEC)
     (ids,) = windows["input_ids"].to_pylist()
     assert (ids[0], ids[-1]) == (facts.tokenizer.bos_id, facts.tokenizer.eos_id)
     assert text_of(ids) == "Bananas float."
@@ -61,7 +60,7 @@ def test_a_text_longer_than_the_model_is_cut_and_marked() -> None:
     assert marks["truncated"].to_pylist() == [True, False]
     ids = windows["input_ids"].to_pylist()[0]
     assert len(ids) == LIMIT
-    assert ids[-1] == model_facts(SPEC).tokenizer.eos_id
+    assert ids[-1] == only_facts(SPEC).tokenizer.eos_id
 
 
 def test_a_text_longer_than_the_model_is_an_error_where_the_job_says_so() -> None:
@@ -82,7 +81,7 @@ def test_max_length_shortens_the_model() -> None:
 def test_max_length_beyond_the_model_is_refused() -> None:
     model = {"checkpoint": SPEC.model.checkpoint, "max_length": LIMIT + 1}
     with pytest.raises(SpecError, match=rf"model\.max_length: {LIMIT + 1} tokens .* which is {LIMIT}"):
-        model_facts(spec(model=model))
+        only_facts(spec(model=model))
 
 
 def test_a_text_of_too_many_bytes_is_an_error_before_it_is_tokenized() -> None:
@@ -95,7 +94,7 @@ def test_an_error_that_a_row_came_with_is_kept_and_the_row_not_encoded() -> None
     rows = rows_table({"text": ["a", None, "c"]})
     errors = error_array([("wrong-type", "why"), ("malformed-json", "why"), None])
     rows = rows.set_column(rows.column_names.index("__error__"), "__error__", errors)
-    marks, windows = encode_rows(rows, spec=SPEC, facts=model_facts(SPEC))
+    marks, windows = encode_rows(rows, task=only_task(SPEC), spec=SPEC, facts=only_facts(SPEC))
     assert reasons(marks["error"]) == ["wrong-type", "malformed-json", None]
     assert windows.num_rows == 1
 
@@ -161,7 +160,7 @@ def test_a_shard_without_rows_has_no_windows() -> None:
 def test_the_text_may_be_a_column_of_another_name() -> None:
     chosen = spec(source={"urls": "in", "columns": {"text": "body"}})
     rows = rows_table({"text": ["wrong"], "body": ["right"]})
-    _, windows = encode_rows(rows, spec=chosen, facts=model_facts(chosen))
+    _, windows = encode_rows(rows, task=only_task(chosen), spec=chosen, facts=only_facts(chosen))
     assert text_of(windows["input_ids"][0].as_py()) == "right"
 
 

@@ -8,21 +8,23 @@ import pytest
 
 from pipeline.encode import distinct
 from pipeline.reading.text_columns import checked_parts
-from tests.pipeline.small import reasons, rows_table, spec
+from tests.pipeline.small import only_task, reasons, rows_table, spec
 
 CHOICES = {"name": "multiple-choice"}
 
 
 def faults(column: pa.Array | Sequence[object], **sections: Any) -> list[str | None]:
     """The reason of each value of a column of texts."""
-    _, errors = checked_parts(rows_table({"text": column}), spec=spec(**sections))
+    job = spec(**sections)
+    _, errors = checked_parts(rows_table({"text": column}), task=only_task(job), spec=job)
     return reasons(errors)
 
 
 def list_faults(column: pa.Array, **sections: Any) -> list[str | None]:
     """The reason of each value of a column of lists."""
     rows = rows_table({"prompt": ["p"] * len(column), "choices": column})
-    _, errors = checked_parts(rows, spec=spec(task=CHOICES, **sections))
+    job = spec(task=CHOICES, **sections)
+    _, errors = checked_parts(rows, task=only_task(job), spec=job)
     return reasons(errors)
 
 

@@ -103,7 +103,7 @@ def test_the_job_in_the_manifests_is_a_job(repository: Path) -> None:
             if "job.yaml" in document.get("data", {})
         ]
         job = JobSpec.from_yaml(content)
-        assert job.one_task.name == "text-classification"
+        assert job.task_name == "text-classification"
         untold = Told(Nodes(up=[NodeKind("head", {"CPU": 0.0}, {}, 1)], grows=True))
         assert untold.placement(job).gpus == 1, "before any GPU node is up, and before anybody knows that some may come"
 

@@ -20,7 +20,7 @@ from pipeline.inference.replica import Replica, ReplicaOrder, answer_shards
 from pipeline.inference.supervisor import Question, Seconds, Supervisor
 from tests.pipeline import hostile
 from tests.pipeline.hostile import FULL, LABELS, LARGEST_PASS, NAN, RAISE, SEGFAULT, HostileModel
-from tests.pipeline.small import reasons, shard, windows_shard
+from tests.pipeline.small import TASK, only_tables, reasons, shard, windows_shard
 
 HEAD: Head = "sequence-classification"
 WINDOW = st.lists(st.integers(3, 900), min_size=1, max_size=12)
@@ -53,7 +53,7 @@ class InProcess:
 
 def order(checkpoint: str, *, batch_tokens: int | tuple[int, int] = 20) -> ReplicaOrder:
     load = LoadOrder(loader=hostile.LOADER, checkpoint=checkpoint, framework="torch", heads=(HEAD,), dtype="float32")
-    return ReplicaOrder(load=load, asks={"": HeadAsk(head=HEAD)}, batch_tokens=batch_tokens, threads=1, stall=5.0)
+    return ReplicaOrder(load=load, asks={TASK: HeadAsk(head=HEAD)}, batch_tokens=batch_tokens, threads=1, stall=5.0)
 
 
 def answered(shards: Sequence[ShardTables], *, batch_tokens: int = 20, ask: HeadAsk | None = None) -> list[ShardTables]:
@@ -65,12 +65,12 @@ def by(
 ) -> list[ShardTables]:
     budget = TokenBudget(tokens=batch_tokens)
     return answer_shards(
-        shards=shards, asks={"": ask or HeadAsk(head=HEAD)}, budget=budget, supervisor=cast("Supervisor", supervisor)
+        shards=shards, asks={TASK: ask or HeadAsk(head=HEAD)}, budget=budget, supervisor=cast("Supervisor", supervisor)
     )
 
 
 def logits(found: ShardTables) -> list[list[float]]:
-    return found.tables["answers"]["logits"].to_pylist() if found.tables["answers"].num_rows else []
+    return only_tables(found)["answers"]["logits"].to_pylist() if only_tables(found)["answers"].num_rows else []
 
 
 def right(window: Sequence[int]) -> list[float]:
@@ -84,8 +84,8 @@ def test_answers_are_each_windows_own_in_order_whatever_the_budget_and_the_neigh
     found = answered([windows_shard(windows) for windows in shards], batch_tokens=batch_tokens)
     assert [logits(part) for part in found] == [[right(window) for window in windows] for windows in shards]
     for part, windows in zip(found, shards, strict=True):
-        assert part.tables["failures"].num_rows == len(windows)
-        assert part.tables["failures"]["error"].null_count == len(windows)
+        assert only_tables(part)["failures"].num_rows == len(windows)
+        assert only_tables(part)["failures"]["error"].null_count == len(windows)
         assert part.facts["tokens"] == sum(map(len, windows))
 
 
@@ -112,7 +112,7 @@ def test_an_answer_a_window_comes_back_where_the_positions_are_reduced(shards: l
     found = answered(given_shards, ask=ask)
     for part, windows in zip(found, shards, strict=True):
         if windows:
-            assert part.tables["answers"]["hidden"].to_pylist() == [right(window) for window in windows]
+            assert only_tables(part)["answers"]["hidden"].to_pylist() == [right(window) for window in windows]
 
 
 def test_windows_of_several_shards_share_passes_within_the_budget() -> None:
@@ -134,15 +134,15 @@ def test_a_window_longer_than_the_budget_goes_alone() -> None:
 def test_a_failed_window_has_its_error_and_its_neighbours_their_answers() -> None:
     windows = [[5, 6], [RAISE, 1], [7]]
     (found,) = answered([windows_shard(windows)])
-    assert reasons(found.tables["failures"]["error"]) == [None, "exception", None]
+    assert reasons(only_tables(found)["failures"]["error"]) == [None, "exception", None]
     assert [logits(found)[index] for index in (0, 2)] == [right(windows[0]), right(windows[2])]
     assert np.isnan(logits(found)[1]).all()
 
 
 def test_scores_that_are_not_finite_are_an_error_and_no_answer() -> None:
     first, second = answered([windows_shard([[5], [NAN, 1]]), windows_shard([[NAN], [6]])])
-    assert reasons(first.tables["failures"]["error"]) == [None, "nan"]
-    assert reasons(second.tables["failures"]["error"]) == ["nan", None]
+    assert reasons(only_tables(first)["failures"]["error"]) == [None, "nan"]
+    assert reasons(only_tables(second)["failures"]["error"]) == ["nan", None]
 
 
 def test_shards_without_windows_or_with_a_failure_pass_as_they_are() -> None:
@@ -151,26 +151,26 @@ def test_shards_without_windows_or_with_a_failure_pass_as_they_are() -> None:
     found = answered([gone, done, windows_shard([])])
     assert found[0] is gone
     assert logits(found[1]) == [right([5])]
-    assert found[2].tables["failures"].num_rows == 0
+    assert only_tables(found[2])["failures"].num_rows == 0
     assert answered([gone]) == [gone]
 
 
 def test_a_bundle_in_which_nothing_is_asked_needs_no_pass() -> None:
     (found,) = answered([windows_shard([])])
-    assert found.tables["answers"].num_rows == 0
+    assert only_tables(found)["answers"].num_rows == 0
     assert "passes" not in found.facts
 
 
 def test_windows_in_many_chunks_and_slices_read_as_one() -> None:
-    whole = windows_shard([[3], [5, 6], [7, 8, 9], [10]]).tables["windows"]
+    whole = only_tables(windows_shard([[3], [5, 6], [7, 8, 9], [10]]))["windows"]
     chunked = pa.concat_tables([whole.slice(1, 1), whole.slice(2, 2)])
-    (found,) = answered([ShardTables(shard=shard(0, 3), tables={"windows": chunked})])
+    (found,) = answered([ShardTables(shard=shard(0, 3), tasks={TASK: {"windows": chunked}})])
     assert logits(found) == [right([5, 6]), right([7, 8, 9]), right([10])]
 
 
 def test_gold_ids_and_segments_of_a_window_go_with_it() -> None:
     ids = pa.list_(pa.int32())
-    table = windows_shard([[5, 6], [7, 8, 9]], positions=[[1], [0, 2]]).tables["windows"]
+    table = only_tables(windows_shard([[5, 6], [7, 8, 9]], positions=[[1], [0, 2]]))["windows"]
     table = table.append_column("gold", pa.array([[60], [70, 90]], ids))
     table = table.append_column("token_type_ids", pa.array([[0, 1], [0, 0, 1]], ids))
     seen = []
@@ -182,7 +182,7 @@ def test_gold_ids_and_segments_of_a_window_go_with_it() -> None:
             seen.append(ask(pack))
             return super().solve(pack, ask)
 
-    shards = [ShardTables(shard=shard(0, 2), tables={"windows": table})]
+    shards = [ShardTables(shard=shard(0, 2), tasks={TASK: {"windows": table}})]
     by(Recording(), shards)
     ((tokens, asks),) = seen
     assert tokens.input_ids_T.tolist() == [7, 8, 9, 5, 6], "longest first"
@@ -210,7 +210,7 @@ def test_the_actor_answers_bundles_from_its_child_process(tmp_path: Path) -> Non
             [windows_shard([[5], [SEGFAULT, 1], [6, 7]]), ShardTables(shard=shard(9, 9), failure=("gone", "x"))]
         )
         first, second = unpack(replica(bundle))
-        assert reasons(first.tables["failures"]["error"]) == [None, "killed-replica", None]
+        assert reasons(only_tables(first)["failures"]["error"]) == [None, "killed-replica", None]
         assert [logits(first)[index] for index in (0, 2)] == [right([5]), right([6, 7])]
         assert second.failure == ("gone", "x")
         assert {"replica", "computing_s", "waiting_s"} <= set(first.facts)
@@ -223,7 +223,7 @@ def test_passes_are_smaller_for_good_once_the_device_ran_out_of_memory(tmp_path:
     replica = Replica(order(str(tmp_path), batch_tokens=(16, 1_024)))
     try:
         (found,) = unpack(replica(pack([windows_shard([[FULL, 1]] * 8)])))
-        assert found.tables["failures"]["error"].null_count == 8
+        assert only_tables(found)["failures"]["error"].null_count == 8
         assert replica._budget.tokens == 2 * LARGEST_PASS
         (found,) = unpack(replica(pack([windows_shard([[FULL, 1]] * 8)])))
         assert found.facts["passes"] == 2

@@ -22,6 +22,11 @@ READING = Reading(schema=SCHEMA, required=("text",), rule=RULE, fingerprint=FING
 ROWS = 35
 
 
+def rows_of(found: ShardTables) -> pa.Table:
+    assert found.rows is not None
+    return found.rows
+
+
 def texts(first: int = 0, stop: int = ROWS) -> list[str]:
     return [f"text {row}" for row in range(first, stop)]
 
@@ -45,7 +50,7 @@ def read(work: Sequence[Work], reading: Reading = READING) -> Iterator[ShardTabl
 
 
 def texts_in(found: ShardTables) -> list[str]:
-    return list(found.tables["rows"]["text"].to_pylist())
+    return list(rows_of(found)["text"].to_pylist())
 
 
 def test_the_shards_of_files_of_every_kind_hold_all_rows_in_order(tmp_path: Path) -> None:
@@ -65,7 +70,7 @@ def test_only_the_shards_asked_for_are_read(tmp_path: Path) -> None:
     shards = parquet(tmp_path)
     (found,) = read([shards[2]])
     assert texts_in(found) == texts(20, 30)
-    assert found.tables["rows"]["__row__"].to_pylist() == list(range(20, 30))
+    assert rows_of(found)["__row__"].to_pylist() == list(range(20, 30))
 
 
 def test_a_stream_leaves_out_what_is_written_and_knows_its_end(tmp_path: Path) -> None:
@@ -85,7 +90,7 @@ def test_an_empty_stream_is_one_shard_without_rows(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b""))
     (found,) = read([Stream(file=file_at(tmp_path / "a.jsonl.gz"), done=frozenset())])
     assert found.shard.last
-    assert found.tables["rows"].num_rows == 0
+    assert rows_of(found).num_rows == 0
 
 
 def test_the_same_stream_is_cut_alike_at_every_reading(tmp_path: Path) -> None:
@@ -166,7 +171,7 @@ def test_a_file_that_lacks_the_text_has_that_error_in_every_row(tmp_path: Path) 
     pq.write_table(pa.table({"id": [1, 2]}), tmp_path / "a.parquet")
     shards = cut_rows(file=file_at(tmp_path / "a.parquet"), rows=2, size=10, rule=RULE, fingerprint=FINGERPRINT)
     (found,) = read(shards)
-    assert reasons(found.tables["rows"]["__error__"]) == ["missing-column"] * 2
+    assert reasons(rows_of(found)["__error__"]) == ["missing-column"] * 2
 
 
 def test_a_folder_that_does_not_fit_the_frozen_schema_costs_only_its_own_files(tmp_path: Path) -> None:
@@ -184,7 +189,7 @@ def test_a_folder_that_does_not_fit_the_frozen_schema_costs_only_its_own_files(t
     assert {part.shard.file.compression for part in failed} == {"none", "gzip"}
     good = [part for part in found if part.failure is None]
     assert [text for part in good for text in texts_in(part)] == texts() * 2
-    assert {value for part in good for value in part.tables["rows"]["v"].to_pylist()} == {1}
+    assert {value for part in good for value in rows_of(part)["v"].to_pylist()} == {1}
 
 
 def test_small_files_share_a_bundle_and_each_keeps_its_shard(tmp_path: Path) -> None:

@@ -252,7 +252,7 @@ def test_a_setting_reaches_into_a_task_and_a_column_of_several() -> None:
     settings = ["tasks.intents.top_k=3", "input.columns.intents.text=body"]
     spec = JobSpec.parse(override(values=SEVERAL, settings=settings))
     assert spec.tasks["intents"] == TextClassification(top_k=3)
-    assert spec.each()["intents"].input.columns == {"text": "body"}
+    assert spec.named_tasks["intents"].columns == {"text": "body"}
 
 
 def test_each_of_several_tasks_has_its_columns_and_a_prefix_of_its_own() -> None:
@@ -260,15 +260,35 @@ def test_each_of_several_tasks_has_its_columns_and_a_prefix_of_its_own() -> None
     spec = JobSpec.parse(
         {**SEVERAL, "input": {"urls": "in", "columns": columns}, "output": {"url": "o", "prefix": "x_"}}
     )
-    each = spec.each()
-    assert {name: one.one_task.name for name, one in each.items()} == {
+    tasks = spec.named_tasks
+    assert {name: named.task.name for name, named in tasks.items()} == {
         "intents": "text-classification",
         "questions": "question-answering",
     }
-    assert each["intents"].input.columns == {"text": "body"}
-    assert each["questions"].input.columns == {"context": "page", "question": "asked"}
-    assert [one.output.prefix for one in each.values()] == ["x_intents_", "x_questions_"]
+    assert tasks["intents"].columns == {"text": "body"}
+    assert tasks["questions"].columns == {"context": "page", "question": "asked"}
+    assert [named.prefix for named in tasks.values()] == ["x_intents_", "x_questions_"]
     assert JobSpec.from_yaml(spec.to_yaml()) == spec
     assert spec.task_name == "intents+questions"
-    alone = JobSpec.parse(LEAST)
-    assert alone.each() == {"": alone}
+
+
+def test_one_task_goes_by_its_own_name_and_one_of_tasks_by_the_users() -> None:
+    task = {"name": "text-classification"}
+    without_task = {key: value for key, value in LEAST.items() if key != "task"}
+    (alone,) = JobSpec.parse({**without_task, "task": task}).named_tasks.values()
+    (named,) = JobSpec.parse({**without_task, "tasks": {"topics": task}}).named_tasks.values()
+    assert alone.task == named.task
+    assert (alone.name, alone.key, alone.part_key("text"), alone.prefix, alone.head_folder) == (
+        "text-classification",
+        "task",
+        "text",
+        "",
+        None,
+    )
+    assert (named.name, named.key, named.part_key("text"), named.prefix, named.head_folder) == (
+        "topics",
+        "tasks.topics",
+        "topics.text",
+        "topics_",
+        "topics",
+    )

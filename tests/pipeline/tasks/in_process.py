@@ -67,10 +67,8 @@ def annotate(
     rows = rows_table(columns)
     schema = pa.schema([field for field in rows.schema if not field.name.startswith("__")])
     output_schema(schema=schema, spec=spec, facts=facts)
-    encoded = ShardTables(
-        shard=shard(0, rows.num_rows), tables={"rows": rows, **encode_tasks(rows, spec=spec, facts=facts)}
-    )
-    heads = tuple((name, ask.head) for name, ask in asks.items())
+    encoded = ShardTables(shard=shard(0, rows.num_rows), rows=rows, tasks=encode_tasks(rows, spec=spec, facts=facts))
+    heads = tuple((ask.name or "", ask.head) for ask in asks.values())
     answering = model or loaded(spec.model.checkpoint, framework, heads)
     (answered,) = answer_shards(
         shards=[encoded],

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from models.boundary import Answers, Ask, Head, Tokens
-from pipeline.inference.questions import model_facts
 from pipeline.tasks import TokenClassification
 from pipeline.tasks.tags import Tags
+from tests.pipeline.small import only_facts, only_task
 from tests.pipeline.tasks.conftest import CheckpointOf
 from tests.pipeline.tasks.in_process import Model, Row, annotate, job_spec
 
@@ -58,7 +58,7 @@ def test_a_pair_is_read_as_one(checkpoint_of: CheckpointOf) -> None:
 
 
 def test_the_checkpoint_says_what_the_spec_leaves_open(checkpoint_of: CheckpointOf) -> None:
-    facts = model_facts(job_spec(task="token-classification", checkpoint=checkpoint_of("token-classification")))
+    facts = only_facts(job_spec(task="token-classification", checkpoint=checkpoint_of("token-classification")))
     told = {"token-classification": {"aggregation_strategy": "max"}}
     facts.config.task_specific_params = told  # type: ignore[attr-defined]  # what config.json may hold beside its own fields
     try:
@@ -84,8 +84,8 @@ def test_normalized_vectors_have_length_one_and_half_the_bytes_when_asked(
     task = {"name": "feature-extraction", "pooling": pooling, "normalize": True, "dtype": "float16"}
     vectors = np.atleast_2d(only(checkpoint_of, "encoder", task, text=TEXT)["embedding"])
     np.testing.assert_allclose(np.linalg.norm(vectors.astype(np.float32), axis=1), 1, atol=2e-3)
-    (field,) = job_spec(task=task, checkpoint="x").one_task.fields(
-        model_facts(job_spec(task=task, checkpoint=checkpoint_of("encoder")))
+    (field,) = only_task(job_spec(task=task, checkpoint="x")).task.fields(
+        only_facts(job_spec(task=task, checkpoint=checkpoint_of("encoder")))
     )
     assert "halffloat" in str(field.type)
 
@@ -247,7 +247,7 @@ def test_perplexity_is_that_of_the_tokens_scored(checkpoint_of: CheckpointOf) ->
 
 
 def test_a_masked_copy_is_scored_as_fill_mask_scores_the_token(checkpoint_of: CheckpointOf) -> None:
-    facts = model_facts(job_spec(task="fill-mask", checkpoint=checkpoint_of("masked-lm")))
+    facts = only_facts(job_spec(task="fill-mask", checkpoint=checkpoint_of("masked-lm")))
     backend = facts.tokenizer.backend
     (word,) = backend.encode(" the", add_special_tokens=False).ids
     (row,) = answers(checkpoint_of, "masked-lm", {"name": "text-scoring"}, text=pa.array([" the"]))
