@@ -196,7 +196,7 @@ FOLDERS: Sequence[Folder] = (
     Folder(
         "csv-tasks-two",
         named_tasks({name: SEVERAL[name] for name in ("kind", "tags")}, input={"delimiter": ";"}),
-        first={"a.csv.gz": zipped(delimited(0, 24, delimiter=";"))},
+        first={"a.csv.gz": zipped(delimited(0, 44, delimiter=";"))},
         stopped=True,
     ),
     Folder(

@@ -42,7 +42,7 @@ from tests.upgrade.inputs import BUCKET, FOLDERS, SENTENCES, Folder  # noqa: E40
 OLD_COMMIT = "e717816"
 HEADS = {"encoder": "encoder", "kind": "sequence-classification", "masks": "masked-lm", "tags": "token-classification"}
 NAMES = {"kind": ("north", "south", "east"), "tags": ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")}
-SLOW_SECONDS = 1.0
+SLOW_SECONDS = 3.0
 """How long the store takes for an object while a run is to be stopped by its limits."""
 LONGEST = 300.0
 
@@ -194,8 +194,8 @@ def driver(*words: str) -> subprocess.Popen[bytes]:
 def kill_when(event: threading.Event, *words: str) -> None:
     """SIGKILL a driver as soon as the event is set, and wait until its Ray is gone."""
     process = driver(*words)
-    assert event.wait(LONGEST), "the driver ended before it could be killed"
-    assert process.poll() is None
+    while not event.wait(1):
+        assert process.poll() is None, "the driver ended before it could be killed; run this folder again"
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     endpoint, until = os.environ["AWS_ENDPOINT_URL"], time.monotonic() + LONGEST
