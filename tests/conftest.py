@@ -1,7 +1,6 @@
-"""Reference data, a local Ray, an object store in; fixtures that every test may ask for out.
+"""Fixtures that every test may ask for: reference data, real texts, a local Ray, an object store.
 
-`shared` is the folder of reference inputs and outputs beside the repository. The servers are started once a test
-run, on free ports, and stopped at its end.
+The servers are started once a test run, on free ports, and stopped at its end.
 """
 
 import gc
@@ -15,6 +14,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / "shared"
+WITHOUT_SHARED = "the full reference data is not at ../shared"
 # Two cores are what the tests are sized for; set before any framework is imported, for its children too.
 RUN_ENVIRONMENT = {
     "OMP_NUM_THREADS": "2",
@@ -71,11 +72,24 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of reference data and golden files beside the repository."""
-    folder = REPOSITORY.parent / "shared"
-    if not folder.is_dir():
-        pytest.skip("the reference data is not here: it is looked for in ../shared, beside the repository")
-    return folder
+    """The folder of reference data beside the repository, for what the committed samples are too small for."""
+    if not SHARED.is_dir():
+        pytest.skip(WITHOUT_SHARED)
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Real texts with labels, RoBERTa's tokenizer: all of ../shared/data, or the sample of it in tests/data."""
+    return SHARED / "data" if SHARED.is_dir() else REPOSITORY / "tests" / "data"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many tests the full reference data would have added."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if WITHOUT_SHARED in str(report.longrepr)]
+    if not SHARED.is_dir():
+        tests = "1 test" if len(skipped) == 1 else f"{len(skipped)} tests"
+        terminalreporter.write_line(f"{tests} skipped: {WITHOUT_SHARED}; the others ran on tests/golden and tests/data")
 
 
 @dataclass(frozen=True)

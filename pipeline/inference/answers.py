@@ -52,9 +52,20 @@ class _Answered:
             for window in np.unique(owners[bad]).tolist():
                 self.failures.setdefault(window, ("nan", "the model's scores are not finite"))
 
+    def share(self) -> None:
+        """Give the answers of windows that were asked for equal ones to those too."""
+        answered_W = self.asked.answered_W
+        if (answered_W == np.arange(len(answered_W))).all():
+            return
+        rows = members(self.offsets, answered_W)
+        self.arrays = {name: values[rows] for name, values in self.arrays.items()}
+        owners = enumerate(answered_W.tolist())
+        self.failures = {window: self.failures[owner] for window, owner in owners if owner in self.failures}
+
     def split(self, counts: Sequence[int]) -> list[tuple[pa.Table, pa.Table]]:
         """(answers, failures) of each shard, given its number of windows."""
         self.refuse_non_finite()
+        self.share()
         result, window = [], 0
         for count in counts:
             first, last = int(self.offsets[window]), int(self.offsets[window + count])

@@ -1,6 +1,7 @@
 """The token sequences that the model reads for a bundle of shards, each once, and which task asks what of it.
 
-Tasks that encode a text alike share its sequence, and so the encoder's pass. NumPy only: runs on a bare GPU machine.
+Windows with the same tokens, of one task or of several, share a sequence, and so the encoder's pass. NumPy only: runs on a
+bare GPU machine.
 Legend: S sequences, W windows of one task, T tokens, G positions asked by one task.
 """
 
@@ -17,8 +18,8 @@ from pipeline.ragged import Int32s, Int64s, members, offsets_of
 class Asked:
     """What one task asks, of all shards of a bundle.
 
-    key: the head's name in the model. sequence_W: which sequence each window is. window_S: a sequence's window, -1 where it
-    has none of this task's. position_offsets: [W + 1], where each window's positions begin.
+    key: the head's name in the model. sequence_W: which sequence each window is. window_S: the one of a sequence's windows
+    that is asked for all, -1 where it has none of this task's. position_offsets: [W + 1], where each window's positions begin.
     """
 
     key: str
@@ -28,6 +29,11 @@ class Asked:
     positions_G: Int32s
     position_offsets: Int64s
     gold_G: Int32s | None
+
+    @property
+    def answered_W(self) -> Int64s:
+        """The window whose answers each window has: itself, or an equal one that was asked for both."""
+        return self.window_S[self.sequence_W]
 
     def of(self, chosen_S: Int64s, cu_seqlens: Int32s) -> Ask | None:
         """The question to the model that reads some sequences; None where this task asks nothing of them."""

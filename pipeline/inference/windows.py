@@ -12,36 +12,44 @@ import pyarrow as pa
 from models.boundary import HeadAsk
 from pipeline.arrow_lists import flat_column, flat_columns
 from pipeline.inference.sequences import Asked, Sequences
-from pipeline.ragged import Int32s, Int64s, members, offsets_of
+from pipeline.ragged import Int32s, Int64s, members, offsets_of, run_starts
 
 SEQUENCE = "sequence"
-"""Column of a window in a job of several tasks: the number of its sequence in the shard."""
+"""Column of a window whose sequence is not its own alone: the number of that sequence in the shard."""
+ENCODED, QUESTION = ("input_ids", "token_type_ids"), ("positions", "gold")
+"""Columns of lists: what the model reads of a window, and what a task asks of it."""
 
 
 def numbered(windows: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
-    """The windows of a shard's tasks with their sequences: equal tokens of different tasks are one. A single task's windows
-    are a sequence each, and stay as they are."""
-    if len(windows) == 1:
-        return dict(windows)
-    codes = _codes(list(windows.values()))
-    nth = [_occurrences(code_W) for code_W in codes]
+    """The windows of a shard's tasks with their sequences: equal tokens, of one task or of several, are one sequence.
+
+    Equal sequences of one pack may differ in the last bit, depending on the processor; what is computed once can't. A task
+    that asks different questions of equal tokens has a sequence for each. Where every window has a sequence of its own, the
+    tables stay as they are.
+    """
+    tables = list(windows.values())
+    codes = _codes(tables, ENCODED)
+    nth = [_nth_question(code_W, asked_W) for code_W, asked_W in zip(codes, _codes(tables, QUESTION), strict=True)]
     most = max((int(nth_W.max()) + 1 for nth_W in nth if len(nth_W)), default=1)
-    # The second window of a task with the same tokens is a sequence of its own: each is answered apart.
     keys = np.concatenate([code_W * most + nth_W for code_W, nth_W in zip(codes, nth, strict=True)])
-    sequence = np.unique(keys, return_inverse=True)[1].astype(np.int32)
+    distinct, sequence = np.unique(keys, return_inverse=True)
+    if len(tables) == 1 and len(distinct) == len(keys):
+        return dict(windows)
     result, first = {}, 0
     for name, table in windows.items():
-        result[name] = table.append_column(SEQUENCE, pa.array(sequence[first : first + table.num_rows]))
+        numbers = sequence[first : first + table.num_rows].astype(np.int32)
+        result[name] = table.append_column(SEQUENCE, pa.array(numbers))
         first += table.num_rows
     return result
 
 
-def _codes(tables: Sequence[pa.Table]) -> list[Int64s]:
-    """A number a window, equal where ids and segments are."""
-    ids = pa.concat_arrays([_as_bytes(table, "input_ids") for table in tables])
-    types = pa.concat_arrays([_as_bytes(table, "token_type_ids") for table in tables])
-    code, segment = (column.dictionary_encode().indices.to_numpy().astype(np.int64) for column in (ids, types))
-    both = code * (int(segment.max()) + 1 if len(segment) else 1) + segment
+def _codes(tables: Sequence[pa.Table], names: tuple[str, str]) -> list[Int64s]:
+    """A number a window, equal where both columns are."""
+    one, other = (
+        pa.concat_arrays([_as_bytes(table, name) for table in tables]).dictionary_encode().indices for name in names
+    )
+    other_W = other.to_numpy().astype(np.int64)
+    both = one.to_numpy().astype(np.int64) * (int(other_W.max()) + 1 if len(other_W) else 1) + other_W
     ends = np.cumsum([table.num_rows for table in tables])
     return np.split(both, ends[:-1])
 
@@ -55,15 +63,15 @@ def _as_bytes(table: pa.Table, name: str) -> pa.LargeBinaryArray:
     return pa.Array.from_buffers(pa.large_binary(), table.num_rows, buffers)
 
 
-def _occurrences(code_W: Int64s) -> Int64s:
-    """How many equal ones stand before each."""
-    order = np.argsort(code_W, kind="stable")
-    ordered = code_W[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(ordered) else order
-    runs = np.diff(np.concatenate([starts, [len(ordered)]]))
-    nth = np.empty(len(code_W), np.int64)
-    nth[order] = np.arange(len(ordered)) - np.repeat(starts, runs)
-    return nth
+def _nth_question(code_W: Int64s, asked_W: Int64s) -> Int64s:
+    """Which of the different questions about the same tokens each window asks, counted from 0."""
+    if not len(code_W):
+        return code_W
+    span = int(asked_W.max()) + 1
+    pairs, inverse_W = np.unique(code_W * span + asked_W, return_inverse=True)
+    first = np.flatnonzero(run_starts(pairs // span))
+    nth = np.arange(len(pairs)) - np.repeat(first, np.diff([*first, len(pairs)]))
+    return nth[inverse_W]
 
 
 def sequences_of(windows: Sequence[Mapping[str, pa.Table]], asks: Mapping[str, HeadAsk]) -> Sequences:
@@ -87,14 +95,10 @@ def sequences_of(windows: Sequence[Mapping[str, pa.Table]], asks: Mapping[str, H
 
 def _across_shards(tables: Mapping[str, Sequence[pa.Table]]) -> tuple[dict[str, Int64s], Int64s]:
     """Each task's windows' sequences, numbered through all shards, and where each shard's begin."""
-    if len(tables) == 1:
-        ((name, shards),) = tables.items()
-        ends = np.cumsum([0, *(table.num_rows for table in shards)])
-        return {name: np.arange(ends[-1])}, ends
     numbers: dict[str, list[Int64s]] = {name: [] for name in tables}
     begins = [0]
     for shard in range(len(next(iter(tables.values())))):
-        mine = {name: shards[shard][SEQUENCE].to_numpy().astype(np.int64) for name, shards in tables.items()}
+        mine = {name: _sequence(shards[shard]) for name, shards in tables.items()}
         for name, numbers_W in mine.items():
             numbers[name].append(numbers_W + begins[-1])
         count = max((int(numbers_W.max()) + 1 for numbers_W in mine.values() if len(numbers_W)), default=0)
@@ -102,11 +106,18 @@ def _across_shards(tables: Mapping[str, Sequence[pa.Table]]) -> tuple[dict[str, 
     return {name: np.concatenate(parts) for name, parts in numbers.items()}, np.asarray(begins)
 
 
+def _sequence(table: pa.Table) -> Int64s:
+    """The number of each window's sequence in its shard."""
+    if SEQUENCE not in table.column_names:
+        return np.arange(table.num_rows)
+    return table[SEQUENCE].to_numpy().astype(np.int64)
+
+
 def _read_once(
     tables: Mapping[str, Sequence[pa.Table]], name: str, asked: Mapping[str, Asked]
 ) -> tuple[Int32s, Int64s]:
     """A list<int32> column of each sequence, from the first task that has it; zeros where that task has no such column."""
-    if len(tables) == 1:
+    if len(tables) == 1 and all(SEQUENCE not in table.column_names for shards in tables.values() for table in shards):
         return flat_columns(next(iter(tables.values())), name)
     values, lengths, place = [], [], 0
     chosen_S = np.full(len(next(iter(asked.values())).window_S), -1, np.int64)

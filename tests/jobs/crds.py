@@ -1,20 +1,22 @@
-"""A custom resource definition in, whether a manifest keeps to it out; fields that it does not know are refused."""
+"""KubeRay's definitions in, whether a manifest keeps to them out; fields that they do not know are refused."""
 
+import gzip
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jsonschema
-import yaml
 from jsonschema.exceptions import best_match
+
+DEFINITIONS = Path(__file__).resolve().parents[1] / "data" / "kuberay-crds"
 
 
 @cache
-def schema_of(folder: Path, kind: str) -> dict[str, Any]:
+def schema_of(kind: str) -> dict[str, Any]:
     """The schema of the served version of a kind of Ray's, as JSON Schema."""
-    text = (folder / f"ray.io_{kind.lower()}s.yaml").read_text(encoding="utf-8")
-    definition = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    (version,) = [version for version in definition["spec"]["versions"] if version["name"] == "v1"]
+    definition = json.loads(gzip.decompress((DEFINITIONS / f"ray.io_{kind.lower()}s.json.gz").read_bytes()))
+    (version,) = definition["spec"]["versions"]
     schema: dict[str, Any] = _strict(version["schema"]["openAPIV3Schema"])
     for free in ("metadata", "apiVersion", "kind"):
         schema["properties"][free] = {}
@@ -38,15 +40,15 @@ def _strict(schema: Any) -> Any:
 
 
 @cache
-def validator_of(folder: Path, kind: str) -> Any:
+def validator_of(kind: str) -> Any:
     """What holds manifests of a kind against its definition, which is itself checked here, once: that takes seconds."""
-    schema = schema_of(folder, kind)
+    schema = schema_of(kind)
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 
 
-def check(manifest: dict[str, Any], *, folder: Path) -> None:
+def check(manifest: dict[str, Any]) -> None:
     """Raises jsonschema.ValidationError where a manifest does not keep to its definition."""
-    fault = best_match(validator_of(folder, manifest["kind"]).iter_errors(manifest))
+    fault = best_match(validator_of(manifest["kind"]).iter_errors(manifest))
     if fault is not None:
         raise fault

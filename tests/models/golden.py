@@ -1,20 +1,28 @@
-"""The reference's inputs and outputs, read from ../shared/golden/models: one reader for all three frameworks.
+"""The reference's inputs and outputs: all of ../shared/golden where that is beside the repository, else those in tests/golden.
 
-A framework's test gives `answer(model, case inputs) -> mapping of NumPy arrays` and compares with `Case.expected`.
+A framework's test calls its model with `Case.inputs` and gives what came out, as NumPy arrays by name, to `compare`. A
+committed case has the names of all outputs and the values of some (tests/golden/selection.py).
 """
 
+import atexit
 import functools
 import json
-from collections.abc import Iterator, Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
+from tests.golden import selection
+
+COMMITTED, REFERENCE = selection.HERE, selection.REFERENCE
+GOLDEN = REFERENCE if REFERENCE.is_dir() else COMMITTED
 MODELS = GOLDEN / "models"
 
 # golden/README.md: right in float32, measured between the reference's own frameworks.
@@ -32,21 +40,16 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Case:
-    """One call of the reference: model folder, case name, keyword inputs and torch's outputs by name."""
+    """One call of the reference: model folder, case name, keyword inputs, the names of all outputs, and torch's values.
+
+    A scalar among the inputs is a switch.
+    """
 
     model: str
     name: str
-    inputs: Mapping[str, Array]
+    inputs: Mapping[str, Any]
+    names: Sequence[str]
     expected: Mapping[str, Array]
-
-    @property
-    def folder(self) -> Path:
-        return MODELS / self.model
-
-    @property
-    def class_name(self) -> str:
-        """The class without its framework's prefix, e.g. RobertaPreLayerNormForMaskedLM."""
-        return "RobertaPreLayerNorm" + self.model.split("-")[0]
 
     def outputs(self) -> dict[str, Array]:
         """Expected outputs without gradients."""
@@ -60,44 +63,79 @@ class Case:
 @functools.cache
 def cases_of(model: str) -> dict[str, Case]:
     """All cases of one model folder."""
-    with np.load(MODELS / model / "cases.npz") as stored:
-        arrays = {key: stored[key] for key in stored.files}
-    names = dict.fromkeys(key.split("/")[0] for key in arrays)
-    return {name: Case(model, name, _under(arrays, f"{name}/in/"), _under(arrays, f"{name}/torch/")) for name in names}
+    file = MODELS / model / "cases.safetensors"
+    if file.exists():
+        arrays = load_file(file)
+        with safe_open(file, "numpy") as opened:
+            names = json.loads(opened.metadata()["outputs"])
+    else:
+        with np.load(MODELS / model / "cases.npz") as stored:
+            arrays = {key: stored[key] for key in stored.files}
+        names = {}
+        for case, source, name in (key.split("/", 2) for key in arrays):
+            names.setdefault(case, []).extend([name] if source == "torch" else [])
+    cases = {}
+    for name, outputs in names.items():
+        inputs = {key: array if array.ndim else bool(array) for key, array in _under(arrays, f"{name}/in/").items()}
+        cases[name] = Case(model, name, inputs, outputs, _under(arrays, f"{name}/torch/"))
+    return cases
 
 
 def case_names() -> list[tuple[str, str]]:
-    """Every (model, case) but the stepwise ones; empty where the reference data is absent."""
-    if not MODELS.is_dir():
-        return []
-    return [
-        (folder.name, name)
-        for folder in sorted(MODELS.iterdir())
-        if folder.is_dir()
-        for name in cases_of(folder.name)
-        if name != "decode_steps"
-    ]
+    """Every (model, case) but the stepwise ones."""
+    return [(model, name) for model in model_names() for name in cases_of(model) if name != "decode_steps"]
 
 
-def model_names() -> list[str]:
-    """Every model folder; empty where the reference data is absent."""
-    return sorted(folder.name for folder in MODELS.iterdir() if folder.is_dir()) if MODELS.is_dir() else []
+def model_names(*, having: str | None = None) -> list[str]:
+    """Every model folder, or those with a case of this name."""
+    names = sorted(folder.name for folder in MODELS.iterdir() if folder.is_dir())
+    return names if having is None else [name for name in names if having in cases_of(name)]
 
 
-def one_a_structure(*, but: str | None = None) -> list[Any]:
-    """Every model folder; those that have no tensor which another has not are marked slow.
+def kind_of(model: str) -> str:
+    """The class of a model folder, as tests/models/tiny.py names it."""
+    return model.split("-")[0]
 
-    but: part of the names of folders to leave out.
-    """
-    same = (
-        "ForSequenceClassification-",
-        "Model-chunked",
-        "Model-decoder",
-        "Model-gelu_new",
-        "Model-relative_key_query",
-    )
-    names = [name for name in model_names() if but is None or but not in name]
-    return [pytest.param(name, marks=pytest.mark.slow) if name.startswith(same) else name for name in names]
+
+def legacy_folders(file: str) -> dict[str, Path]:
+    """Model -> the folder with its config and this file, for each model of which it is there."""
+    if GOLDEN == COMMITTED:
+        return {selection.LEGACY[file]: COMMITTED / "legacy" / file}
+    return {model: MODELS / model for model in model_names()}
+
+
+def legacy_names(model: str, file: str) -> dict[str, list[int]]:
+    """Where the reference's file has its tensors, and their shapes, as `selection.listed` chooses them."""
+    names: dict[str, dict[str, dict[str, list[int]]]] = json.loads((COMMITTED / "legacy" / "names.json").read_text())
+    return names[model][file]
+
+
+def annotation_calls() -> list[dict[str, Any]]:
+    """The calls of the reference's pipelines, with their results."""
+    calls: list[dict[str, Any]] = json.loads((GOLDEN / "annotations" / "annotations.json").read_text())["cases"]
+    return calls
+
+
+def annotation_checkpoint(name: str) -> Path:
+    """The checkpoint folder of a model that those calls name."""
+    return REFERENCE / "annotations" / name if GOLDEN == REFERENCE else assembled_checkpoint(name)
+
+
+@functools.cache
+def assembled_checkpoint(name: str) -> Path:
+    """A committed annotation checkpoint with its tokenizer, and with the tensors that another committed model has too."""
+    stored = COMMITTED / "annotations" / name
+    folder = Path(tempfile.mkdtemp(prefix="preln-golden-"))
+    atexit.register(shutil.rmtree, folder)
+    shutil.copytree(COMMITTED / "annotations" / "tokenizer", folder, dirs_exist_ok=True)
+    shutil.copy(stored / "config.json", folder)
+    with safe_open(stored / "model.safetensors", "numpy") as opened:
+        rest = json.loads(opened.metadata()["rest"])
+    tensors = load_file(COMMITTED / "models" / rest["model"] / "model.safetensors")
+    own = {tensor: array for tensor, array in tensors.items() if tensor not in rest["without"]}
+    own |= load_file(stored / "model.safetensors")
+    save_file(own, folder / "model.safetensors", {"format": "pt"})
+    return folder
 
 
 def flatten(output: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -127,12 +165,20 @@ def tolerance(name: str) -> float:
     return LOGITS_TOLERANCE
 
 
-def compare(found: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
-    """Same names, same shapes, values within the tolerances."""
-    assert sorted(found) == sorted(expected)
-    for name, array in expected.items():
-        assert found[name].shape == array.shape, name
-        np.testing.assert_allclose(found[name], array, rtol=0, atol=tolerance(name), err_msg=name)
+def compare(found: Mapping[str, Array], case: Case, *, maps: bool = True) -> None:
+    """All outputs are there, and those with an expected value have its shape and are within the tolerances.
+
+    maps: attention maps were asked for, where the case has any.
+    """
+
+    def wanted(name: str) -> bool:
+        return not name.startswith("grad/") and (maps or "attentions" not in name)
+
+    assert sorted(found) == sorted(filter(wanted, case.names))
+    for name, array in case.expected.items():
+        if wanted(name):
+            assert found[name].shape == array.shape, name
+            np.testing.assert_allclose(found[name], array, rtol=0, atol=tolerance(name), err_msg=name)
 
 
 def compare_gradients(found: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
@@ -141,12 +187,6 @@ def compare_gradients(found: Mapping[str, Array], expected: Mapping[str, Array])
     for name, array in expected.items():
         scale = max(float(np.abs(array).max()), GRADIENT_FLOOR * largest)
         np.testing.assert_allclose(found[name], array, rtol=0, atol=GRADIENT_TOLERANCE * scale, err_msg=name)
-
-
-def encodings() -> list[dict[str, Any]]:
-    """The calls of the reference's pipelines in golden/annotations."""
-    cases: list[dict[str, Any]] = json.loads((GOLDEN / "annotations" / "annotations.json").read_text())["cases"]
-    return cases
 
 
 def _under(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:

@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from models.roberta_flax.layers import Dropout, LayerNorm, normalise
+from models.config import RobertaPreLayerNormConfig
+from models.roberta_flax.layers import Dropout, LayerNorm, layer_norm, normalise
 
 pytestmark = pytest.mark.flax
 
 DERIVATIVE_TOLERANCE = 2e-4  # of sums of cubes up to about 100
+SHIFTED_TOLERANCE = 2e-2  # at mean 1,000, where float32 keeps four digits behind the point
 SAME_TOLERANCE = {"float32": 2e-6, "bfloat16": 0.02}  # of values up to about 4, in two orders of operations
 
 
@@ -57,6 +59,15 @@ def test_the_layer_norm_s_derivatives_are_those_of_its_formula_in_either_directi
         near(found, expected, DERIVATIVE_TOLERANCE)
     hessians = [jax.jvp(lambda x, f=f: jax.grad(f)(x, scale, bias), (values,), (towards,))[1] for f in (ours, formula)]
     near(hessians[0], hessians[1], DERIVATIVE_TOLERANCE)
+
+
+def test_a_shifted_input_keeps_its_variance_in_the_layer_norm() -> None:
+    values = np.random.default_rng(0).normal(size=(4, 64))
+    norm = layer_norm(RobertaPreLayerNormConfig(layer_norm_eps=1e-12), jnp.float32)
+    normed, _ = norm.init_with_output(jax.random.PRNGKey(0), values + 1000.0)
+    exact = (values - values.mean(-1, keepdims=True)) / values.std(-1, keepdims=True)
+    # E[x²] - E[x]² in float32 is off by 0.4 here.
+    near(normed, exact, SHIFTED_TOLERANCE)
 
 
 def test_dropout_zeroes_its_part_and_keeps_the_expectation() -> None:

@@ -1,7 +1,5 @@
 """Three frameworks, one model: the same answers, losses and gradients on any config, and each reads what each writes."""
 
-import inspect
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from hypothesis import strategies as st
 from models.checks import ACTIVATIONS
 from tests.models import golden
 from tests.models.frameworks import CLASSES, INSTALLED
-from tests.models.tiny import KINDS, SEQUENCE_KINDS, padded_ids, tiny_config, token_ids
+from tests.models.tiny import KINDS, inputs_of, labels_of, near, tiny_config
 
 FRAMEWORKS = ["torch", "tensorflow", "flax"]
 if INSTALLED != FRAMEWORKS:
@@ -22,39 +20,18 @@ if INSTALLED != FRAMEWORKS:
 pytestmark = [pytest.mark.torch, pytest.mark.tensorflow, pytest.mark.flax]
 
 FORMATS = ["safetensors", "safetensors-tf", "safetensors-flax", "h5", "msgpack"]
-TOLERANCE = 2e-5  # float32, the same sums in another order
 WIDE = 200  # random examples under `make slow`
-QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "num_hidden_layers": 2}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Tiny tensors: a second thread only waits, for long where other processes share the cores."""
-    import torch
-
-    torch.set_num_threads(1)
+QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def batch(kind: str) -> dict[str, Any]:
-    """Three padded rows with labels, where the head has a loss."""
-    ids, mask = padded_ids()
-    draw = np.random.default_rng(4)
-    if kind == "ForMultipleChoice":
-        ids, mask = (np.stack((array, array[::-1]), axis=1) for array in (ids, mask))
-    inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": draw.integers(0, 2, ids.shape)}
+    """Three padded rows of two segments, with labels where the head has a loss, some of them beyond the text."""
+    inputs = inputs_of(kind)
+    segments = {"token_type_ids": np.random.default_rng(4).integers(0, 2, inputs["input_ids"].shape)}
+    labels = labels_of(kind)
     if kind == "ForQuestionAnswering":
-        return {**inputs, "start_positions": np.array([1, 2, 99]), "end_positions": np.array([-2, 3, 3])}
-    if kind in ("ForSequenceClassification", "ForMultipleChoice"):
-        return {**inputs, "labels": np.array([0, 1, 1])}
-    if kind == "Model":
-        return inputs
-    return {**inputs, "labels": draw.integers(0, 2 if kind == "ForTokenClassification" else 61, ids.shape)}
-
-
-def near(found: dict[str, Any], expected: dict[str, Any], tolerance: float = TOLERANCE) -> None:
-    assert sorted(found) == sorted(expected)
-    for name, array in expected.items():
-        np.testing.assert_allclose(found[name], array, rtol=0, atol=tolerance, err_msg=name)
+        labels = {"start_positions": np.array([1, 2, 99]), "end_positions": np.array([-2, 3, 3])}
+    return {**inputs, **segments, **labels}
 
 
 def same_bits(found: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -202,136 +179,3 @@ def test_random_configs_agree_in_every_output(tmp_path: Path, **drawn: Any) -> N
 @given(**RANDOM_CONFIGS)
 def test_very_many_random_configs_agree_in_every_output(tmp_path: Path, **drawn: Any) -> None:
     check_random_config(tmp_path, **drawn)
-
-
-# Padding and order
-
-
-def padded(rows: list[int], *, width: int, side: str) -> tuple[Any, Any]:
-    """(ids, mask) of texts of these lengths, the i-th always the same, padded to a width."""
-    ids, mask = np.ones((len(rows), width), np.int64), np.zeros((len(rows), width), np.int64)
-    for i, length in enumerate(rows):
-        place = slice(0, length) if side == "right" else slice(width - length, width)
-        ids[i, place], mask[i, place] = token_ids(1, 12, seed=length)[0, :length], 1
-    return ids, mask
-
-
-def hidden(call: Callable[..., Any], rows: list[int], *, width: int, side: str) -> list[Any]:
-    """Each text's last hidden states without its pads."""
-    ids, mask = padded(rows, width=width, side=side)
-    states = call({"input_ids": ids, "attention_mask": mask})["last_hidden_state"]
-    return [state[kept.astype(bool)] for state, kept in zip(states, mask, strict=True)]
-
-
-BUILT: dict[tuple[str, bool, str], Any] = {}
-
-
-def built_once(name: str, *, is_decoder: bool, positions: str) -> Any:
-    key = (name, is_decoder, positions)
-    if key not in BUILT:
-        config = tiny_config(is_decoder=is_decoder, use_cache=False, position_embedding_type=positions)
-        BUILT[key] = CLASSES[name].program(CLASSES[name].fresh("Model", config))
-    return BUILT[key]
-
-
-TEXTS = {
-    "rows": st.lists(st.integers(1, 12), min_size=4, max_size=4),
-    "order": st.permutations(range(4)),
-    "side": st.sampled_from(["left", "right"]),
-    "is_decoder": st.booleans(),
-    "positions": st.sampled_from(["absolute", "relative_key_query"]),
-}
-
-
-def check_padding(name: str, *, rows: list[int], order: list[int], side: str, is_decoder: bool, positions: str) -> None:
-    call = built_once(name, is_decoder=is_decoder, positions=positions)
-    expected = hidden(call, rows, width=12, side="right")
-    found = hidden(call, [rows[i] for i in order], width=16, side=side)
-    for place, i in enumerate(order):
-        np.testing.assert_allclose(found[place], expected[i], rtol=0, atol=TOLERANCE)
-
-
-@pytest.mark.parametrize("name", FRAMEWORKS)
-@settings(max_examples=4, deadline=None)
-@given(**TEXTS)
-def test_neither_padding_nor_the_order_of_the_batch_changes_a_text_s_states(name: str, **drawn: Any) -> None:
-    check_padding(name, **drawn)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FRAMEWORKS)
-@settings(max_examples=WIDE, deadline=None)
-@given(**TEXTS)
-def test_neither_padding_nor_order_changes_anything_in_very_many_batches(name: str, **drawn: Any) -> None:
-    check_padding(name, **drawn)
-
-
-# What every class of every framework does alike
-
-# One without a head, one with: the heads pass on what the encoder gives them, which the golden cases prove of each.
-WITH_STATES = ("Model", "ForTokenClassification")
-
-
-@pytest.mark.parametrize("name", FRAMEWORKS)
-@pytest.mark.parametrize(
-    "kind", [kind if kind in WITH_STATES else pytest.param(kind, marks=pytest.mark.slow) for kind in SEQUENCE_KINDS]
-)
-def test_maps_and_states_are_there_by_the_config_or_by_the_call(kind: str, name: str) -> None:
-    inputs = {key: value for key, value in batch(kind).items() if key in ("input_ids", "attention_mask")}
-    model = CLASSES[name].fresh(kind, tiny_config(num_hidden_layers=2))
-    plain = CLASSES[name].answer(model, inputs)
-    asked = CLASSES[name].answer(model, {**inputs, "output_attentions": True, "output_hidden_states": True})
-    assert sorted(set(asked) - set(plain)) == [
-        "attentions.0",
-        "attentions.1",
-        "hidden_states.0",
-        "hidden_states.1",
-        "hidden_states.2",
-    ]
-    assert asked["attentions.1"].shape == (3, 4, 9, 9)
-    assert asked["hidden_states.2"].shape == (3, 9, 32)
-    model.config.output_attentions = model.config.output_hidden_states = True
-    near(CLASSES[name].answer(model, inputs), asked)
-
-
-@pytest.mark.parametrize("name", FRAMEWORKS)
-def test_the_same_call_twice_answers_the_same_bits(name: str) -> None:
-    model = CLASSES[name].fresh("ForMaskedLM", tiny_config())
-    first, second = (CLASSES[name].answer(model, batch("ForMaskedLM")) for _ in range(2))
-    assert all(np.array_equal(first[key], second[key]) for key in first)
-
-
-COMMON = ["input_ids", "attention_mask", "token_type_ids", "position_ids", "head_mask", "inputs_embeds"]
-CROSS = ["encoder_hidden_states", "encoder_attention_mask"]
-SHOWN = ["output_attentions", "output_hidden_states", "return_dict"]
-ARGUMENTS = {
-    "Model": [*COMMON, *CROSS, "past_key_values", "use_cache", *SHOWN],
-    "ForCausalLM": [*COMMON, *CROSS, "labels", "past_key_values", "use_cache", *SHOWN],
-    "ForMaskedLM": [*COMMON, *CROSS, "labels", *SHOWN],
-    "ForSequenceClassification": [*COMMON, "labels", *SHOWN],
-    "ForMultipleChoice": [
-        *("input_ids", "token_type_ids", "attention_mask", "labels", "position_ids", "head_mask", "inputs_embeds"),
-        *SHOWN,
-    ],
-    "ForTokenClassification": [*COMMON, "labels", *SHOWN],
-    "ForQuestionAnswering": [*COMMON, "start_positions", "end_positions", *SHOWN],
-}
-"""Arguments in the order of transformers 4.57's PyTorch classes."""
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_signatures_begin_with_the_reference_s_arguments_in_its_order(kind: str) -> None:
-    callers = {"torch": "forward", "tensorflow": "call"}  # Flax's __call__ is one for all heads, by keyword
-    for name, caller in callers.items():
-        _, *parameters = inspect.signature(getattr(CLASSES[name].named(kind), caller)).parameters
-        assert parameters[: len(ARGUMENTS[kind])] == ARGUMENTS[kind], name
-
-
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("name", FRAMEWORKS)
-def test_a_saved_model_answers_the_same_bits_when_it_is_loaded(name: str, tied: bool, tmp_path: Path) -> None:
-    model = CLASSES[name].fresh("ForMaskedLM", tiny_config(tie_word_embeddings=tied))
-    model.save_pretrained(str(tmp_path))
-    again = CLASSES[name].load("ForMaskedLM", str(tmp_path))
-    inputs = batch("ForMaskedLM")
-    near(CLASSES[name].answer(again, inputs), CLASSES[name].answer(model, inputs), tolerance=0)

@@ -21,7 +21,9 @@ from models.load import load
 from models.roberta_torch.flat import ROWS_FROM, ROWS_STEP, FlatRoberta
 from models.roberta_torch.flat_attention import VECTOR, GroupAttention
 from models.roberta_torch.flat_layers import FlatLinear
-from tests.models.tiny_torch import build
+from tests.models.flat import everywhere
+from tests.models.flat import pack as pack_with_types
+from tests.models.frameworks import CLASSES
 
 pytestmark = pytest.mark.torch
 
@@ -34,7 +36,7 @@ SICK = 60  # a token whose embedding is nan
 
 def loaded(folder: Path, *, dtype: Dtype = "float32", sick: bool = False, **overrides: Any) -> FlatRoberta:
     sizes = {"max_position_embeddings": 64, "num_hidden_layers": 3, "type_vocab_size": 1} | overrides
-    model = build("Model", **sizes)
+    model = CLASSES["torch"].build("Model", **sizes)
     if sick:
         with torch.no_grad():
             model.embeddings.word_embeddings.weight[SICK] = torch.nan
@@ -192,3 +194,43 @@ def test_a_gpu_in_half_precision_compiles_and_answers_as_uncompiled(tmp_path: Pa
     compiled = hidden(flat, tokens)
     flat.compile_parts(wanted=False)
     np.testing.assert_allclose(compiled, hidden(flat, tokens), rtol=0, atol=TOLERANCES["bfloat16"])
+
+
+def varlen_reference(
+    query_TND: Any,
+    key_TND: Any,
+    value_TND: Any,
+    cu_seq_q: Any,
+    cu_seq_k: Any,
+    max_q: int,
+    max_k: int,
+    *,
+    window_size: tuple[int, int],
+    num_splits: int,
+) -> Any:
+    """What torch's varlen_attn answers, written with one call a sequence; it has no CPU form of its own."""
+    assert torch.equal(cu_seq_q, cu_seq_k)
+    assert cu_seq_q.dtype == torch.int32
+    assert max_q == max_k == int(cu_seq_q.diff().max())
+    pieces = []
+    for start, stop in zip(cu_seq_q[:-1].tolist(), cu_seq_q[1:].tolist(), strict=True):
+        parts = (part[start:stop].transpose(0, 1)[None] for part in (query_TND, key_TND, value_TND))
+        query, key, value = parts
+        is_causal = window_size == (-1, 0)
+        attended = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=is_causal)
+        pieces.append(attended[0].transpose(0, 1))
+    return torch.cat(pieces)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_all_sequences_in_one_kernel_answer_as_the_groups(
+    causal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = loaded(tmp_path, is_decoder=causal, type_vocab_size=2)
+    tokens = pack_with_types(causal=causal)
+    asked = everywhere(tokens)
+    assert not flat.varlen
+    groups = hidden(flat, tokens, asked)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_reference)
+    flat.varlen = True
+    np.testing.assert_allclose(hidden(flat, tokens, asked), groups, rtol=0, atol=TOLERANCES["float32"])

@@ -51,6 +51,13 @@ def lay_out(table: pa.Table, *, url: str) -> Corpus:
     return Corpus(url=url, texts={name: [texts[row] for row in rows] for name, rows in files.items()})
 
 
+def repeated(table: pa.Table, *, rows: int) -> pa.Table:
+    """The texts of (id, text) over and over, each beginning with its number, so that no two are equal."""
+    texts = table["text"].to_pylist()
+    numbered = [f"{number}. {texts[number % len(texts)]}" for number in range(rows)]
+    return pa.table({"id": pa.array(range(rows), pa.int64()), "text": pa.array(numbered)})
+
+
 def _content(rows: pa.Table, name: str) -> bytes:
     if name.endswith(".parquet"):
         sink = pa.BufferOutputStream()

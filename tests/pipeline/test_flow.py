@@ -32,7 +32,7 @@ from pipeline.output.status import read_status
 from pipeline.spec.job_spec import JobSpec
 from pipeline.store.storage import find, join, put, read_bytes
 from tests.conftest import S3Server
-from tests.pipeline.corpus import LABELS, Corpus, lay_out, random_classifier
+from tests.pipeline.corpus import LABELS, Corpus, lay_out, random_classifier, repeated
 
 pytestmark = [pytest.mark.ray, pytest.mark.torch, pytest.mark.storage]
 
@@ -40,6 +40,7 @@ FLOAT32_SCORES = 1e-5
 """How far a float32 score may be from that of the same text alone: sums in another order, six layers deep."""
 MAX_LENGTH = 24
 """Tokens a text is cut to here, which keeps this module within its minutes; `make slow` runs whole texts."""
+ROWS = 10_033
 KILLED_AFTER = 6
 """Shards that the killed driver had committed."""
 ALONE = 200
@@ -67,8 +68,10 @@ def annotate(spec: JobSpec) -> tuple[Report, Quiet]:
 
 
 @pytest.fixture(scope="module")
-def wiki(shared: Path) -> pa.Table:
-    return pq.read_table(shared / "data/wiki_intros/wiki_intros.parquet")
+def wiki(data: Path) -> pa.Table:
+    """10,033 introductions; where only a sample of them is here, over and over, each with a number of its own."""
+    table = pq.read_table(data / "wiki_intros/wiki_intros.parquet")
+    return table if table.num_rows == ROWS else repeated(table, rows=ROWS)
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +80,9 @@ def corpus(wiki: pa.Table, s3_server: S3Server) -> Corpus:
 
 
 @pytest.fixture(scope="module")
-def classifier(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def classifier(data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("classifier")
-    return random_classifier(url=str(folder), tokenizer=shared / "data/roberta-tokenizer", layers=6, width=192)
+    return random_classifier(url=str(folder), tokenizer=data / "roberta-tokenizer", layers=6, width=192)
 
 
 def scores_of(model: FlatModel, id_lists: list[list[int]]) -> np.ndarray:
@@ -173,7 +176,7 @@ def test_a_killed_run_goes_on_with_the_missing_shards_only(annotated: tuple[JobS
     assert KILLED_AFTER <= there < report.shards
     assert report.state == "done"
     assert len(watcher.receipts) == report.shards - there
-    assert report.total_rows == 10_033
+    assert report.total_rows == ROWS
     assert not report.total_errors
 
 
@@ -182,7 +185,7 @@ def test_every_row_comes_back_once_and_in_order_within_its_file(
 ) -> None:
     spec, *_ = annotated
     table = s3_dataset(spec.output.url)
-    assert table.num_rows == 10_033
+    assert table.num_rows == ROWS
     frame = table.select(["source", "row", "text"]).to_pandas()
     for name, texts in corpus.texts.items():
         of_file = frame[frame["source"] == f"{corpus.url}/{name}"]
@@ -228,8 +231,8 @@ def test_one_glob_reads_everything_in_pandas_and_duckdb(
         .execute(f"SELECT count(*), count(DISTINCT source || ':' || row), count(label) FROM '{tmp_path}/*.parquet'")
         .fetchone()
     )
-    assert len(frame) == 10_033
-    assert counted == (10_033, 10_033, 10_033)
+    assert len(frame) == ROWS
+    assert counted == (ROWS, ROWS, ROWS)
 
 
 def test_nothing_is_done_twice(annotated: tuple[JobSpec, Report, Quiet]) -> None:
@@ -292,7 +295,7 @@ def test_whole_texts_of_a_killed_and_resumed_run_are_those_of_one_that_was_not(
     assert len(one) == report.shards == whole.shards
     frames = (s3_dataset(spec.output.url).to_pandas() for spec in (resumed, undisturbed))
     got, wanted = (frame.sort_values(["source", "row"], ignore_index=True) for frame in frames)
-    assert len(wanted) == 10_033
+    assert len(wanted) == ROWS
     answers = ["label", "score", "scores"]
     pd.testing.assert_frame_equal(got.drop(columns=answers), wanted.drop(columns=answers))
     got_scores, wanted_scores = (label_scores(frame) for frame in (got, wanted))

@@ -20,12 +20,6 @@ OF_RAY = ("RayCluster", "RayJob", "RayCronJob")
 FILES = ("raycluster.yaml", "rayjob.yaml", "raycronjob.yaml", "cronjob.yaml")
 
 
-@pytest.fixture(scope="module")
-def crds(shared: Path) -> Path:
-    """KubeRay's definitions."""
-    return shared / "data/kuberay-crds"
-
-
 def documents(repository: Path, file: str) -> list[dict[str, Any]]:
     text = (repository / "jobs/kubernetes" / file).read_text(encoding="utf-8")
     found = list(yaml.safe_load_all(text))
@@ -34,18 +28,18 @@ def documents(repository: Path, file: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_manifests_keep_to_kuberays_definitions(file: str, repository: Path, crds: Path) -> None:
+def test_manifests_keep_to_kuberays_definitions(file: str, repository: Path) -> None:
     of_ray = [document for document in documents(repository, file) if document["kind"] in OF_RAY]
     assert of_ray
     for document in of_ray:
-        check(document, folder=crds)
+        check(document)
 
 
-def test_the_check_refuses_a_field_that_kuberay_does_not_know(repository: Path, crds: Path) -> None:
+def test_the_check_refuses_a_field_that_kuberay_does_not_know(repository: Path) -> None:
     (cluster,) = documents(repository, "raycluster.yaml")
     cluster["spec"]["workerGroupSpecs"][0]["maxReplica"] = 3
     with pytest.raises(jsonschema.ValidationError, match="maxReplica"):
-        check(cluster, folder=crds)
+        check(cluster)
 
 
 @pytest.mark.parametrize("file", FILES)

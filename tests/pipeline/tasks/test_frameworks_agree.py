@@ -36,9 +36,9 @@ OTHERS = [parameter for parameter in FRAMEWORKS if parameter.values[0] != "torch
 
 
 @lru_cache
-def real_texts(shared: Path) -> list[str]:
+def real_texts(data: Path) -> list[str]:
     """Sentences of the English Web Treebank that differ."""
-    texts = pq.read_table(shared / "data" / "ud_ewt_text" / "sentences.parquet")["text"].to_pylist()
+    texts = pq.read_table(data / "ud_ewt_text" / "sentences.parquet")["text"].to_pylist()
     return [text for text in dict.fromkeys(texts) if len(text) > 20]
 
 
@@ -65,9 +65,10 @@ def answers_in(
 @pytest.mark.parametrize("framework", OTHERS)
 @pytest.mark.parametrize(("head", "task"), JOBS, ids=lambda value: value if isinstance(value, str) else value["name"])
 def test_a_framework_answers_100_texts_as_torch_does(
-    shared: Path, checkpoint_of: CheckpointOf, framework: Framework, head: Head, task: dict[str, Any]
+    data: Path, checkpoint_of: CheckpointOf, framework: Framework, head: Head, task: dict[str, Any]
 ) -> None:
-    texts = real_texts(shared)[:FEW]
+    texts = real_texts(data)[:FEW]
+    assert len(texts) == FEW
     if (head, task["name"]) == ("masked-lm", "text-scoring"):
         texts = texts[:20]  # each makes as many copies as it has tokens
     found = answers_in(framework, head, task, texts, checkpoint_of)
@@ -80,7 +81,7 @@ def test_a_framework_answers_100_texts_as_torch_does(
 def test_a_framework_answers_2000_texts_as_torch_does(
     shared: Path, checkpoint_of: CheckpointOf, framework: Framework, head: Head, task: dict[str, Any]
 ) -> None:
-    texts = real_texts(shared)[: FEW if (head, task["name"]) == ("masked-lm", "text-scoring") else MANY]
+    texts = real_texts(shared / "data")[: FEW if (head, task["name"]) == ("masked-lm", "text-scoring") else MANY]
     found = answers_in(framework, head, task, texts, checkpoint_of)
     assert_agree(found, answers_in("torch", head, task, texts, checkpoint_of))
 

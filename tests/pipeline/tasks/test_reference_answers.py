@@ -1,8 +1,6 @@
 """Every recorded answer of the Hugging Face pipelines, reproduced by our tasks in their hf modes, in each framework."""
 
 import importlib.util
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +8,11 @@ import pytest
 
 from models.boundary import Framework
 from pipeline.errors import SpecError
+from tests.models import golden
 from tests.pipeline.tasks.in_process import annotate, job_spec
 from tests.pipeline.tasks.reference_calls import SPEC_ERRORS, expected_rows, found_answers, job_of
 
-ANNOTATIONS = Path(__file__).resolve().parents[4] / "shared" / "golden" / "annotations"
-CALLS: list[dict[str, Any]] = (
-    json.loads((ANNOTATIONS / "annotations.json").read_text())["cases"] if ANNOTATIONS.is_dir() else []
-)
+CALLS = golden.annotation_calls()
 SCORE_TOLERANCE = 1e-5
 VECTOR_TOLERANCE = 1e-5
 
@@ -43,7 +39,6 @@ FRAMEWORKS = [
 ]
 
 
-@pytest.mark.usefixtures("shared")
 def test_the_reference_has_86_answers_of_which_7_are_errors() -> None:
     assert len(CALLS) == 86
     assert sum("raised" in call for call in CALLS) == 7
@@ -53,12 +48,12 @@ def test_the_reference_has_86_answers_of_which_7_are_errors() -> None:
 @pytest.mark.parametrize("number", range(len(CALLS)), ids=lambda n: f"{n}-{CALLS[n]['model']}")
 def test_a_recorded_call_is_answered_as_the_reference_did(number: int, framework: Framework) -> None:
     call = CALLS[number]
-    job = job_of(call)
+    job, checkpoint = job_of(call), golden.annotation_checkpoint(call["model"])
     if "raised" in call and any(text in call["raised"] for text in SPEC_ERRORS):
         with pytest.raises(SpecError):
-            annotate(spec=job_spec(task=job.task, checkpoint=ANNOTATIONS / call["model"]), columns=job.columns)
+            annotate(spec=job_spec(task=job.task, checkpoint=checkpoint), columns=job.columns)
         return
-    spec = job_spec(task=job.task, checkpoint=ANNOTATIONS / call["model"])
+    spec = job_spec(task=job.task, checkpoint=checkpoint)
     rows = annotate(spec=spec, columns=job.columns, framework=framework)
     if "raised" in call:
         assert [row["error"]["reason"] for row in rows] == [REASONS[call["raised"].split(":")[0]]]

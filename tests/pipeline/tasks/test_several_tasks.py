@@ -1,6 +1,7 @@
 """Several tasks over one encoder in one job: each answers as in a job of its own, and what they share is computed once."""
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -20,8 +21,9 @@ from models.named_heads import HeadFolders
 from models.tensors import PREFIX
 from models.weight_files import WeightFiles
 from pipeline.errors import SpecError
+from pipeline.inference.answers import _Answered
 from pipeline.inference.questions import facts_of
-from pipeline.inference.windows import SEQUENCE, numbered, sequences_of
+from pipeline.inference.windows import numbered, sequences_of
 from pipeline.output.job import fingerprint_of, identity_of
 from pipeline.prepare import checked_tasks
 from pipeline.spec.job_spec import JobSpec
@@ -234,35 +236,42 @@ def test_a_task_that_reads_from_left_to_right_is_refused_beside_others(heads: Pa
         checked_tasks(several(folder, {"mood": "text-classification", "scores": "text-scoring"}))
 
 
-WINDOWS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=3), max_size=6)
+WINDOW = st.tuples(st.lists(st.integers(0, 2), min_size=1, max_size=3), st.sampled_from([[0], [], [0, 0]]))
+WINDOWS = st.lists(WINDOW, max_size=6)
+Window = tuple[list[int], list[int]]
 
 
-def windows_table(windows: list[list[int]]) -> pa.Table:
-    ids = pa.array(windows, pa.list_(pa.int32()))
-    return pa.table({"input_ids": ids, "positions": pa.array([[0]] * len(windows), pa.list_(pa.int32()))})
+def windows_table(windows: list[Window]) -> pa.Table:
+    columns = {"input_ids": [ids for ids, _ in windows], "positions": [asked for _, asked in windows]}
+    return pa.table({name: pa.array(values, pa.list_(pa.int32())) for name, values in columns.items()})
 
 
-@given(shards=st.lists(st.tuples(WINDOWS, WINDOWS, WINDOWS), min_size=1, max_size=3))
-def test_sequences_are_each_read_once_and_every_window_is_one(
-    shards: list[tuple[list[list[int]], list[list[int]], list[list[int]]]],
-) -> None:
-    tables = [
-        numbered({str(number): windows_table(windows) for number, windows in enumerate(shard)}) for shard in shards
-    ]
-    asks = {name: HeadAsk(head="encoder") for name in tables[0]}
-    sequences = sequences_of(tables, asks)
-    offsets = sequences.token_offsets
-    read = [sequences.input_ids_T[start:stop].tolist() for start, stop in pairwise(offsets)]
+@given(shards=st.lists(st.lists(WINDOWS, min_size=1, max_size=3), min_size=1, max_size=3))
+def test_equal_sequences_are_read_once_and_every_window_has_its_answers(shards: list[list[list[Window]]]) -> None:
+    names = [str(number) for number in range(min(map(len, shards)))]
+    tables = [numbered({name: windows_table(shard[int(name)]) for name in names}) for shard in shards]
+    sequences = sequences_of(tables, {name: HeadAsk(head="encoder", name=name) for name in names})
+    read = [sequences.input_ids_T[start:stop].tolist() for start, stop in pairwise(sequences.token_offsets)]
+    given_windows = {name: [window for shard in shards for window in shard[int(name)]] for name in names}
     fewest = 0
     for shard in shards:
-        kinds = {tuple(window) for windows in shard for window in windows}
-        fewest += sum(max(windows.count(list(kind)) for windows in shard) for kind in kinds)
+        different = [{(tuple(ids), tuple(asked)) for ids, asked in shard[int(name)]} for name in names]
+        kinds: Counter[tuple[int, ...]] = Counter()
+        for task in different:
+            kinds |= Counter(ids for ids, _ in task)
+        fewest += sum(kinds.values())
     assert len(read) == fewest
-    for number, name in enumerate(asks):
-        given_windows = [window for shard in shards for window in shard[number]]
-        asked = sequences.asked[name]
-        assert [read[place] for place in asked.sequence_W] == given_windows
-        assert len(set(asked.sequence_W.tolist())) == len(given_windows)
     assert sum(sequences.shard_tokens) == len(sequences.input_ids_T)
-    for name, table in tables[0].items():
-        assert (SEQUENCE in table.column_names) == (len(asks) > 1), name
+    tokens, asks = sequences.question(range(len(read))) if read else (None, {})
+    for name, windows in given_windows.items():
+        asked = sequences.asked[name]
+        assert [read[place] for place in asked.sequence_W] == [ids for ids, _ in windows]
+        answered = _Answered(asked)
+        if name in asks and tokens is not None:
+            # This model answers with the place of the token in the pack.
+            answered.take(np.arange(len(read)), {name: {"hidden": asks[name].positions_G.astype(np.float32)}})
+            ((answers, failures),) = answered.split([len(windows)])
+            starts = tokens.cu_seqlens[asked.sequence_W]
+            expected = [start + position for start, (_, own) in zip(starts, windows, strict=True) for position in own]
+            assert answers["hidden"].to_pylist() == expected
+            assert failures["error"].null_count == len(windows)
