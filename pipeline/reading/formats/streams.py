@@ -23,6 +23,15 @@ class StreamBlock:
     last: bool
 
 
+def refuse_utf16(head: bytes, *, uri: str) -> None:
+    """Raise SourceError where a file's first bytes are the mark of UTF-16 or UTF-32."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")):
+        raise SourceError(
+            f"{uri}: the file is UTF-16 or UTF-32, and UTF-8 is read; write it again (iconv -f UTF-16 -t UTF-8)",
+            reason="unreadable",
+        )
+
+
 @contextmanager
 def decompressed(uri: str, *, compression: str) -> Iterator[Any]:
     """A file as a stream of its decompressed bytes, over all members or frames of it. Raises SourceError."""
@@ -45,25 +54,27 @@ def stream_blocks(
     compression: str,
     rule: CutRule,
     line_bytes: int,
-    record_ends: Callable[[bytes], np.ndarray],
+    record_ends: Callable[[bytes, int, bool], np.ndarray],
 ) -> Iterator[StreamBlock]:
     """A file in blocks of at most `rule.rows` records and about `rule.bytes` bytes.
 
-    record_ends: where records end in bytes that begin with a record, as the positions of their last bytes.
+    record_ends: (bytes that begin with a record, their offset in the file, whether nothing follows) -> where records end,
+    as the positions of their last bytes, as far as these bytes tell.
     Raises SourceError where the stream breaks; blocks before that are whole.
     """
     with decompressed(uri, compression=compression) as stream:
         held, offset, ended = b"", 0, False
         while True:
-            cut = _cut_point(record_ends(held), len(held), rule=rule, ended=ended)
+            cut = _cut_point(record_ends(held, offset, ended), len(held), rule=rule, ended=ended)
             if cut is None:
-                if len(held) > rule.bytes + line_bytes:
+                # A quote may have to be followed for line_bytes before it is known to open nothing.
+                if len(held) > rule.bytes + 3 * line_bytes:
                     raise SourceError(
                         f"{uri}: the record at byte {offset} is over limits.line_bytes ({line_bytes}); raise it, or mend "
                         "the file",
                         reason="unreadable",
                     )
-                more = bytes(stream.read(max(CHUNK_BYTES, rule.bytes // 4)))
+                more = bytes(stream.read(max(CHUNK_BYTES, rule.bytes // 4, len(held) // 2)))
                 ended = not more
                 held += more
                 continue
