@@ -130,6 +130,9 @@ def absolute(spec: JobSpec) -> JobSpec:
 
 
 def _known_job(known: FrozenJob, *, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> FrozenJob:
+    spec = spec.at_versions(
+        {task.name: known.identity.get(f"{task.key}'s answer version") for task in spec.named_tasks.values()}
+    )
     dtype = known.dtype if spec.model.dtype == "auto" else spec.model.dtype
     state = checkpoint_state(spec.model.checkpoint, known=known.checkpoint, names=head_folders(spec))
     refuse_another(

@@ -146,7 +146,7 @@ def _task_identity(named: NamedTask) -> dict[str, Any]:
     task = named.task
     return {
         **{f"{named.key}.{option}": value for option, value in task.model_dump(mode="json").items()},
-        f"{named.key}'s answer version": task.answer_version,
+        f"{named.key}'s answer version": task.version,
         **{f"input.columns.{named.part_key(part.name)}": named.column(part.name) for part in task.parts()},
     }
 

@@ -312,6 +312,14 @@ class JobSpec(_Section):
             if {part.name, f"{name}.{part.name}"} & given.keys()
         }
 
+    def at_versions(self, versions: Mapping[str, object]) -> "JobSpec":
+        """The same job with tasks that answer as an older version did, where they still can. versions: by task's name."""
+        if self.task is not None:
+            return self.model_copy(update={"task": self.task.at_version(versions.get(self.task.name))})
+        return self.model_copy(
+            update={"tasks": {name: task.at_version(versions.get(name)) for name, task in self.tasks.items()}}
+        )
+
     @property
     def read_columns(self) -> frozenset[str]:
         """The input columns that some task reads."""

@@ -1,5 +1,7 @@
 """A file that only reads in sequence in, blocks of whole records out, cut by the job's rule, the same at every reading."""
 
+import gzip
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ import pyarrow as pa
 
 from pipeline.errors import SourceError
 from pipeline.reading.formats.lines import CHUNK_BYTES, LineBlock
-from pipeline.reading.formats.parquet import reading_error
+from pipeline.reading.formats.parquet import MEND, reading_error
 from pipeline.shards import CutRule
 from pipeline.store.storage import opened
 
@@ -39,12 +41,24 @@ def decompressed(uri: str, *, compression: str) -> Iterator[Any]:
         with opened(uri, block_size=4 * CHUNK_BYTES) as handle:
             if compression == "none":
                 yield handle
+            elif compression == "gzip":
+                # Not Arrow's stream, which takes the zeros that some tools pad a file with for a member that is corrupt.
+                with gzip.GzipFile(fileobj=handle) as stream:
+                    yield stream
             else:
                 with pa.CompressedInputStream(pa.PythonFile(handle, mode="r"), compression) as stream:
                     yield stream
     except SourceError:
         raise
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise SourceError(f"{uri}: {str(error).rstrip('.')}; {MEND}", reason="corrupt") from error
     except Exception as error:
+        if "too much memory" in str(error):
+            raise SourceError(
+                f"{uri}: was compressed with a window of more than 128 MB; compress it again with a smaller one "
+                "(zstd --long=27, or without --long)",
+                reason="unreadable",
+            ) from error
         raise reading_error(uri, error) from error
 
 

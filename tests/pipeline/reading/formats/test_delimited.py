@@ -3,10 +3,12 @@
 import csv
 import gzip
 import io
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -122,3 +124,52 @@ def test_a_compressed_file_that_breaks_off_is_corrupt(tmp_path: Path, codec: str
     with pytest.raises(SourceError) as caught:
         rows(path, rule=CutRule(rows=100, bytes=100_000), compression=codec)
     assert caught.value.reason == "corrupt"
+
+
+def test_zeros_behind_a_gzip_file_are_padding(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(packed(b"id,text\n1,one\n", "gzip") + b"\0" * 1_000)
+    assert rows(path, rule=ROOMY, compression="gzip")["text"].to_pylist() == ["one"]
+
+
+def test_a_zstd_window_that_is_too_large_is_answered_with_the_way_out(tmp_path: Path) -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=30, enable_ldm=True)
+    path = tmp_path / "a.csv.zst"
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    path.write_bytes(compressor.compress(b"id,text\n1,one\n") + compressor.flush())
+    with pytest.raises(SourceError, match=r"--long=27"):
+        rows(path, rule=ROOMY, compression="zstd")
+
+
+def test_a_declared_type_that_would_change_a_value_makes_it_null_and_counts_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id,share,text\n00501,1e5,a\n7,12345678901234567890,b\nx,0.50,c\n,,d\n+5,1e999,e\n")
+    schema = pa.schema([("id", pa.int64()), ("share", pa.float64()), ("text", pa.string())])
+    carried = Carried(frozenset(["id", "share"]))
+    table = rows(path, rule=ROOMY, schema=schema, carried=carried)
+    assert table["id"].to_pylist() == [None, 7, None, None, None]
+    assert table["share"].to_pylist() == [1e5, None, 0.5, None, None]
+    assert table["text"].to_pylist() == ["a", "b", "c", "d", "e"]
+    assert carried.unfit == {"id": 3, "share": 2}
+    assert table["__error__"].null_count == 5
+
+
+@given(numbers=st.lists(st.from_regex(r"-?(0|[1-9][0-9]{0,25})(\.[0-9]{1,25})?(e[+-]?[0-9]{1,3})?", fullmatch=True)))
+def test_a_number_that_is_carried_prints_back(tmp_path_factory: pytest.TempPathFactory, numbers: list[str]) -> None:
+    path = tmp_path_factory.mktemp("numbers") / "a.csv"
+    path.write_text("number,text\n" + "".join(f"{number},x\n" for number in numbers))
+    schema = pa.schema([("number", pa.float64()), ("text", pa.string())])
+    table = rows(path, rule=ROOMY, schema=schema, carried=Carried(frozenset(["number"])))
+    for written, value in zip(numbers, table["number"].to_pylist(), strict=True):
+        digits = max(len(Decimal(written).as_tuple().digits), 1)
+        if value is not None:
+            assert Decimal(f"{value:.{digits - 1}e}") == Decimal(written)
+        else:
+            assert digits > 15 or abs(Decimal(written).adjusted()) > 300
+
+
+def test_a_utf16_file_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("id,text\n1,x\n".encode("utf-16"))
+    with pytest.raises(SourceError, match="UTF-16"):
+        rows(path, rule=ROOMY)
