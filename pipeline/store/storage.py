@@ -7,6 +7,7 @@ as fsspec and the cloud SDKs take them. A put is whole or absent: one PUT on an 
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,22 +130,25 @@ def _version(info: dict[str, Any]) -> str:
 
 
 def _file_info(fs: fsspec.AbstractFileSystem, info: dict[str, Any], *, hidden: bool = False) -> FileInfo:
-    if info.get("islink"):  # whose own time is not that of the file
-        info = {**info, "mtime": _time_of(info["name"]) or info.get("mtime")}
+    regular = info["type"] == "file"
+    if isinstance(fs, LocalFileSystem) and (info.get("islink") or not regular):
+        info, regular = _followed(info)  # what a listing says of a link is the link's own
     return FileInfo(
         uri=_uri(fs, info["name"]),
         size=int(info["size"] or 0),
         version=_version(info),
         hidden=hidden,
-        regular=info["type"] in {"file", "directory"},
+        regular=regular,
     )
 
 
-def _time_of(path: str) -> float | None:
+def _followed(info: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """What is said of a local file, links followed, and whether it is a regular one."""
     try:
-        return os.stat(path).st_mtime
+        found = os.stat(info["name"])
     except OSError:
-        return None
+        return info, False
+    return {**info, "mtime": found.st_mtime, "size": found.st_size}, stat.S_ISREG(found.st_mode)
 
 
 def is_transient(error: BaseException) -> bool:
