@@ -71,15 +71,17 @@ def scan(content: bytes, dialect: Dialect, *, ended: bool, begin: int = 0) -> Sc
     quotes = np.flatnonzero(raw[:view] == _QUOTE).astype(np.int64)
     if not len(quotes):
         return Scan(newlines, none, none, none)
-    runs = _Runs.of(raw, quotes, newlines, dialect, view, begin)
+    starts, stops = _runs(quotes)
+    first = _at_field_start(raw, starts, dialect, begin)
+    last = _before_field_end(raw, stops, dialect)
+    odd = (stops - starts) % 2 == 1
+    runs = _Runs.of(raw, (starts[odd], stops[odd], first[odd], last[odd]), newlines, dialect, view)
     opening, undecided = _openings(runs, view=view, most=dialect.most_bytes, ended=ended)
-    starts, stops = runs.starts[opening], runs.stops[opening + 1]
-    found = Scan(newlines, starts, stops, none, undecided)
-    strays = _strays(raw, quotes, found, dialect, begin=begin)
-    ends = found.outside(newlines)
+    found = Scan(newlines, runs.starts[opening], runs.stops[opening + 1], none, undecided)
+    ends, strays = found.outside(newlines), found.outside(starts[first & (odd | ~last)])
     if undecided is not None:
-        ends = ends[ends < undecided]
-    return Scan(ends, starts, stops, strays, undecided)
+        ends, strays = ends[ends < undecided], strays[strays < undecided]
+    return Scan(ends, found.region_starts, found.region_stops, strays, undecided)
 
 
 @dataclass(frozen=True)
@@ -96,17 +98,12 @@ class _Runs:
     def of(
         cls,
         raw: npt.NDArray[np.uint8],
-        quotes: Places,
+        odd: tuple[Places, Places, npt.NDArray[np.bool_], npt.NDArray[np.bool_]],
         newlines: Places,
         dialect: Dialect,
         view: int,
-        begin: int,
     ) -> "_Runs":
-        starts, stops = _runs(quotes)
-        odd = (stops - starts) % 2 == 1
-        starts, stops = starts[odd], stops[odd]
-        opens = _at_field_start(raw, starts, dialect, begin)
-        closes = _before_field_end(raw, stops, dialect)
+        starts, stops, opens, closes = odd
         closes[1:] &= stops[1:] - starts[:-1] <= dialect.most_bytes
         closes[:1] = False
         if dialect.columns is not None and dialect.columns > 1:
@@ -182,12 +179,3 @@ def _openings(runs: _Runs, *, view: int, most: int, ended: bool) -> tuple[Places
         if pairs == 0:
             reached += 1
     return (np.concatenate(found) if found else np.empty(0, np.int64)), None
-
-
-def _strays(raw: npt.NDArray[np.uint8], quotes: Places, found: Scan, dialect: Dialect, *, begin: int) -> Places:
-    """Quotes at the start of a field that is not quoted."""
-    starts, stops = _runs(quotes)
-    proper = ((stops - starts) % 2 == 0) & _before_field_end(raw, stops, dialect)
-    candidates = starts[_at_field_start(raw, starts, dialect, begin) & ~proper]
-    candidates = found.outside(candidates)
-    return candidates if found.undecided is None else candidates[candidates < found.undecided]

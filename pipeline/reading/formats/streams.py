@@ -78,11 +78,12 @@ def stream_blocks(
     """
     with decompressed(uri, compression=compression) as stream:
         held, offset, ended = b"", 0, False
+        ends = np.empty(0, np.int64)  # of the bytes held, as far as known: each byte is looked at about once
         while True:
-            cut = _cut_point(record_ends(held, offset, ended), len(held), rule=rule, ended=ended)
-            if cut is None:
+            cut = _cut_point(ends, len(held), rule=rule, ended=ended)
+            if cut is None or (cut == len(held) and not ended):  # in the second case: is there more behind the cut?
                 # A quote may have to be followed for line_bytes before it is known to open nothing.
-                if len(held) > rule.bytes + 3 * line_bytes:
+                if cut is None and len(held) > rule.bytes + 3 * line_bytes:
                     raise SourceError(
                         f"{uri}: the record at byte {offset} is over limits.line_bytes ({line_bytes}); raise it, or mend "
                         "the file",
@@ -91,16 +92,15 @@ def stream_blocks(
                 more = bytes(stream.read(max(CHUNK_BYTES, rule.bytes // 4, len(held) // 2)))
                 ended = not more
                 held += more
+                known = int(ends[-1]) + 1 if len(ends) else 0
+                ends = np.append(ends, record_ends(held[known:], offset + known, ended) + known)
                 continue
-            if cut == len(held) and not ended:  # is there more behind the cut?
-                more = bytes(stream.read(CHUNK_BYTES))
-                ended = not more
-                held += more
             last = ended and cut == len(held)
             yield StreamBlock(LineBlock(held[:cut], offset), last=last)
             if last:
                 return
             held, offset = held[cut:], offset + cut
+            ends = ends[np.searchsorted(ends, cut) :] - cut
 
 
 def _cut_point(ends: np.ndarray, held: int, *, rule: CutRule, ended: bool) -> int | None:
