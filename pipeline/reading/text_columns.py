@@ -24,7 +24,7 @@ def item_parts(rows: pa.Table, *, marks: pa.Table, task: NamedTask) -> dict[str,
     first_I = pa.array(first[items >= 0])
     columns = {part.name: task.column(part.name) for part in task.task.parts()}
     return {
-        name: _plain(rows[column].combine_chunks().take(first_I), column)[0]
+        name: plain_text(rows[column].combine_chunks().take(first_I), column)[0]
         for name, column in columns.items()
         if column in rows.column_names
     }
@@ -40,7 +40,7 @@ def checked_parts(rows: pa.Table, *, task: NamedTask, spec: JobSpec) -> tuple[di
             if part.required:
                 found.append(absent_column(name=column, count=rows.num_rows))
             continue
-        values, errors = _plain(rows[column].combine_chunks(), column)
+        values, errors = plain_text(rows[column].combine_chunks(), column)
         if errors is not None:
             found.append(errors)
         parts[part.name] = values
@@ -88,7 +88,7 @@ def _nulls(values: pa.Array) -> np.ndarray:
     return np.asarray(values.is_null().to_numpy(zero_copy_only=False), bool)
 
 
-def _plain(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray | None]:
+def plain_text(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray | None]:
     """Any Arrow column of text as large_string (dictionaries decoded, bytes read as UTF-8), lists of text as they are."""
     column = plain_array(column)
     if isinstance(column, pa.ExtensionArray):
@@ -112,7 +112,7 @@ def _plain_lists(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray 
     child = column.flatten()
     if pa.types.is_string(child.type) or pa.types.is_large_string(child.type):
         child = child.cast(pa.large_binary() if pa.types.is_large_string(child.type) else pa.binary())
-    texts, faults = _plain(child, name)
+    texts, faults = plain_text(child, name)
     lists = pa.LargeListArray.from_arrays(pa.array(offsets), texts, mask=pa.array(_nulls(column)))
     if faults is None or faults.null_count == len(faults):
         return lists, None
