@@ -50,18 +50,24 @@ def resolve_schema(
 
     own: schemas of files that have one, by URL. Raises SpecError where files disagree beyond Arrow's promotions.
     """
+    faults: list[str] = []  # of files that can't be read: their shards say so, where others have columns
     schemas = [(uri, _untyped(schema, columns)) for uri, schema in own.items()]
     if any(file.format == "text" for file in files):
         schemas.append(("text files", lines.TEXT_SCHEMA))
     told = None if spec.fields is None else pa.schema([(name, arrow_type(kind)) for name, kind in spec.fields.items()])
     json_files = [file for file in files if file.format == "jsonl"]
     if json_files:
-        schemas.append(("JSON lines", _untyped(told or _json_schema(json_files, columns=columns), columns)))
+        found = (told, None) if told else _json_schema(json_files, columns=columns)
+        schemas.append(("JSON lines", _untyped(found[0], columns)))
+        faults += [found[1]] if found[1] else []
     delimited_files = [file for file in files if file.format in DELIMITED]
     if delimited_files:
-        named = _delimited_schemas(delimited_files, spec=spec, told=told)
+        named, unread = _delimited_schemas(delimited_files, spec=spec, told=told)
         schemas += [(where, _untyped(schema, columns)) for where, schema in named]
+        faults += unread
     unified = _unified(schemas, columns=columns)
+    if faults and not len(unified):
+        raise SpecError(faults[0])
     uris = [file.uri for file in files]
     below = partition_schema(uris, keys=partition_keys(uris, below=spec.urls))
     partitions = [field for field in below if field.name not in unified.names]
@@ -120,9 +126,9 @@ def _sampled(files: Sequence[SourceFile], sample: Callable[[SourceFile], Sample]
 
 def _delimited_schemas(
     files: Sequence[SourceFile], *, spec: InputSpec, told: pa.Schema | None
-) -> list[tuple[str, pa.Schema]]:
+) -> tuple[list[tuple[str, pa.Schema]], list[str]]:
     """The columns of each sampled file's header, as text or as `input.schema` says; a file whose header can't be read is
-    passed over, its shards will say why. Raises SpecError where that is true of all of them."""
+    passed over, its shards will say why; what is wrong with those."""
 
     def sample(file: SourceFile) -> tuple[str, pa.Schema] | SourceError:
         try:
@@ -135,13 +141,11 @@ def _delimited_schemas(
 
     found = _sampled(files, sample)
     readable = [schema for schema in found if not isinstance(schema, SourceError)]
-    if not readable:
-        raise SpecError(str(found[0]))
-    return readable
+    return readable, [str(fault) for fault in found if isinstance(fault, SourceError)]
 
 
-def _json_schema(files: Sequence[SourceFile], *, columns: Columns) -> pa.Schema:
-    """The columns that a sample of the files shows; none where no file has a record."""
+def _json_schema(files: Sequence[SourceFile], *, columns: Columns) -> tuple[pa.Schema, str | None]:
+    """The columns that a sample of the files shows, none where no file has a record; why there are none."""
     samples = _sampled(files, _sample)
     values: dict[str, list[object]] = {}
     for record in (record for sample in samples for record in sample.records):
@@ -149,17 +153,18 @@ def _json_schema(files: Sequence[SourceFile], *, columns: Columns) -> pa.Schema:
             if json_values.is_text(name):
                 values.setdefault(name, []).append(value if columns.wants(name) else None)
     wrong = next((sample for sample in samples if sample.lines), None)
+    fault = None
     if not values and wrong is not None:
-        raise SpecError(
-            wrong.fault
-            or f"the JSON lines, such as {files[0].uri}, hold no object to infer columns from; say input.schema"
+        fault = wrong.fault or (
+            f"the JSON lines, such as {files[0].uri}, hold no object to infer columns from; say input.schema"
         )
-    return pa.schema(
+    schema = pa.schema(
         [
             (name, _commonest(column) if name in columns.read else json_values.type_of(column) or JSON_TEXT)
             for name, column in values.items()
         ]
     )
+    return schema, fault
 
 
 @dataclass(frozen=True)
