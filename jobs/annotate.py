@@ -159,6 +159,12 @@ def print_report(report: Report, console: Console) -> None:
         console.print(f"  {count:,} rows have the error {reason}{note}")
     if tally.truncated:
         console.print(f"  {tally.truncated:,} texts were longer than the model and were cut (column truncated)")
+    for column, count in tally.unfit_values().items():
+        console.print(
+            f"  {count:,} values of the column {column!r} did not fit its type and are null; input.schema names another"
+        )
+    for note in report.notes[:10]:
+        console.print(f"  {note}")
     for name in report.ignored[:3]:
         console.print(f"  not read, of no known format: {name}")
     for failure in report.failures[:10]:

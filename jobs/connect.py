@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 
+from jobs.environment import ray_address, ray_folder, token_without_home
 from jobs.interruption import handlers_kept
 from pipeline.cluster.capacity_wait import Notify
 from pipeline.cluster.placement import Cluster, warn
@@ -22,10 +23,13 @@ def connect() -> None:
     if ray.is_initialized():
         return
     workers_speak = bool(os.environ.get("PRELN_WORKER_LOGS"))
-    address = os.environ.get("RAY_ADDRESS", "local")
+    address = ray_address(os.environ)
     local: dict[str, Any] = {}
     if address == "local":
         local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        os.environ.update(token_without_home(os.environ))
+        if (folder := ray_folder(os.environ)) is not None:
+            local["_temp_dir"] = folder
     # Its C++ side warns of Ray's issue 53727 at every actor pool, whatever the pool is given.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with handlers_kept(), silent_stderr():

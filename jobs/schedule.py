@@ -113,7 +113,7 @@ def validate(spec: JobSpec) -> None:
     """Whether the job could run now, as far as that is known without a cluster. Raises PrelnError."""
     facts = checked_tasks(spec)
     described = describe(list_files(spec.input, output=spec.output.url).files)
-    check_columns(schema=schema_of(described, spec=spec.input), spec=spec, facts=facts)
+    check_columns(schema=schema_of(described, spec=spec), spec=spec, facts=facts)
 
 
 def _name_from(job: Path) -> str:

@@ -15,12 +15,14 @@ from typing import Any, TypeAlias
 import fsspec
 import numpy as np
 
+from models.added_tokens import changes_digest
 from models.boundary import Head
 from models.checks import check_config
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig, read_config
 from models.errors import CheckpointError
 from models.safetensors_file import AnyArray, TensorInfo
 from models.tensors import HEADS, PREFIX, expected_tensors, second_names
+from models.unread_parts import refuse_labels, refuse_unread, refuse_whole_numbers
 from models.weight_files import PickleOpener, WeightFiles, open_weights
 
 TOKENIZER_NAMES = (
@@ -61,12 +63,14 @@ class Checkpoint:
         names = _find_folder(url)
         fields = read_config(url)
         sources = [open_weights(url=url, names=names, pickle=pickle)]
+        refuse_unread(url=url, names=names, fields=fields, tensors=())
         base, place = fields.get("base_model_name_or_path"), url
         for _ in range(MAX_BASES):
             if not base:
                 break
             place = beside(url=place, name=base)
             names = _find_folder(place)
+            refuse_unread(url=place, names=names, fields=read_config(place), tensors=())
             sources.append(open_weights(url=place, names=names, pickle=pickle))
             base = read_config(place).get("base_model_name_or_path")
         else:
@@ -128,8 +132,10 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.url}: {CONFIG_NAME} describes no model: {error}; mend {CONFIG_NAME}"
             ) from None
+        refuse_labels(url=self.url, id2label=self.config.id2label, heads=heads)
         tensors = self.tensors
         for head in heads:
+            refuse_whole_numbers(url=self.url, tensors=tensors, wanted=expected_tensors(config=self.config, head=head))
             for name, shape in expected_tensors(config=self.config, head=head).items():
                 if name not in tensors:
                     raise CheckpointError(self._missing(head, name))
@@ -173,7 +179,8 @@ class Checkpoint:
     def tokenizer_digest(self) -> str:
         """Hash over the names and bytes of the tokenizer's files."""
         files = read_tokenizer_files(self.url)
-        return _digest(part for name in sorted(files) for part in (name.encode(), files[name]))
+        parts = [part for name in sorted(files) for part in (name.encode(), files[name])]
+        return _digest([*parts, b"added tokens are read"] if changes_digest(files) else parts)
 
     def digest(self, *, seen: TensorDigests | None = None) -> str:
         """Hash over weights, config and tokenizer: the same digest, the same answers. seen: as in `weights_digest`."""

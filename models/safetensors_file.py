@@ -67,6 +67,8 @@ def read_header(*, system: AbstractFileSystem, path: str) -> SafetensorsHeader:
         entries = json.loads(system.cat_file(path, start=8, end=8 + length))
         metadata = entries.pop("__metadata__", {})
         tensors = {name: _entry(path, 8 + length, entry) for name, entry in entries.items()}
+    except CheckpointError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: its safetensors header can't be read ({error!r}); copy it again") from None
     for name, info in tensors.items():
@@ -83,6 +85,10 @@ def read_header(*, system: AbstractFileSystem, path: str) -> SafetensorsHeader:
 
 def _entry(path: str, offset: int, entry: dict[str, Any]) -> TensorInfo:
     start, stop = entry["data_offsets"]
+    if entry["dtype"] not in DTYPES:
+        raise CheckpointError(
+            f"{path}: holds a tensor of the type {entry['dtype']}, which is not read; save it as F32 or F16"
+        )
     return TensorInfo(
         path=path,
         start=offset + start,

@@ -11,6 +11,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 
+from models.added_tokens import add_tokens
 from models.checkpoint import check_tokenizer_files, read_tokenizer_files
 from models.errors import CheckpointError
 
@@ -69,6 +70,9 @@ def load_tokenizer(url: str, *, add_prefix_space: bool | None = None) -> Checkpo
             )
         else:
             backend = _from_vocabulary(files, specials=specials, prefix_space=prefix_space)
+        add_tokens(backend, files)
+        limit = _limit(settings.get("model_max_length"))
+        _refuse_unread(settings, backend)
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{url}: the tokenizer's files can't be read: {error}; copy them again") from None
     except Exception as error:  # tokenizers raises bare Exception for bad JSON
@@ -76,7 +80,6 @@ def load_tokenizer(url: str, *, add_prefix_space: bool | None = None) -> Checkpo
     backend.no_truncation()
     backend.no_padding()
     ids = {name: -1 if (i := backend.token_to_id(token)) is None else i for name, token in specials.items()}
-    limit = settings.get("model_max_length")
     return CheckpointTokenizer(
         backend=backend,
         bos_id=ids["bos_token"],
@@ -85,10 +88,31 @@ def load_tokenizer(url: str, *, add_prefix_space: bool | None = None) -> Checkpo
         unk_id=ids["unk_token"],
         mask_id=ids["mask_token"],
         mask_token=specials["mask_token"],
-        model_max_length=int(limit) if limit is not None and 0 < limit < ENDLESS else None,
+        model_max_length=limit,
         add_prefix_space=prefix_space,
         clean_up_tokenization_spaces=bool(settings.get("clean_up_tokenization_spaces", False)),
     )
+
+
+def _limit(value: Any) -> int | None:
+    """`model_max_length` as a number, which some write as text; None where there is no limit. Raises ValueError."""
+    if value is None:
+        return None
+    limit = float(value)
+    if not limit > 0:
+        raise ValueError(f"model_max_length is {value}; it must be above 0")
+    return int(limit) if limit < ENDLESS else None
+
+
+def _refuse_unread(settings: dict[str, Any], backend: Tokenizer) -> None:
+    """Raise ValueError for settings that would change the tokens, and that are not read."""
+    for name, plain in (("truncation_side", "right"), ("split_special_tokens", False)):
+        if settings.get(name, plain) != plain:
+            raise ValueError(f"tokenizer_config.json says {name}: {settings[name]!r}, which is not read; leave it out")
+    if backend.post_processor is None:
+        raise ValueError(
+            "tokenizer.json has no post_processor, which puts <s> and </s> around a text; save it with one"
+        )
 
 
 def _special_tokens(settings: dict[str, Any], mapped: dict[str, Any]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from models.h5_file import H5_NAME, read_h5_header, read_h5_tensors
 from models.msgpack_file import MSGPACK_NAME, read_msgpack
 from models.safetensors_file import AnyArray, TensorInfo, read_header, read_tensors
 from models.tensors import neutral_names
+from models.unread_parts import plain_names, refuse_unread
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -58,6 +59,7 @@ def open_weights(*, url: str, names: set[str], pickle: PickleOpener | None = Non
     names: the folder's files. Raises CheckpointError where there are none, naming what was found.
     """
     stored = stored_weights(url=url, names=names, pickle=pickle)
+    refuse_unread(url=url, names=names, fields={}, tensors=stored.tensors)
     try:
         places = _places(list(stored.tensors), stored.foreign)
     except ValueError as error:
@@ -173,7 +175,7 @@ class _Place:
 
 def _places(names: list[str], foreign: ForeignFormat | None) -> dict[str, _Place]:
     """Neutral name -> the file's name, and whether it lies there transposed."""
-    torch_names = {name: _Place(name, transposed=False) for name in names}
+    torch_names = {plain: _Place(name, transposed=False) for plain, name in plain_names(names).items()}
     if foreign is not None:
         translated = {name: to_neutral(name=name, stored_format=foreign) for name in names}
         torch_names = {new.name: _Place(old, new.transposed) for old, new in translated.items()}

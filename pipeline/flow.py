@@ -251,6 +251,10 @@ def reading_of(job: FrozenJob) -> Reading:
         fingerprint=job.fingerprint,
         line_bytes=job.spec.limits.line_bytes,
         delimiter=job.spec.input.delimiter,
+        quote=job.spec.input.quote,
+        carried=frozenset(job.schema.names) - job.spec.read_columns,
+        partitions=job.partitions,
+        rules=job.reading,
     )
 
 

@@ -13,10 +13,11 @@ from pipeline.inference.questions import asks_of, facts_of, heads_of
 from pipeline.output.columns import added_fields, carried_columns
 from pipeline.output.job import CPU_CUT, GPU_CUT, FrozenJob, fingerprint_of, identity_of, read_job, refuse_another
 from pipeline.reading.inputs import RESERVED, Described, describe, list_files
-from pipeline.reading.schema import resolve_schema
+from pipeline.reading.partitions import partition_keys
+from pipeline.reading.schema import EVERY_COLUMN, Columns, resolve_schema
 from pipeline.reading.text_columns import is_text, is_texts
 from pipeline.shards import CutRule
-from pipeline.spec.job_spec import InputSpec, JobSpec
+from pipeline.spec.job_spec import JobSpec
 from pipeline.spec.named_tasks import NamedTask
 from pipeline.store.storage import canonical
 from pipeline.tasks.task import ModelFacts, Part
@@ -33,8 +34,10 @@ def open_job(*, spec: JobSpec, cluster: Cluster) -> tuple[FrozenJob, list[Descri
     if known is not None:
         return _known_job(known, spec=spec, facts=facts), []
     described = describe(list_files(spec.input, output=spec.output.url).files)
-    schema = schema_of(described, spec=spec.input)
+    columns = wanted_columns(spec)
+    schema = schema_of(described, spec=spec, columns=columns)
     check_columns(schema=schema, spec=spec, facts=facts)
+    schema = pa.schema([field for field in schema if columns.wants(field.name)])
     dtype = cluster.resolve_dtype(spec)
     state = checkpoint_state(spec.model.checkpoint, known=None, names=head_folders(spec))
     identity = identity_of(spec=spec, facts=facts, digest=state.digest, dtype=dtype)
@@ -46,6 +49,7 @@ def open_job(*, spec: JobSpec, cluster: Cluster) -> tuple[FrozenJob, list[Descri
         checkpoint=state,
         cut=cut_rule(spec=spec, facts=facts, cluster=cluster),
         schema=schema,
+        partitions=partition_keys([item.file.uri for item in described], below=spec.input.urls),
     )
     return job, described
 
@@ -84,14 +88,34 @@ def _refuse_equal_names(fields: Sequence[pa.Field]) -> None:
         raise SpecError(f"tasks: two of them answer in a column {twice[0]!r}; call one of them otherwise")
 
 
-def schema_of(described: Sequence[Described], *, spec: InputSpec) -> pa.Schema:
-    """The schema of all files that can be read. Raises SpecError where none can, or where they disagree."""
+def wanted_columns(spec: JobSpec) -> Columns:
+    """The columns that some task reads, and those that are carried."""
+    kept = spec.input.keep
+    return Columns(read=spec.read_columns, kept=None if kept is None else frozenset(kept))
+
+
+def schema_of(described: Sequence[Described], *, spec: JobSpec, columns: Columns = EVERY_COLUMN) -> pa.Schema:
+    """The schema of all files that can be read; of files without a record or a header, the columns that the tasks read.
+
+    Raises SpecError where no file can be read, or where they disagree.
+    """
     fit = [item for item in described if item.failure is None]
     if not fit:
         failures = "; ".join(str(item.failure) for item in described[:3])
         raise SpecError(f"none of the {len(described)} input files can be read: {failures}")
     own = {item.file.uri: item.schema for item in fit if item.schema is not None}
-    return resolve_schema(spec=spec, files=[item.file for item in fit], own=own)
+    schema = resolve_schema(spec=spec.input, files=[item.file for item in fit], own=own, columns=columns)
+    return schema if len(schema) else _schema_of_tasks(spec)
+
+
+def _schema_of_tasks(spec: JobSpec) -> pa.Schema:
+    kinds = {
+        task.column(part.name): pa.list_(pa.string()) if part.kind == "texts" else pa.string()
+        for task in spec.named_tasks.values()
+        for part in task.task.parts()
+        if part.required
+    }
+    return pa.schema(list(kinds.items()))
 
 
 def absolute(spec: JobSpec) -> JobSpec:
@@ -106,6 +130,9 @@ def absolute(spec: JobSpec) -> JobSpec:
 
 
 def _known_job(known: FrozenJob, *, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> FrozenJob:
+    spec = spec.at_versions(
+        {task.name: known.identity.get(f"{task.key}'s answer version") for task in spec.named_tasks.values()}
+    )
     dtype = known.dtype if spec.model.dtype == "auto" else spec.model.dtype
     state = checkpoint_state(spec.model.checkpoint, known=known.checkpoint, names=head_folders(spec))
     refuse_another(

@@ -21,6 +21,9 @@ ERROR = pa.field("error", ERROR_TYPE)
 EMPTY = "empty"
 """The reason of null and blank texts: expected in real data, counted apart, never against the error limit."""
 
+UNFIT = "unfit "
+"""Before a column's name, in the facts of a shard: how many of its values did not fit its type, and are null."""
+
 MESSAGE_CHARACTERS = 500
 """An error message is cut here: it may quote what a hostile row holds."""
 

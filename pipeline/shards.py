@@ -18,6 +18,13 @@ COLUMNAR: tuple[Format, ...] = ("parquet", "arrow")
 DELIMITED: tuple[Format, ...] = ("csv", "tsv")
 """Formats in which a line end may be part of a value."""
 
+READING = 2
+"""The rules by which files are read, kept in each output folder; raised when the same bytes would come to other rows.
+
+1: quotes of delimited files are counted; their columns have the types that a sample shows; a carried value of another type
+is an error of its row. 2: as `pipeline/reading/formats` says.
+"""
+
 SUFFIXES = re.compile(
     r"(\.(parquet|pq|jsonl|ndjson|json|txt|text|csv|tsv|arrow|feather|ipc|gz|gzip|zst|zstd))+$", re.IGNORECASE
 )

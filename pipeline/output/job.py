@@ -17,8 +17,8 @@ from pipeline import __version__
 from pipeline.errors import OutputError
 from pipeline.inference.checkpoint_state import CheckpointState
 from pipeline.output.stored import from_stored
-from pipeline.shards import CutRule
-from pipeline.spec.job_spec import JobSpec
+from pipeline.shards import READING, CutRule
+from pipeline.spec.job_spec import InputSpec, JobSpec
 from pipeline.spec.named_tasks import NamedTask
 from pipeline.store.storage import join, put_if_absent, read_bytes
 from pipeline.tasks.task import ModelFacts
@@ -34,11 +34,16 @@ SHAPE_KEYS = ("input.keep", "input.schema", "output.prefix")
 """Parts of the identity that no answer depends on: they only choose the output's columns."""
 
 
+FORMAT_KEY = "input.format"
+
+
 @dataclass(frozen=True)
 class FrozenJob:
     """What an output folder is: fixed by the first run, the same for every later one.
 
-    identity: flat keys and values that a later command must agree with. schema: of the input's columns.
+    identity: flat keys and values that a later command must agree with. schema: of the input's columns. reading: the rules by
+    which its files are read, as long as it lives (`pipeline.shards.READING`). partitions: which `key=value` folders are
+    columns; None, in older folders, for all that the schema has.
     """
 
     spec: JobSpec
@@ -48,6 +53,8 @@ class FrozenJob:
     checkpoint: CheckpointState
     cut: CutRule
     schema: pa.Schema
+    reading: int = READING
+    partitions: tuple[str, ...] | None = None
 
     @property
     def output(self) -> str:
@@ -64,6 +71,8 @@ class FrozenJob:
             "cut": asdict(self.cut),
             "columns": {field.name: str(field.type) for field in self.schema},
             "identity": dict(self.identity),
+            "reading": self.reading,
+            "partitions": None if self.partitions is None else list(self.partitions),
             "schema": base64.b64encode(self.schema.serialize().to_pybytes()).decode(),
             "spec": self.spec.model_dump(mode="json", by_alias=True),
         }
@@ -76,14 +85,20 @@ class FrozenJob:
             fields = json.loads(content)
             if "tasks" in fields["identity"]:  # whose order the keys have lost
                 fields["spec"]["tasks"] = {name: fields["spec"]["tasks"][name] for name in fields["identity"]["tasks"]}
+            if fields.get("reading", 1) > READING:
+                raise ValueError(f"its files are read by rules {fields['reading']}, and this is an older preln")
+            spec = JobSpec.parse(fields["spec"], unknown="ignore")  # what changes answers is in the identity too
+            partitions = fields.get("partitions")
             return cls(
-                spec=JobSpec.parse(fields["spec"], unknown="ignore"),  # what changes answers is in the identity too
-                identity=fields["identity"],
+                spec=spec,
+                identity={**_not_default(spec.input), **fields["identity"]},
                 fingerprint=fields["fingerprint"],
                 dtype=fields["dtype"],
                 checkpoint=from_stored(CheckpointState, fields["checkpoint"], where=where),
                 cut=from_stored(CutRule, fields["cut"], where=where),
                 schema=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(fields["schema"]))),
+                reading=fields.get("reading", 1),
+                partitions=None if partitions is None else tuple(partitions),
             )
         except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
             told = f"it has no {error}" if isinstance(error, KeyError) else str(error)
@@ -111,6 +126,7 @@ def identity_of(*, spec: JobSpec, facts: Mapping[str, ModelFacts], digest: str, 
         **({"tasks": list(spec.tasks)} if spec.tasks else {}),
         **{key: value for task in spec.named_tasks.values() for key, value in _task_identity(task).items()},
         "input.delimiter": spec.input.delimiter,
+        **_not_default(spec.input),
         "limits.text_bytes": spec.limits.text_bytes,
         "input.control_characters": spec.input.control_characters,
         "input.keep": spec.input.keep,
@@ -119,12 +135,18 @@ def identity_of(*, spec: JobSpec, facts: Mapping[str, ModelFacts], digest: str, 
     }
 
 
+def _not_default(spec: InputSpec) -> dict[str, Any]:
+    """How files are read, where it is not the default: so that the fingerprints of older folders stay as they are."""
+    values = {FORMAT_KEY: spec.format, "input.quote": spec.quote}
+    return {key: value for key, value in values.items() if value not in {"auto", "double"}}
+
+
 def _task_identity(named: NamedTask) -> dict[str, Any]:
     """What identifies one task: its options, and the columns that it reads."""
     task = named.task
     return {
         **{f"{named.key}.{option}": value for option, value in task.model_dump(mode="json").items()},
-        f"{named.key}'s answer version": task.answer_version,
+        f"{named.key}'s answer version": task.version,
         **{f"input.columns.{named.part_key(part.name)}": named.column(part.name) for part in task.parts()},
     }
 
@@ -145,8 +167,13 @@ def freeze(job: FrozenJob) -> FrozenJob:
 
 
 def refuse_another(*, frozen: FrozenJob, identity: Mapping[str, Any], output: str) -> None:
-    """Raise OutputError, with each key that differs, where a folder holds another job."""
+    """Raise OutputError, with each key that differs, where a folder holds another job.
+
+    A format that only one of them names is not looked at here: `auto` may come to the same (`pipeline.output.plan`).
+    """
     keys = [key for key in {**frozen.identity, **identity} if frozen.identity.get(key) != identity.get(key)]
+    if FORMAT_KEY not in frozen.identity or FORMAT_KEY not in identity:
+        keys = [key for key in keys if key != FORMAT_KEY]
     if keys:
         shown = "; ".join(
             f"{key} is {_short(frozen.identity.get(key))} there and {_short(identity.get(key))} here" for key in keys

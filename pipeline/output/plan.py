@@ -7,10 +7,11 @@ rows; one that changed gets new shards, and its old ones go when all the new one
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from pipeline.errors import OutputError
 from pipeline.output import ledger
-from pipeline.output.job import FrozenJob
+from pipeline.output.job import FORMAT_KEY, FrozenJob
 from pipeline.output.ledger import Entry, PlannedFile
-from pipeline.reading.inputs import Described, describe, list_files
+from pipeline.reading.inputs import Described, describe, format_by_name, list_files
 from pipeline.reading.source import Work
 from pipeline.shards import Shard, SourceFile, Stream, cut_bytes, cut_rows, key_stem
 from pipeline.spec.job_spec import JobSpec
@@ -23,7 +24,8 @@ class Plan:
 
     changes: files that are new or another version than planned before. current: every file of the dataset by URL, changes
     included. written: keys under data/. entries: the newest manifest's. work: what is missing, in order.
-    ignored: input files of no known format. name: of the newest plan stored so far.
+    ignored: input files of no known format. name: of the newest plan stored so far. notes: what else the user should know of
+    the input.
     """
 
     changes: Sequence[PlannedFile]
@@ -33,6 +35,7 @@ class Plan:
     work: Sequence[Work]
     ignored: Sequence[str]
     name: str | None
+    notes: Sequence[str] = ()
 
     @property
     def unreadable(self) -> list[PlannedFile]:
@@ -68,6 +71,7 @@ def make_plan(
     name, plans = ledger.read_plans(job.output)
     known = newest(plans)
     listing = list_files(spec.input, output=job.output)
+    refuse_other_formats(job=job, spec=spec, known=known.values(), listed=listing.files)
     fresh = [file for file in listing.files if _is_new(file, known.get(file.uri))]
     looked_at = {item.file.uri: item for item in described or ()}
     cuts = [cut(item, job=job) for item in _described(fresh, looked_at)]
@@ -86,7 +90,26 @@ def make_plan(
         work=list(missing_work(current=current.values(), written=standing, entries=entries)),
         ignored=listing.ignored,
         name=name,
+        notes=listing.notes,
     )
+
+
+def refuse_other_formats(
+    *, job: FrozenJob, spec: JobSpec, known: Iterable[PlannedFile], listed: Sequence[SourceFile]
+) -> None:
+    """Raise OutputError where this command would read files in another format than those of the folder: their rows would be
+    there twice. A format that is named is the same as `auto` where that comes to it for every file."""
+    there, here = job.identity.get(FORMAT_KEY, "auto"), spec.input.format
+    if there == here:
+        return
+    named = here if there == "auto" else there
+    other = [planned.file for planned in known if planned.file.format != named]
+    other += [file for file in listed if format_by_name(file.uri) != named]
+    if other:
+        raise OutputError(
+            f"{job.output} holds another job's rows: input.format is {there} there and {here} here, which is not the same for "
+            f"{other[0].uri}. Choose another output, or the same settings"
+        )
 
 
 def removals(known: Mapping[str, PlannedFile], *, listed: set[str]) -> list[PlannedFile]:

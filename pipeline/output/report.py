@@ -42,6 +42,7 @@ class Report:
     failures: Sequence[str]
     ignored: Sequence[str]
     reason: str | None = None
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Ended:
             failures=settled.failures,
             ignored=self.plan.ignored,
             reason=reason,
+            notes=self.plan.notes,
         )
 
 
@@ -113,6 +115,8 @@ def record_of(report: Report) -> dict[str, Any]:
         "batch_fill": round(tally.tokens / tally.facts["budget_tokens"], 4) if tally.facts["budget_tokens"] else None,
         "errors": dict(sorted(tally.errors.items())),
         "truncated": tally.truncated,
+        "unfit_values": tally.unfit_values(),
+        "notes": list(report.notes),
         "failed": list(report.failures),
         "stage_seconds": {name: round(value, 3) for name, value in sorted(tally.facts.items()) if name.endswith("_s")},
         "replica_shares": tally.replica_shares(),

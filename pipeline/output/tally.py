@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from pipeline.output.sink import Receipt
-from pipeline.rows import EMPTY
+from pipeline.rows import EMPTY, UNFIT
 
 REPLICA_SECONDS = ("computing_s", "waiting_s", "handling_s")
 """Facts of a bundle that add up to its replica's time since the one before."""
@@ -60,6 +60,11 @@ class Tally:
             ]
             for name in REPLICA_SECONDS
         }
+
+    def unfit_values(self) -> dict[str, int]:
+        """Carried values that did not fit their column's type, and are null, by column."""
+        found = {name: int(count) for name, count in self.facts.items() if name.startswith(UNFIT)}
+        return {name.removeprefix(UNFIT): count for name, count in sorted(found.items())}
 
     @property
     def bad_rows(self) -> int:

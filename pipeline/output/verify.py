@@ -22,6 +22,7 @@ from pipeline.output.plan import is_whole, newest
 from pipeline.output.sink import DATA, read_footer
 from pipeline.reading.inputs import list_files
 from pipeline.reading.recount import count_records
+from pipeline.shards import shard_key
 from pipeline.spec.job_spec import InputSpec
 from pipeline.store.storage import canonical, join, read_bytes
 
@@ -81,6 +82,7 @@ def verify(output: str, *, input_spec: InputSpec | None = None) -> Verdict:
         *_objects(seen.values(), job=job),
         *_manifest(manifest, entries, seen),
         *_files(current, entries, seen),
+        *_read_as_planned(current, entries, job=job),
         *_rows_once([seen[key] for key in entries if key in seen]),
     ]
     if input_spec is not None:
@@ -166,6 +168,22 @@ def _files(current: dict[str, PlannedFile], entries: dict[str, Entry], seen: dic
     return findings
 
 
+def _read_as_planned(current: dict[str, PlannedFile], entries: dict[str, Entry], *, job: FrozenJob) -> list[Finding]:
+    """Every object has the name that the plan's way of reading its file gives it."""
+    findings = []
+    for key, entry in entries.items():
+        planned = current.get(entry.uri)
+        if planned is None or planned.file.version != entry.version:
+            continue
+        range_ = {"first": entry.first, "stop": entry.stop}
+        if shard_key(file=planned.file, **range_, fingerprint=job.fingerprint) != key:
+            how = planned.file.format
+            findings.append(
+                Finding("reading", key, f"was not read from {entry.uri} as {how}, which is what the plan says")
+            )
+    return findings
+
+
 def _rows_once(seen: Sequence[Seen]) -> list[Finding]:
     """No (source, row) in two objects."""
     of_source: dict[str, list[Seen]] = defaultdict(list)
@@ -200,7 +218,13 @@ def recount(
             findings.append(Finding("recount", file.uri, "changed since it was annotated; run annotate again"))
         else:
             try:
-                counted = count_records(file, delimiter=job.spec.input.delimiter)
+                counted = count_records(
+                    file,
+                    delimiter=job.spec.input.delimiter,
+                    quote=job.spec.input.quote,
+                    line_bytes=job.spec.limits.line_bytes,
+                    rules=job.reading,
+                )
             except SourceError as error:
                 findings.append(Finding("recount", file.uri, str(error)))
                 continue

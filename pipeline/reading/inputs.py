@@ -1,5 +1,6 @@
 """What a job's `input` names in, its files with their formats and what their footers tell out."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +10,11 @@ import pyarrow as pa
 
 from pipeline.errors import SourceError, SpecError
 from pipeline.reading.formats import arrow_ipc, parquet
-from pipeline.reading.schema import plain_schema
+from pipeline.reading.formats.arrow_types import plain_schema
+from pipeline.reading.tables import current_files
 from pipeline.shards import COLUMNAR, Compression, Format, SourceFile
 from pipeline.spec.job_spec import InputSpec
-from pipeline.store.storage import FileInfo, find
+from pipeline.store.storage import FileInfo, find, same_file
 
 SUFFIXES: dict[str, Format] = {
     "parquet": "parquet",
@@ -51,36 +53,56 @@ class Described:
 
 @dataclass(frozen=True)
 class Listing:
-    """The input files, and those that no format claims."""
+    """The input files, and those that no format claims. notes: what else the user should know of them."""
 
     files: list[SourceFile]
     ignored: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def list_files(spec: InputSpec, *, output: str) -> Listing:
     """The files that the input names, each once, in the order of the URLs and by name, less what lies in the output folder.
 
-    Raises SpecError where there are none.
+    Raises SpecError where there are none, or where a folder is a table that can't be read.
     """
     files: dict[str, SourceFile] = {}
-    ignored: list[str] = []
+    names: dict[str, str] = {}
+    listing = Listing(files=[])
     for url in spec.urls:
-        found = [entry for entry in find(url) if not _below(entry.uri, output)]
+        found = [entry for entry in current_files(url, find(url, hidden=True)) if not _below(entry.uri, output)]
         if not found:
             raise SpecError(f"input.urls: {url} matches no file; check the spelling, and that the credentials see it")
         for entry in found:
             file = recognised(entry, wanted=spec.format)
             if file is None:
-                ignored.append(entry.uri)
-            else:
+                listing.ignored.append(entry.uri)
+                continue
+            first = names.setdefault(same_file(file.uri), file.uri)
+            if first == file.uri:
                 files.setdefault(file.uri, file)
+            else:
+                listing.notes.append(f"read once, as {first}: {file.uri} is a link to the same file")
     if not files:
+        count = len(listing.ignored)
         raise SpecError(
-            f"input.urls: of {len(ignored)} files found, such as {ignored[0]}, none has a suffix that is known "
-            f"({', '.join('.' + suffix for suffix in SUFFIXES)}; .gz or .zst behind text, JSON lines and CSV); say "
-            "input.format"
+            f"input.urls: of {count} file{'' if count == 1 else 's'} found, such as {listing.ignored[0]}, none has a suffix "
+            f"that is known ({', '.join('.' + suffix for suffix in SUFFIXES)}; .gz or .zst behind text, JSON lines and CSV); "
+            "say input.format"
         )
-    return Listing(files=list(files.values()), ignored=ignored)
+    listing.files.extend(files.values())
+    unversioned = [file.uri for file in listing.files if file.version == str(file.size)]
+    if unversioned:
+        listing.notes.append(
+            f"{len(unversioned)} files, such as {unversioned[0]}, come with neither an etag nor a time: a change that leaves "
+            "the size is not noticed"
+        )
+    return listing
+
+
+def format_by_name(uri: str) -> str | None:
+    """The format that `auto` comes to for a file."""
+    file = recognised(FileInfo(uri, 0, ""), wanted="auto")
+    return None if file is None else file.format
 
 
 def _below(uri: str, folder: str) -> bool:
@@ -101,7 +123,36 @@ def recognised(entry: FileInfo, *, wanted: str) -> SourceFile | None:
         return None
     if format_ in COLUMNAR:
         compression = "none"  # theirs is inside
-    return SourceFile(uri=entry.uri, size=entry.size, version=entry.version, format=format_, compression=compression)
+    uri = entry.uri if _is_utf8(entry.uri) else entry.uri.encode("utf-8", "backslashreplace").decode()
+    version = entry.version if entry.regular else NO_FILE
+    return SourceFile(uri=uri, size=entry.size, version=version, format=format_, compression=compression)
+
+
+NO_FILE = "no file"
+"""The version of a pipe, a socket, a device or a broken link."""
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _fault_of(file: SourceFile) -> SourceError | None:
+    """Why a file can't be read at all, as its name and kind tell."""
+    if file.version == NO_FILE:
+        told = "a pipe, a socket, a device or a broken link, and no file; take it away"
+    elif UNREADABLE_NAME.search(file.uri):
+        told = "the name is not UTF-8; rename it"
+    else:
+        return None
+    return SourceError(f"{file.uri}: {told}", reason="unreadable")
+
+
+UNREADABLE_NAME = re.compile(r"\\udc[0-9a-f]{2}")
+"""What stands for bytes of a name that are not UTF-8."""
 
 
 def describe(files: Sequence[SourceFile]) -> list[Described]:
@@ -111,6 +162,8 @@ def describe(files: Sequence[SourceFile]) -> list[Described]:
 
 
 def _describe(file: SourceFile) -> Described:
+    if (fault := _fault_of(file)) is not None:
+        return Described(file, failure=fault)
     if file.format not in COLUMNAR:
         return Described(file)
     try:

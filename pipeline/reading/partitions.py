@@ -1,6 +1,7 @@
 """URLs of hive-partitioned folders in, the columns that their `key=value` names stand for out."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -19,11 +20,30 @@ def partition_values(uri: str) -> dict[str, str | None]:
     }
 
 
-def partition_schema(uris: Iterable[str]) -> pa.Schema:
-    """Columns of the partitions of some files: whole numbers where all values are, else text."""
+def partition_keys(uris: Iterable[str], *, below: Sequence[str]) -> tuple[str, ...]:
+    """Keys of the folders between the input's addresses and the files; a folder above an address says nothing of its rows."""
+    roots = sorted((_root(url) for url in below), key=len, reverse=True)
+    keys: dict[str, None] = {}
+    for uri in uris:
+        root = next((root for root in roots if uri.startswith(root)), "")
+        keys |= dict.fromkeys(partition_values(uri[len(root) :]))
+    return tuple(keys)
+
+
+def _root(url: str) -> str:
+    """The part of an address that stands for one folder: all of a folder's, what is before the first wildcard of a glob."""
+    if any(sign in url for sign in "*?["):
+        return re.split(r"[*?\[]", url, maxsplit=1)[0].rpartition("/")[0] + "/"
+    return url.rstrip("/") + "/"
+
+
+def partition_schema(uris: Iterable[str], *, keys: Sequence[str] | None = None) -> pa.Schema:
+    """Columns of the partitions of some files: whole numbers where all values are, else text. keys: only these."""
     values: dict[str, list[str]] = {}
     for uri in uris:
         for key, value in partition_values(uri).items():
+            if keys is not None and key not in keys:
+                continue
             values.setdefault(key, []).extend([] if value is None else [value])
     whole = {key: bool(found) and all(_is_whole(value) for value in found) for key, found in values.items()}
     return pa.schema([(key, pa.int64() if whole[key] else pa.string()) for key in values])
@@ -37,12 +57,14 @@ def _is_whole(value: str) -> bool:
         return False
 
 
-def with_partitions(table: pa.Table, *, uri: str, schema: pa.Schema) -> pa.Table:
-    """A table of a file's rows with its partitions' values where the file has no such column itself.
+def with_partitions(table: pa.Table, *, uri: str, schema: pa.Schema, keys: Sequence[str] | None = None) -> pa.Table:
+    """A table of a file's rows with its partitions' values where the file has no such column itself. keys: only these.
 
     Raises SourceError (unreadable) where a value does not fit the type that the column was frozen with.
     """
     for key, value in partition_values(uri).items():
+        if keys is not None and key not in keys:
+            continue
         if value is not None and key in schema.names and key in table.column_names:
             index = table.column_names.index(key)
             if table.column(index).null_count == table.num_rows:

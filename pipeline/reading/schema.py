@@ -3,92 +3,112 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 import pyarrow as pa
 
 from pipeline.errors import SourceError, SpecError
-from pipeline.reading.formats import delimited, jsonl, lines
-from pipeline.reading.formats.streams import decompressed
-from pipeline.reading.partitions import partition_schema
-from pipeline.shards import DELIMITED, SourceFile, delimiter_of
+from pipeline.reading.formats import json_values, jsonl, lines
+from pipeline.reading.formats.arrow_types import JSON_TEXT, is_json
+from pipeline.reading.formats.delimited import HEADER_BYTES, open_delimited
+from pipeline.reading.formats.streams import decompressed, refuse_utf16
+from pipeline.reading.partitions import partition_keys, partition_schema
+from pipeline.shards import DELIMITED, SourceFile
 from pipeline.spec.job_spec import InputSpec, arrow_type
 
 Sample = TypeVar("Sample")
 
 SAMPLE_BYTES = 1 << 20
-"""Bytes of a file of JSON lines, or of delimited values, that its schema is inferred from."""
+"""Bytes of a file of JSON lines that its schema is inferred from."""
 SAMPLE_FILES = 64
 """Files that are sampled, spread over all of them."""
 READERS = 32
 
 
-def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """A schema without metadata and extension types: what a file claims of its columns beyond Arrow's own types is not run."""
-    return pa.schema([_plain_field(field) for field in schema])
+@dataclass(frozen=True)
+class Columns:
+    """Which columns are wanted. read: by a task; the rest is only carried. kept: those of `input.keep`, None for all."""
+
+    read: frozenset[str]
+    kept: frozenset[str] | None = None
+
+    def wants(self, name: str) -> bool:
+        """Whether a column is read or carried."""
+        return self.kept is None or name in self.kept or name in self.read
 
 
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    if isinstance(kind, pa.BaseExtensionType):
-        return _plain_type(kind.storage_type)
-    if pa.types.is_struct(kind):
-        return pa.struct([_plain_field(field) for field in kind])
-    if pa.types.is_list(kind):
-        return pa.list_(_plain_field(kind.value_field))
-    if pa.types.is_large_list(kind):
-        return pa.large_list(_plain_field(kind.value_field))
-    if pa.types.is_fixed_size_list(kind):
-        return pa.list_(_plain_field(kind.value_field), kind.list_size)
-    return kind
+EVERY_COLUMN = Columns(read=frozenset())
 
 
-def _plain_field(field: pa.Field) -> pa.Field:
-    return pa.field(field.name, _plain_type(field.type), field.nullable)
-
-
-def resolve_schema(*, spec: InputSpec, files: Sequence[SourceFile], own: Mapping[str, pa.Schema]) -> pa.Schema:
-    """One schema for all files: that of Parquet and Arrow, `text` for text, and for the rest `input.schema` or what a sample
-    shows; the partitions of their folders behind. Columns stand in the order of first appearance.
+def resolve_schema(
+    *, spec: InputSpec, files: Sequence[SourceFile], own: Mapping[str, pa.Schema], columns: Columns = EVERY_COLUMN
+) -> pa.Schema:
+    """One schema for all files: that of Parquet and Arrow, `text` for text, text for every column of delimited files, and
+    for JSON lines what a sample shows; `input.schema` over both; the partitions of their folders behind. Columns stand in
+    the order of first appearance; those that are not wanted have no type (null).
 
     own: schemas of files that have one, by URL. Raises SpecError where files disagree beyond Arrow's promotions.
     """
-    schemas = list(own.items())
+    faults: list[str] = []  # of files that can't be read: their shards say so, where others have columns
+    schemas = [(uri, _untyped(schema, columns)) for uri, schema in own.items()]
     if any(file.format == "text" for file in files):
         schemas.append(("text files", lines.TEXT_SCHEMA))
     told = None if spec.fields is None else pa.schema([(name, arrow_type(kind)) for name, kind in spec.fields.items()])
     json_files = [file for file in files if file.format == "jsonl"]
     if json_files:
-        schemas.append(("JSON lines", told or _json_schema(json_files)))
+        found = (told, None) if told else _json_schema(json_files, columns=columns)
+        schemas.append(("JSON lines", _untyped(found[0], columns)))
+        faults += [found[1]] if found[1] else []
     delimited_files = [file for file in files if file.format in DELIMITED]
     if delimited_files:
-        schemas += [("input.schema", told)] if told else _delimited_schemas(delimited_files, spec=spec)
-    unified = _unified(schemas)
-    partitions = [field for field in partition_schema(file.uri for file in files) if field.name not in unified.names]
+        named, unread = _delimited_schemas(delimited_files, spec=spec, told=told)
+        schemas += [(where, _untyped(schema, columns)) for where, schema in named]
+        faults += unread
+    unified = _unified(schemas, columns=columns)
+    if faults and not len(unified):
+        raise SpecError(faults[0])
+    uris = [file.uri for file in files]
+    below = partition_schema(uris, keys=partition_keys(uris, below=spec.urls))
+    partitions = [field for field in below if field.name not in unified.names]
     return pa.schema([*unified, *partitions])
 
 
-def _unified(schemas: Iterable[tuple[str, pa.Schema]]) -> pa.Schema:
-    unified: pa.Schema | None = None
+def _untyped(schema: pa.Schema, columns: Columns) -> pa.Schema:
+    return pa.schema([field if columns.wants(field.name) else field.with_type(pa.null()) for field in schema])
+
+
+def _unified(schemas: Iterable[tuple[str, pa.Schema]], *, columns: Columns) -> pa.Schema:
+    unified = pa.schema([])
     for where, schema in schemas:
-        if unified is None or unified.equals(schema):
-            unified = schema
-            continue
         try:
-            unified = _merged(unified, schema)
+            unified = schema if not len(unified) else unified if unified.equals(schema) else _merged(unified, schema)
         except pa.ArrowException as error:
             raise SpecError(
-                f"{where} has columns of other types than the files before it: {error}; annotate them apart"
+                f"{where} has columns of other types than the files before it: {error}; annotate them apart, or leave the "
+                "column out by input.keep"
             ) from None
-    if unified is None:
-        raise SpecError("none of the input files has columns")
-    return pa.schema([pa.field(f.name, pa.string() if pa.types.is_null(f.type) else f.type) for f in unified])
+    # A wanted column of nothing but nulls is text.
+    return pa.schema(
+        [
+            pa.field(
+                field.name, pa.string() if pa.types.is_null(field.type) and columns.wants(field.name) else field.type
+            )
+            for field in unified
+        ]
+    )
 
 
 def _merged(one: pa.Schema, other: pa.Schema) -> pa.Schema:
     """Both schemas by Arrow's promotions; a column that is a dictionary in one of them only is its values in both."""
-    for name in set(one.names) & set(other.names):
+    for name in [name for name in one.names if name in other.names]:
         kinds = one.field(name).type, other.field(name).type
-        if kinds[0] != kinds[1] and any(pa.types.is_dictionary(kind) for kind in kinds):
+        if is_json(kinds[0]) != is_json(kinds[1]):
+            one, other = (
+                schema.set(schema.get_field_index(name), schema.field(name).with_type(JSON_TEXT))
+                for schema in (one, other)
+            )
+        elif kinds[0] != kinds[1] and any(pa.types.is_dictionary(kind) for kind in kinds):
             one, other = _without_dictionary(one, name), _without_dictionary(other, name)
     return pa.unify_schemas([one, other], promote_options="permissive")
 
@@ -104,95 +124,77 @@ def _sampled(files: Sequence[SourceFile], sample: Callable[[SourceFile], Sample]
         return list(pool.map(sample, files[:: max(1, len(files) // SAMPLE_FILES)]))
 
 
-def _delimited_schemas(files: Sequence[SourceFile], *, spec: InputSpec) -> list[tuple[str, pa.Schema]]:
-    """What a sample of each file shows; a file that can't be read is passed over, its shards will say why."""
+def _delimited_schemas(
+    files: Sequence[SourceFile], *, spec: InputSpec, told: pa.Schema | None
+) -> tuple[list[tuple[str, pa.Schema]], list[str]]:
+    """The columns of each sampled file's header, as text or as `input.schema` says; a file whose header can't be read is
+    passed over, its shards will say why; what is wrong with those."""
 
-    def sample(file: SourceFile) -> tuple[str, pa.Schema] | None:
-        delimiter = delimiter_of(file, spec.delimiter)
+    def sample(file: SourceFile) -> tuple[str, pa.Schema] | SourceError:
         try:
-            names, first = delimited.read_header(uri=file.uri, compression=file.compression, delimiter=delimiter)
-            with decompressed(file.uri, compression=file.compression) as stream:
-                head = bytes(stream.read(SAMPLE_BYTES))
-        except SourceError:
-            return None
-        ends = delimited.record_ends(head)
-        whole = head if len(head) < SAMPLE_BYTES or not len(ends) else head[: int(ends[-1]) + 1]
-        return (file.uri, delimited.infer_types(whole[first:], names=names, delimiter=delimiter)) if names else None
+            opened = open_delimited(file, delimiter=spec.delimiter, quote=spec.quote, most_bytes=HEADER_BYTES)
+        except SourceError as error:
+            return error
+        named = told or pa.schema([])
+        kinds = [(name, named.field(name).type if name in named.names else pa.string()) for name in opened.header.names]
+        return (file.uri, pa.schema(kinds))
 
-    found = [schema for schema in _sampled(files, sample) if schema is not None]
-    if not found:
-        raise SpecError(
-            f"the delimited files, such as {files[0].uri}, have no header to name columns; say input.schema"
-        )
-    return found
+    found = _sampled(files, sample)
+    readable = [schema for schema in found if not isinstance(schema, SourceError)]
+    return readable, [str(fault) for fault in found if isinstance(fault, SourceError)]
 
 
-def _json_schema(files: Sequence[SourceFile]) -> pa.Schema:
+def _json_schema(files: Sequence[SourceFile], *, columns: Columns) -> tuple[pa.Schema, str | None]:
+    """The columns that a sample of the files shows, none where no file has a record; why there are none."""
     samples = _sampled(files, _sample)
     values: dict[str, list[object]] = {}
-    for record in (record for sample in samples for record in sample):
+    for record in (record for sample in samples for record in sample.records):
         for name, value in record.items():
-            if _is_text(name):
-                values.setdefault(name, []).append(value)
-    kinds = {name: _inferred(column) for name, column in values.items()}
-    fields = [pa.field(name, kind) for name, kind in kinds.items() if kind is not None]
-    if not fields:
-        raise SpecError(
+            if json_values.is_text(name):
+                values.setdefault(name, []).append(value if columns.wants(name) else None)
+    wrong = next((sample for sample in samples if sample.lines), None)
+    fault = None
+    if not values and wrong is not None:
+        fault = wrong.fault or (
             f"the JSON lines, such as {files[0].uri}, hold no object to infer columns from; say input.schema"
         )
-    return pa.schema(fields)
+    schema = pa.schema(
+        [
+            (name, _commonest(column) if name in columns.read else json_values.type_of(column) or JSON_TEXT)
+            for name, column in values.items()
+        ]
+    )
+    return schema, fault
 
 
-def _is_text(name: str) -> bool:
-    """Whether a JSON key is made of characters; a lone surrogate is none, and no Arrow column can have it in its name."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+@dataclass(frozen=True)
+class _Sample:
+    """The records in the first bytes of a file of JSON lines. lines: how many there are; fault: why it can't be read."""
+
+    records: list[dict[str, object]]
+    lines: int
+    fault: str | None = None
 
 
-def _sample(file: SourceFile) -> list[dict[str, object]]:
-    """The records in the first bytes of a file."""
+def _sample(file: SourceFile) -> _Sample:
     try:
         with decompressed(file.uri, compression=file.compression) as stream:
             head = bytes(stream.read(SAMPLE_BYTES))
-    except SourceError:
-        return []  # the shard that reads it says what is wrong with it
+        refuse_utf16(head, uri=file.uri)
+    except SourceError as error:
+        return _Sample([], 1, str(error))
     whole = head.rpartition(b"\n")[0] if len(head) == SAMPLE_BYTES else head
-    records = (jsonl.parse_line(line)[0] for line in whole.removeprefix(b"\xef\xbb\xbf").splitlines() if line.strip())
-    return [dict(record) for record in records]
+    lines = [line for line in whole.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip()]
+    if not lines and head.strip():
+        fault = f"{file.uri}: its first line is longer than {SAMPLE_BYTES} bytes; say input.schema"
+        return _Sample([], 1, fault)
+    return _Sample([dict(record) for record in (jsonl.parse_line(line)[0] for line in lines)], len(lines))
 
 
-def _inferred(column: Sequence[object]) -> pa.DataType | None:
-    """The type of most of the values; whole numbers among fractions are fractions, and nothing but nulls is text. None for
-    objects that never have a field: there is nothing to carry, and Parquet has no type for them."""
+def _commonest(column: Sequence[object]) -> pa.DataType:
+    """The type of most values of a column that a task reads; a value of another type is an error of its row."""
     given = [value for value in column if value is not None]
     if not given:
         return pa.string()
-    commonest = Counter(_kind(value) for value in given).most_common(1)[0][0]
-    try:
-        kind = _with_fields(pa.infer_type([value for value in given if _kind(value) == commonest]))
-    except (pa.ArrowException, TypeError, ValueError):
-        return pa.string()
-    return pa.string() if kind is not None and pa.types.is_null(kind) else kind
-
-
-def _with_fields(kind: pa.DataType) -> pa.DataType | None:
-    """A type without the objects in it that have no fields."""
-    if pa.types.is_struct(kind):
-        inner: list[tuple[str, Any]] = [(field.name, _with_fields(field.type)) for field in kind]
-        kept = [
-            pa.field(name, pa.string() if pa.types.is_null(type_) else type_)
-            for name, type_ in inner
-            if type_ is not None
-        ]
-        return pa.struct(kept) if kept else None
-    if pa.types.is_list(kind):
-        item = _with_fields(kind.value_type)
-        return None if item is None else pa.list_(pa.string() if pa.types.is_null(item) else item)
-    return kind
-
-
-def _kind(value: object) -> str:
-    return "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
+    commonest = Counter(type(value) for value in given).most_common(1)[0][0]
+    return json_values.type_of([value for value in given if type(value) is commonest]) or JSON_TEXT

@@ -17,11 +17,14 @@ from ray.data.datasource import Datasource, ReadTask
 
 from pipeline.bundle import ShardTables, pack
 from pipeline.errors import SourceError, StorageError
-from pipeline.reading.formats import arrow_ipc, delimited, jsonl, lines, parquet, streams
+from pipeline.reading.formats import arrow_ipc, delimited, delimited_parity, jsonl, lines, parquet, streams
+from pipeline.reading.formats.conform import Carried
 from pipeline.reading.partitions import with_partitions
+from pipeline.rows import UNFIT
 from pipeline.shards import (
     COLUMNAR,
     DELIMITED,
+    READING,
     CutRule,
     Shard,
     SourceFile,
@@ -45,7 +48,10 @@ TASK_BUNDLES = 64
 @dataclass(frozen=True)
 class Reading:
     """What every read task must know: the frozen schema and which of its columns no row can do without, the cut, the
-    fingerprint in the keys, the longest line allowed."""
+    fingerprint in the keys, the longest line allowed.
+
+    carried: columns that no task reads. rules: those that the output folder was begun under (`pipeline.shards.READING`).
+    """
 
     schema: pa.Schema
     required: tuple[str, ...]
@@ -53,6 +59,14 @@ class Reading:
     fingerprint: str
     line_bytes: int
     delimiter: str | None = None
+    quote: str = "double"
+    carried: frozenset[str] = frozenset()
+    rules: int = READING
+    partitions: tuple[str, ...] | None = None
+
+    def counting(self) -> Carried | None:
+        """A count of carried values that do not fit; None under the first rules, where they were errors of their rows."""
+        return Carried(self.carried) if self.rules > 1 else None
 
 
 class ShardSource(Datasource):
@@ -132,12 +146,12 @@ def read_shards(*, shards: Sequence[Shard], reading: Reading) -> Iterator[ShardT
 
 def _read_some(file: SourceFile, shards: list[Shard], reading: Reading) -> Generator[ShardTables, None, list[Shard]]:
     """Yields shards of one file until one can't be read, and returns those behind it; all fail where the file itself has."""
-    made = 0
+    made, carried = 0, reading.counting()
     try:
-        for shard, table in zip(shards, _tables(file, shards, reading), strict=True):
+        for shard, table in zip(shards, _tables(file, shards, reading, carried), strict=True):
             check_version(file)
-            table = with_partitions(table, uri=file.uri, schema=reading.schema)
-            yield ShardTables(shard=shard, rows=table)
+            table = with_partitions(table, uri=file.uri, schema=reading.schema, keys=reading.partitions)
+            yield ShardTables(shard=shard, rows=table, facts=_unfit(carried))
             made += 1
     except SourceError as error:
         reason, message = _explained(error, file)
@@ -147,59 +161,78 @@ def _read_some(file: SourceFile, shards: list[Shard], reading: Reading) -> Gener
     return []
 
 
-def _tables(file: SourceFile, shards: Sequence[Shard], reading: Reading) -> Iterator[pa.Table]:
+def _unfit(carried: Carried | None) -> dict[str, float]:
+    """What a shard's receipt says of carried values that did not fit; the count begins anew."""
+    if carried is None:
+        return {}
+    facts = {f"{UNFIT}{name}": float(count) for name, count in carried.unfit.items()}
+    carried.unfit.clear()
+    return facts
+
+
+def _tables(file: SourceFile, shards: Sequence[Shard], reading: Reading, carried: Carried | None) -> Iterator[pa.Table]:
     if file.format in COLUMNAR:
         ranges = [(shard.first, shard.stop) for shard in shards]
         read = parquet.read_ranges if file.format == "parquet" else arrow_ipc.read_ranges
-        yield from read(uri=file.uri, ranges=ranges, schema=reading.schema, required=reading.required)
+        yield from read(uri=file.uri, ranges=ranges, schema=reading.schema, required=reading.required, carried=carried)
         return
     for shard in shards:
         block = lines.read_block(
             uri=file.uri, first=shard.first, stop=shard.stop, size=file.size, line_bytes=reading.line_bytes
         )
-        yield _parse(file, block, reading)
+        yield _parse(file, block, reading, carried)
 
 
-def _parse(file: SourceFile, block: lines.LineBlock, reading: Reading) -> pa.Table:
+def _parse(file: SourceFile, block: lines.LineBlock, reading: Reading, carried: Carried | None) -> pa.Table:
+    if block.offset == 0:
+        streams.refuse_utf16(block.content[:4], uri=file.uri)
     lines.check_lengths(block, uri=file.uri, line_bytes=reading.line_bytes)
-    parse = jsonl.json_rows if file.format == "jsonl" else lines.text_rows
-    return parse(block, schema=reading.schema)
+    if file.format == "jsonl":
+        return jsonl.json_rows(block, schema=reading.schema, carried=carried)
+    return lines.text_rows(block, schema=reading.schema)
 
 
 def read_stream(*, stream: Stream, reading: Reading) -> Iterator[ShardTables]:
     """The shards of a file that reads in sequence, less those that exist; a failure stands for all that could follow."""
-    file, reached = stream.file, 0
+    file, reached, carried = stream.file, 0, reading.counting()
     try:
-        for block, parse in _blocks(file, reading):
+        for block, parse in _blocks(file, reading, carried):
             shard = _stream_shard(file, block, reading)
             reached = shard.stop
             if shard.key not in stream.done:
                 check_version(file)
-                table = with_partitions(parse(), uri=file.uri, schema=reading.schema)
-                yield ShardTables(shard=shard, rows=table)
+                table = with_partitions(parse(), uri=file.uri, schema=reading.schema, keys=reading.partitions)
+                yield ShardTables(shard=shard, rows=table, facts=_unfit(carried))
     except SourceError as error:
         rest = Shard(file=file, first=reached, stop=-1, key="", size=0)
         yield ShardTables(shard=rest, failure=_explained(error, file))
 
 
-def _blocks(file: SourceFile, reading: Reading) -> Iterator[tuple[streams.StreamBlock, Callable[[], pa.Table]]]:
+Parse: TypeAlias = Callable[[], pa.Table]
+
+
+def _blocks(file: SourceFile, reading: Reading, carried: Carried | None) -> Iterator[tuple[streams.StreamBlock, Parse]]:
     """The blocks of a stream, each with what makes it rows, which those that are written are spared."""
-    how: dict[str, Any] = {"compression": file.compression, "rule": reading.rule, "line_bytes": reading.line_bytes}
+    how: dict[str, Any] = {"uri": file.uri, "compression": file.compression, "rule": reading.rule}
+    how |= {"line_bytes": reading.line_bytes}
     if file.format not in DELIMITED:
-        for block in streams.stream_blocks(uri=file.uri, record_ends=lines.line_ends, **how):
-            yield block, partial(_parse, file, block.lines, reading)
+        for block in streams.stream_blocks(record_ends=lines.line_ends, **how):
+            yield block, partial(_parse, file, block.lines, reading, carried)
         return
-    delimiter = delimiter_of(file, reading.delimiter)
-    header = delimited.read_header(uri=file.uri, compression=file.compression, delimiter=delimiter)
-    parse = partial(
-        delimited.delimited_rows,
-        header=header,
-        delimiter=delimiter,
-        schema=reading.schema,
-        required=reading.required,
+    columns: dict[str, Any] = {"schema": reading.schema, "required": reading.required}
+    if reading.rules == 1:
+        delimiter = delimiter_of(file, reading.delimiter)
+        header = delimited_parity.read_header(uri=file.uri, compression=file.compression, delimiter=delimiter)
+        columns |= {"header": header, "delimiter": delimiter}
+        for block in streams.stream_blocks(record_ends=delimited_parity.record_ends, **how):
+            yield block, partial(delimited_parity.delimited_rows, block.lines, **columns)
+        return
+    opened = delimited.open_delimited(
+        file, delimiter=reading.delimiter, quote=reading.quote, most_bytes=reading.line_bytes
     )
-    for block in streams.stream_blocks(uri=file.uri, record_ends=delimited.record_ends, **how):
-        yield block, partial(parse, block.lines)
+    columns |= {"file": opened, "carried": carried}
+    for block in streams.stream_blocks(record_ends=opened.record_ends, **how):
+        yield block, partial(delimited.delimited_rows, block.lines, **columns)
 
 
 def _stream_shard(file: SourceFile, block: streams.StreamBlock, reading: Reading) -> Shard:

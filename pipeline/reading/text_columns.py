@@ -6,6 +6,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import RowError
 from pipeline.ragged import offsets_of
+from pipeline.reading.formats.arrow_types import is_json, is_string, plain_array, plain_type
 from pipeline.reading.formats.conform import absent_column, decode_utf8, is_blank
 from pipeline.rows import EMPTY, first_error, spread_error
 from pipeline.spec.job_spec import JobSpec
@@ -23,7 +24,7 @@ def item_parts(rows: pa.Table, *, marks: pa.Table, task: NamedTask) -> dict[str,
     first_I = pa.array(first[items >= 0])
     columns = {part.name: task.column(part.name) for part in task.task.parts()}
     return {
-        name: _plain(rows[column].combine_chunks().take(first_I), column)[0]
+        name: plain_text(rows[column].combine_chunks().take(first_I), column)[0]
         for name, column in columns.items()
         if column in rows.column_names
     }
@@ -39,7 +40,7 @@ def checked_parts(rows: pa.Table, *, task: NamedTask, spec: JobSpec) -> tuple[di
             if part.required:
                 found.append(absent_column(name=column, count=rows.num_rows))
             continue
-        values, errors = _plain(rows[column].combine_chunks(), column)
+        values, errors = plain_text(rows[column].combine_chunks(), column)
         if errors is not None:
             found.append(errors)
         parts[part.name] = values
@@ -87,12 +88,16 @@ def _nulls(values: pa.Array) -> np.ndarray:
     return np.asarray(values.is_null().to_numpy(zero_copy_only=False), bool)
 
 
-def _plain(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray | None]:
+def plain_text(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray | None]:
     """Any Arrow column of text as large_string (dictionaries decoded, bytes read as UTF-8), lists of text as they are."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
+    column = plain_array(column)
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-        kind = column.type
+    kind = column.type
+    if pa.types.is_fixed_size_binary(kind):
+        column, kind = column.cast(pa.binary()), pa.binary()
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return decode_utf8(column, name=name, kind=pa.large_string())
     if is_texts(kind):
@@ -107,7 +112,7 @@ def _plain_lists(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray 
     child = column.flatten()
     if pa.types.is_string(child.type) or pa.types.is_large_string(child.type):
         child = child.cast(pa.large_binary() if pa.types.is_large_string(child.type) else pa.binary())
-    texts, faults = _plain(child, name)
+    texts, faults = plain_text(child, name)
     lists = pa.LargeListArray.from_arrays(pa.array(offsets), texts, mask=pa.array(_nulls(column)))
     if faults is None or faults.null_count == len(faults):
         return lists, None
@@ -120,19 +125,13 @@ def _plain_lists(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray 
 
 def is_text(kind: pa.DataType) -> bool:
     """Whether a column of this type can be read as text."""
-    if pa.types.is_dictionary(kind):
-        return is_text(kind.value_type)
-    tests = (
-        pa.types.is_string,
-        pa.types.is_large_string,
-        pa.types.is_string_view,
-        pa.types.is_binary,
-        pa.types.is_large_binary,
-    )
-    return any(test(kind) for test in (*tests, pa.types.is_null))
+    flat = plain_type(kind, inside=True)
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_null, is_json)
+    return is_string(flat) or any(test(flat) for test in tests)
 
 
 def is_texts(kind: pa.DataType) -> bool:
     """Whether a column of this type holds lists of text."""
-    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return lists and is_text(kind.value_type)
+    flat = plain_type(kind, inside=True)
+    lists = pa.types.is_list(flat) or pa.types.is_large_list(flat) or pa.types.is_fixed_size_list(flat)
+    return lists and is_text(flat.value_type)

@@ -106,6 +106,12 @@ class _Section(BaseModel):
             raise SpecError(readable_errors(error, root=cls)) from None
 
 
+def _one_byte(value: str) -> str:
+    if not value.isascii() or value in '"\r\n':
+        raise ValueError("must be one ASCII character, and neither a quote nor a line end")
+    return value
+
+
 class InputSpec(_Section):
     """Which rows are read."""
 
@@ -114,8 +120,11 @@ class InputSpec(_Section):
     format: Literal["auto", "parquet", "arrow", "jsonl", "csv", "tsv", "text"] = "auto"
     """How files are read; auto goes by the suffix (.parquet, .arrow, .feather, .ipc, .jsonl, .ndjson, .csv, .tsv, .txt; .gz
     and .zst behind the last five)."""
-    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    delimiter: Annotated[str, AfterValidator(_one_byte)] | None = Field(default=None, min_length=1, max_length=1)
     """What stands between the fields of delimited files; a comma for .csv and a tab for .tsv, when absent."""
+    quote: Literal["double", "none"] = "double"
+    """What double quotes around a field of a delimited file mean: double, that it may hold delimiters and line ends; none,
+    nothing: every line is a record, and quotes are characters of their text."""
     columns: Annotated[dict[str, str], BeforeValidator(_dotted)] = {}
     """Which column plays which part of the task, such as {text: body}; a part that is not named is the column of its name."""
     control_characters: Literal["error", "keep"] = "error"
@@ -124,7 +133,8 @@ class InputSpec(_Section):
     keep: list[str] | None = None
     """Input columns that are carried to the output, in this order; all of them when absent."""
     fields: dict[str, str] | None = Field(default=None, alias="schema")
-    """Arrow types of the columns of JSON lines, such as {id: int64, text: string}; inferred from the files when absent."""
+    """Arrow types of columns, such as {id: int64, text: string}. Of delimited files, where a column that is not named is text;
+    of JSON lines, where only the columns named are read, and what a sample of the files shows when absent."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -301,6 +311,19 @@ class JobSpec(_Section):
             for part in task.parts()
             if {part.name, f"{name}.{part.name}"} & given.keys()
         }
+
+    def at_versions(self, versions: Mapping[str, object]) -> "JobSpec":
+        """The same job with tasks that answer as an older version did, where they still can. versions: by task's name."""
+        if self.task is not None:
+            return self.model_copy(update={"task": self.task.at_version(versions.get(self.task.name))})
+        return self.model_copy(
+            update={"tasks": {name: task.at_version(versions.get(name)) for name, task in self.tasks.items()}}
+        )
+
+    @property
+    def read_columns(self) -> frozenset[str]:
+        """The input columns that some task reads."""
+        return frozenset(task.column(part.name) for task in self.named_tasks.values() for part in task.task.parts())
 
     def to_yaml(self) -> str:
         """The whole spec, defaults included, as the YAML that `from_yaml` reads."""

@@ -7,6 +7,7 @@ as fsspec and the cloud SDKs take them. A put is whole or absent: one PUT on an 
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,17 +47,26 @@ REFUSED_NUMBERS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG, 
 
 @dataclass(frozen=True)
 class FileInfo:
-    """One stored file: its full URL, bytes, and what tells its versions apart (an etag, or size and time)."""
+    """One stored file: its full URL, bytes, and what tells its versions apart (an etag, or size and time).
+
+    hidden: its name, or that of a folder of it, begins with a dot or an underscore. regular: no pipe, socket or broken link.
+    """
 
     uri: str
     size: int
     version: str
+    hidden: bool = False
+    regular: bool = True
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a URL and the path inside it; listings are never cached, since others write too."""
+    protocol, _ = fsspec.core.split_protocol(url)
     try:
-        fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        # Not url_to_fs: it takes `::` for a chain of file systems, and here it is part of a name.
+        kind = fsspec.get_filesystem_class(protocol or "file")
+        fs = fsspec.filesystem(protocol or "file", use_listings_cache=False, **kind._get_kwargs_from_urls(url))
+        path = fs._strip_protocol(url)
     except ImportError as error:
         raise StorageError(
             f"{url}: {error}. Install the extra for this store: pip install 'preln[s3]', [gcs] or [azure]"
@@ -98,23 +108,47 @@ def join(url: str, *parts: str) -> str:
 
 def _uri(fs: fsspec.AbstractFileSystem, path: str) -> str:
     if isinstance(fs, LocalFileSystem):
-        path = os.path.normpath(path)
+        path = "/" + os.path.normpath(path).lstrip("/")  # normpath leaves two slashes at the front alone
     return str(fs.unstrip_protocol(path))
+
+
+def same_file(uri: str) -> str:
+    """What two addresses of one stored file have in common: the real path on a local disk, elsewhere the address itself."""
+    fs, path = filesystem(uri)
+    return f"file://{os.path.realpath(path)}" if isinstance(fs, LocalFileSystem) else uri
 
 
 def _version(info: dict[str, Any]) -> str:
     for key in ("ETag", "etag", "generation", "md5Hash"):
         if info.get(key):
             return str(info[key]).strip('"')
-    for key in ("mtime", "LastModified", "last_modified", "updated"):
+    for key in ("mtime", "LastModified", "last_modified", "Last-Modified", "updated"):
         if info.get(key) is not None:
             moment = info[key]
             return f"{info.get('size')}-{moment.timestamp() if hasattr(moment, 'timestamp') else moment!r}"
     return f"{info.get('size')}"
 
 
-def _file_info(fs: fsspec.AbstractFileSystem, info: dict[str, Any]) -> FileInfo:
-    return FileInfo(uri=_uri(fs, info["name"]), size=int(info["size"] or 0), version=_version(info))
+def _file_info(fs: fsspec.AbstractFileSystem, info: dict[str, Any], *, hidden: bool = False) -> FileInfo:
+    regular = info["type"] == "file"
+    if isinstance(fs, LocalFileSystem) and (info.get("islink") or not regular):
+        info, regular = _followed(info)  # what a listing says of a link is the link's own
+    return FileInfo(
+        uri=_uri(fs, info["name"]),
+        size=int(info["size"] or 0),
+        version=_version(info),
+        hidden=hidden,
+        regular=regular,
+    )
+
+
+def _followed(info: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """What is said of a local file, links followed, and whether it is a regular one."""
+    try:
+        found = os.stat(info["name"])
+    except OSError:
+        return info, False
+    return {**info, "mtime": found.st_mtime, "size": found.st_size}, stat.S_ISREG(found.st_mode)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -165,24 +199,26 @@ def exists(url: str) -> bool:
     return True
 
 
-def find(url: str) -> list[FileInfo]:
+def find(url: str, *, hidden: bool = False) -> list[FileInfo]:
     """The files that a path, folder or glob stands for, sorted by URL; hidden and underscored names are left out of
-    folders and globs, as every reader of Parquet folders does. An empty list where nothing matches."""
+    folders and globs, as every reader of Parquet folders does, or marked (hidden). An empty list where nothing matches."""
     fs, path = filesystem(url)
 
     def listing() -> list[FileInfo]:
         if (entry := _file_entry(fs, path)) is not None:
             return [_file_info(fs, entry)]
-        found = fs.glob(path, detail=True) if has_magic(path) else fs.find(path, detail=True)
-        root = PurePosixPath(path.split("*", 1)[0].rpartition("/")[0]) if has_magic(path) else PurePosixPath(path)
+        glob = has_magic(path) and not fs.isdir(path)
+        found = fs.glob(path, detail=True) if glob else fs.find(path, detail=True)
+        root = PurePosixPath(path.split("*", 1)[0].rpartition("/")[0]) if glob else PurePosixPath(path)
         files = []
         for name, entry in found.items():
             if entry["type"] == "directory":
                 files += list(fs.find(name, detail=True).values())
             else:
                 files.append(entry)
-        kept = {entry["name"]: entry for entry in files if not _hidden(entry["name"], root)}
-        return sorted((_file_info(fs, entry) for entry in kept.values()), key=lambda file: file.uri)
+        kept = {entry["name"]: entry for entry in files}
+        every = (_file_info(fs, entry, hidden=_hidden(name, root)) for name, entry in kept.items())
+        return sorted((file for file in every if hidden or not file.hidden), key=lambda file: file.uri)
 
     try:
         return attempt(listing, what=f"listing {url}")
@@ -196,7 +232,7 @@ def _file_entry(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any] | No
         entry: dict[str, Any] = fs.info(path)
     except (FileNotFoundError, PermissionError):
         return None
-    return entry if entry["type"] == "file" else None
+    return entry if entry["type"] != "directory" else None
 
 
 def has_magic(path: str) -> bool:

@@ -11,11 +11,12 @@ import pyarrow as pa
 
 from models.boundary import Answers, Head, HeadAsk
 from pipeline.arrow_lists import list_lengths
-from pipeline.rows import no_errors
+from pipeline.rows import spread_error
 from pipeline.tasks.spans import grouped
 from pipeline.tasks.task import Decoded, Encoding, ModelFacts, Part, Task
 from pipeline.tasks.tokens import OnLong, all_positions, encode_from_start, first_positions
 
+BEYOND_FLOAT16 = ("nan", "the vector has values beyond float16 (65504); task.dtype: float32 stores them")
 BYTES_OF_A_PLAIN_ROW = 1_024
 TOKENS_OF_A_ROW = 128
 SMALLEST_NORM = 1e-12
@@ -78,8 +79,11 @@ class FeatureExtraction(Task):
         if self.pooling != "none":
             hidden_WH, hidden_GH = hidden_GH, np.zeros((items, hidden_GH.shape[1]), np.float32)
             hidden_GH[item_W] = hidden_WH
-        vectors = pa.FixedSizeListArray.from_arrays(
-            pa.array(hidden_GH.astype(self.dtype, copy=False).ravel()), facts.config.hidden_size
-        )
+        with np.errstate(over="ignore"):
+            stored_GH = hidden_GH.astype(self.dtype, copy=False)
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(stored_GH.ravel()), facts.config.hidden_size)
         embedding = grouped(vectors, counts_N=counts_N) if self.pooling == "none" else vectors
-        return Decoded(columns=[embedding], errors=no_errors(items))
+        beyond_G = (np.isinf(stored_GH) & np.isfinite(hidden_GH)).any(axis=1)
+        beyond_N = np.zeros(items, bool)
+        beyond_N[np.repeat(np.arange(items), counts_N)[beyond_G] if self.pooling == "none" else beyond_G] = True
+        return Decoded(columns=[embedding], errors=spread_error(error=BEYOND_FLOAT16, where=beyond_N))

@@ -3,6 +3,7 @@
 Legend: L labels.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,19 @@ import numpy.typing as npt
 SCHEMES = ("BI", "BIES", "BILU")
 """Prefixes that are read as such, where the checkpoint's labels use each of a scheme's: B begins, E and L end, S and U do
 both. So E-MAIL is a label of its own in a checkpoint that has no S- labels."""
+MIDDLES = ("BMES", "BMEW")
+"""The same with M for what is inside, and W like S."""
+OUTSIDE = {"O", "OUT", "OUTSIDE", "<PAD>", "[PAD]"}
+"""Labels of what is no entity."""
+SPELLINGS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        "(?P<prefix>[bimeslw])-(?P<tag>.+)",
+        "(?P<prefix>[BIMESLUW])_(?P<tag>.+)",
+        "(?P<tag>.+)[-_](?P<prefix>[BIMESLUW])",
+    )
+)
+"""Other ways to write a prefix, read as such where all labels but O are written so, with B and I (or M) among them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,17 +42,36 @@ class Tags:
     ends_L: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(cls, labels: Sequence[str]) -> "Tags":
-        """From label names in the order of their ids."""
-        used = {label[0] for label in labels if label[1:2] == "-"}
-        prefixes = {"B", "I"}.union(*(scheme for scheme in SCHEMES if used.issuperset(scheme)))
-        split = [
-            (label[0], label[2:]) if label[1:2] == "-" and label[0] in prefixes else ("", label) for label in labels
-        ]
+    def of(cls, labels: Sequence[str], *, answer_version: int = 2) -> "Tags":
+        """From label names in the order of their ids. answer_version: of token-classification; 1 knows fewer schemes."""
+        split = _split(labels) if answer_version == 1 else _spelled_otherwise(labels) or _split(labels, *MIDDLES)
         names = tuple(dict.fromkeys(name for _, name in split))
         return cls(
             names=names,
             tag_L=np.array([names.index(name) for _, name in split]),
-            begins_L=np.array([prefix != "" and prefix in "BSU" for prefix, _ in split]),
-            ends_L=np.array([prefix != "" and prefix in "ELSU" for prefix, _ in split]),
+            begins_L=np.array([prefix != "" and prefix in "BSUW" for prefix, _ in split]),
+            ends_L=np.array([prefix != "" and prefix in "ELSUW" for prefix, _ in split]),
         )
+
+
+def _split(labels: Sequence[str], *more: str) -> list[tuple[str, str]]:
+    """(prefix, tag) of labels such as B-PER; no prefix where a label has none of a scheme that is used."""
+    used = {label[0] for label in labels if label[1:2] == "-"}
+    prefixes = {"B", "I"}.union(*(scheme for scheme in (*SCHEMES, *more) if used.issuperset(scheme)))
+    return [(label[0], label[2:]) if label[1:2] == "-" and label[0] in prefixes else ("", label) for label in labels]
+
+
+def _spelled_otherwise(labels: Sequence[str]) -> list[tuple[str, str]] | None:
+    """(prefix, tag) of labels that all are PER-B, B_PER, PER_B or b-per, but for O; None where they are not."""
+    for pattern in SPELLINGS:
+        found = [pattern.fullmatch(label) for label in labels]
+        tagged = [match for match in found if match]
+        plain = [label for label, match in zip(labels, found, strict=True) if not match]
+        letters = {match["prefix"].upper() for match in tagged}
+        outside = all(label.upper() in OUTSIDE for label in plain)
+        if outside and ({"B", "I"} <= letters or {"B", "M"} <= letters):
+            return [
+                (match["prefix"].upper(), match["tag"]) if match else ("", label)
+                for label, match in zip(labels, found, strict=True)
+            ]
+    return None

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +102,15 @@ class Task(BaseModel, ABC):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     answer_version: ClassVar[int] = 1
+
+    @property
+    def version(self) -> int:
+        """The version that this one answers as: of an output folder that was begun under an older one, that."""
+        return self.answer_version
+
+    def at_version(self, version: object) -> Self:
+        """The same task answering as an older version did, where it still can; else itself."""
+        return self
 
     @abstractmethod
     def parts(self) -> tuple[Part, ...]:

@@ -7,13 +7,13 @@ Legend: N items, W windows, T tokens, G asked tokens, L labels.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from models.boundary import Answers, Head, HeadAsk
 from pipeline.arrow_lists import flat_list, list_array, list_lengths
@@ -28,7 +28,15 @@ from pipeline.tasks.tags import Tags
 from pipeline.tasks.task import Decoded, Encoding, ModelFacts, Part, Task
 from pipeline.tasks.tokens import Piece, Tokenized, laid_out, tokenize, too_long
 from pipeline.tasks.windows import Cuts, cut_first, cut_windows
-from pipeline.tasks.words import continues_by_spaces, fault_of, in_joined_text, joined, wholly_blank, word_ends
+from pipeline.tasks.words import (
+    continues_by_spaces,
+    fault_of,
+    in_joined_text,
+    joined,
+    joined_at_marks,
+    wholly_blank,
+    word_ends,
+)
 
 LONGEST_OVERLAP = 128
 
@@ -38,7 +46,8 @@ Asked: TypeAlias = tuple[npt.NDArray[np.bool_], Integers, Integers]
 class TokenClassification(Task):
     """token-classification: `entities`; for lists of words also `labels`, one a word."""
 
-    answer_version: ClassVar[int] = 1
+    answer_version: ClassVar[int] = 2
+    _version: int = PrivateAttr(default=2)
 
     name: Literal["token-classification"] = "token-classification"
     words: bool = False
@@ -68,6 +77,17 @@ class TokenClassification(Task):
                 "the reference settles windows for aggregated entities only: leave out stride or aggregation"
             )
         return self
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    def at_version(self, version: object) -> Self:
+        if version != 1:
+            return self
+        copy = self.model_copy()
+        copy._version = 1
+        return copy
 
     def parts(self) -> tuple[Part, ...]:
         return (Part("words", kind="texts"),) if self.words else (Part("text"),)
@@ -134,7 +154,9 @@ class TokenClassification(Task):
     def _tokens(self, source: pa.Array, facts: ModelFacts) -> tuple[Tokenized, pa.Array]:
         """Tokens with offsets in the texts, and the texts."""
         if not self.words:
-            return tokenize(source, backend=facts.tokenizer.backend), source
+            tokens = tokenize(source, backend=facts.tokenizer.backend)
+            ours = self.word_rule == "pretokenizer" and self.version > 1
+            return (joined_at_marks(tokens, texts=source) if ours else tokens), source
         prefixed = facts.tokenizer.add_prefix_space if self.add_prefix_space is None else self.add_prefix_space
         backend = facts.vocabulary.prefixed if prefixed else facts.tokenizer.backend
         return in_joined_text(tokenize(source, backend=backend), words=source), joined(source)
@@ -219,7 +241,7 @@ class TokenClassification(Task):
             )
         return entities(
             units,
-            tags=Tags.of(facts.labels),
+            tags=Tags.of(facts.labels, answer_version=self.version),
             ignored=self.ignore_labels,
             min_score=self.min_score,
             characters=characters,

@@ -4,6 +4,7 @@ Legend: N items, T tokens of all items end to end.
 """
 
 from dataclasses import replace
+from unicodedata import category
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,10 @@ from pipeline.errors import RowError
 from pipeline.rows import EMPTY
 from pipeline.tasks.spans import Characters
 from pipeline.tasks.tokens import Tokenized
+
+JOINERS = "\u200c\u200d"
+"""Zero-width characters that stand inside words of Persian and of the scripts of India."""
+MARKS = r"\p{M}|[\x{200C}\x{200D}]"
 
 
 def joined(words: pa.Array) -> pa.LargeStringArray:
@@ -42,6 +47,43 @@ def in_joined_text(tokens: Tokenized, *, words: pa.Array) -> Tokenized:
     starts -= np.repeat(starts[first_word_N] if len(starts) else starts, counts_N)
     shift_T = starts[first_word_N[tokens.item_T] + tokens.word_T].astype(np.int32)
     return replace(tokens, start_T=tokens.start_T + shift_T, end_T=tokens.end_T + shift_T)
+
+
+def joined_at_marks(tokens: Tokenized, *, texts: pa.Array) -> Tokenized:
+    """The same tokens in words that no combining mark cuts: the tokenizer's rule takes a mark for punctuation, so that Zürich
+    with a mark of its own, or Devanagari, Thai and vocalised Arabic, come in pieces."""
+    marked = np.flatnonzero(pc.fill_null(pc.match_substring_regex(texts, MARKS), False).to_numpy(zero_copy_only=False))
+    if not len(marked):
+        return tokens
+    word_T = tokens.word_T.copy()
+    for item in marked.tolist():
+        own = slice(tokens.offsets[item], tokens.offsets[item + 1])
+        word_T[own] = _words_with_marks(
+            texts[item].as_py(), tokens.start_T[own].tolist(), tokens.end_T[own].tolist(), tokens.word_T[own].tolist()
+        )
+    return replace(tokens, word_T=word_T)
+
+
+def _words_with_marks(text: str, starts: list[int], ends: list[int], words: list[int]) -> list[int]:
+    """The number of each token's word. A mark goes on with the word before it, and so does a letter behind a mark."""
+    numbers: list[int] = []
+    for place, (start, end, word) in enumerate(zip(starts, ends, words, strict=True)):
+        if place == 0:
+            numbers.append(0)
+            continue
+        begins = word != words[place - 1]
+        if start == ends[place - 1] and start < end:
+            first, before = text[start], text[start - 1]
+            if _is_mark(first):
+                begins = False
+            elif _is_mark(before):
+                begins = not first.isalnum()
+        numbers.append(numbers[-1] + begins)
+    return numbers
+
+
+def _is_mark(character: str) -> bool:
+    return category(character).startswith("M") or character in JOINERS
 
 
 def wholly_blank(tokens: Tokenized, *, blank_V: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

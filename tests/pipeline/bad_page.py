@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.pipeline.bad_files import MORE_FILES
 from tests.pipeline.bad_run import Got, attempt
 from tests.pipeline.bad_things import BAD_THINGS, Bad
 
@@ -23,6 +24,7 @@ A test runs them again and compares this page. `FOLDER` and `REPOSITORY` stand f
 
 What to do after a run that ended otherwise than well is in [recovery.md](recovery.md).
 """
+BAD_OF = {**BAD_THINGS, "Files": [*BAD_THINGS["Files"], *MORE_FILES]}
 SECTIONS = {
     "Files": "Files that can't be read, or can't be read together.",
     "Rows": "Rows that can't be answered. All columns but the answers are as in the input.",
@@ -42,7 +44,7 @@ def render(outcome_of: Callable[[Bad], Got]) -> str:
     parts = [HEAD]
     for section, words in SECTIONS.items():
         parts.append(f"\n## {section}\n\n{words}\n\n| what | gets | and these words |\n| --- | --- | --- |\n")
-        parts += [line_of(bad, outcome_of(bad)) for bad in BAD_THINGS[section]]
+        parts += [line_of(bad, outcome_of(bad)) for bad in BAD_OF[section]]
     return "".join(parts)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import SourceError
+from pipeline.reading.formats.conform import Carried
 from pipeline.reading.formats.memory_cap import capped
 from pipeline.reading.formats.parquet import BUFFER_BYTES, Footer, reading_error, rows_of_ranges
 from pipeline.store.storage import opened
@@ -49,7 +50,12 @@ def describe(uri: str) -> Footer:
 
 
 def read_ranges(
-    *, uri: str, ranges: Sequence[tuple[int, int]], schema: pa.Schema, required: Sequence[str] = ()
+    *,
+    uri: str,
+    ranges: Sequence[tuple[int, int]],
+    schema: pa.Schema,
+    required: Sequence[str] = (),
+    carried: Carried | None = None,
 ) -> Iterator[pa.Table]:
     """For each range [first, stop) of ascending row numbers its rows, in one pass over the file. Raises SourceError."""
     with batches_of(uri) as (own, batches):
@@ -60,6 +66,7 @@ def read_ranges(
             batches=_numbered(batches, names),
             schema=schema,
             required=required,
+            carried=carried,
         )
 
 

@@ -1,13 +1,35 @@
-"""A table as a file has it in, the job's frozen columns out: cast, filled, checked; what does not fit is an error of its row."""
+"""A table as a file has it in, the job's frozen columns out: cast, filled, checked.
 
+A value that does not fit is null: with an error of its row where a task reads the column, counted where it is only carried.
+"""
+
+import dataclasses
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import RowError
+from pipeline.reading.formats.arrow_types import is_string, plain
+from pipeline.reading.formats.exact import prints_back
 from pipeline.rows import ERROR, ROW, error_array, first_error, no_errors, spread_error
+
+
+@dataclass(frozen=True)
+class Carried:
+    """The columns that no task reads. unfit: how many of each one's values did not fit its type, and are null."""
+
+    names: frozenset[str]
+    unfit: Counter[str] = dataclasses.field(default_factory=Counter)
+
+    def count(self, name: str, errors: pa.StructArray | None) -> None:
+        """Count the errors of a column."""
+        found = 0 if errors is None else len(errors) - errors.null_count
+        if found:
+            self.unfit[name] += found
 
 
 def conform(
@@ -17,10 +39,12 @@ def conform(
     row: pa.Array,
     errors: pa.StructArray | None = None,
     required: Sequence[str] = (),
+    carried: Carried | None = None,
 ) -> pa.Table:
-    """The columns of `schema`, then `row` and `error`; an absent column is null, a value that does not fit too, with an error.
+    """The columns of `schema`, then `row` and `error`; an absent column is null, a value that does not fit too.
 
-    required: columns whose absence is the error of every row.
+    required: columns whose absence is the error of every row. carried: columns whose values that do not fit are counted, and
+    are no error of their row; numbers must print back there. None: by the first rules of reading, there are none.
     """
     columns: list[pa.ChunkedArray | pa.Array] = []
     found = [no_errors(table.num_rows) if errors is None else errors]
@@ -30,43 +54,32 @@ def conform(
             if field.name in required:
                 found.append(absent_column(name=field.name, count=table.num_rows))
             continue
-        column = table[field.name].combine_chunks()
-        values, column_errors = _fitted(column, field)
+        column = plain(table[field.name], kind=field.type)
+        values, column_errors = _fitted(column, field, exact=carried is not None)
         columns.append(values)
-        if column_errors is not None:
+        if carried is not None and field.name in carried.names:
+            carried.count(field.name, column_errors)
+        elif column_errors is not None:
             found.append(column_errors)
     fields = [*schema, pa.field("__row__", ROW.type), pa.field("__error__", ERROR.type)]
     return pa.table([*columns, row, first_error(found)], schema=pa.schema(fields))
 
 
-def _fitted(column: pa.Array, field: pa.Field) -> tuple[pa.Array, pa.StructArray | None]:
+def _fitted(column: pa.Array, field: pa.Field, *, exact: bool) -> tuple[pa.Array, pa.StructArray | None]:
     """A column as the field's type and valid throughout, and the errors of the values that are not."""
     if column.type == field.type:
         return _valid(column, field.name)
-    pieces, misfits = _cast(without_extensions(column), field)
+    pieces, misfits = _cast(column, field)
     values, errors = _valid(pa.concat_arrays(pieces), field.name)
-    if any(misfits):
-        errors = first_error([error_array(misfits), *([] if errors is None else [errors])])
-    return values, errors
-
-
-def without_extensions(column: pa.Array) -> pa.Array:
-    """A column with the storage of every extension type in it, at any depth: nobody asks what the type would do."""
-    kind = column.type
-    if isinstance(kind, pa.BaseExtensionType):
-        return without_extensions(column.storage)
-    if pa.types.is_struct(kind) and kind.num_fields:
-        fields = [without_extensions(child) for child in column.flatten()]
-        return pa.StructArray.from_arrays(fields, names=[field.name for field in kind], mask=column.is_null())
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        lists = pa.ListArray if pa.types.is_list(kind) else pa.LargeListArray
-        values = without_extensions(column.values)
-        return column if values is column.values else lists.from_arrays(column.offsets, values, mask=_mask(column))
-    return column
-
-
-def _mask(column: pa.Array) -> pa.Array | None:
-    return column.is_null() if column.null_count else None
+    found = [error_array(misfits)] if any(misfits) else []
+    if exact and is_string(column.type):
+        same = prints_back(column, values)
+        if not same.all():
+            error = ("wrong-type", f"column {field.name!r}: a value is not the same as {field.type}")
+            found.append(spread_error(error=error, where=~same))
+            values = pc.if_else(pa.array(same), values, pa.scalar(None, values.type))
+    found += [] if errors is None else [errors]
+    return values, first_error(found) if found else None
 
 
 def _valid(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray | None]:
@@ -83,11 +96,6 @@ def _valid(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray | None
             return decode_utf8(_bytes(column), name=name, kind=kind)
         return _null_invalid(column, name)
     return column, None
-
-
-def is_string(kind: pa.DataType) -> bool:
-    """Whether a type is text, in any of Arrow's three layouts."""
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def _bytes(text: pa.Array) -> pa.Array:

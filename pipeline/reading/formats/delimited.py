@@ -1,138 +1,284 @@
-"""Comma- or tab-separated values in, rows of the job's columns out (RFC 4180: quotes around a field, doubled inside it).
+"""Comma- or tab-separated values in, rows of the job's columns out; `records` says where a record ends.
 
 A newline inside quotes is part of its field, so such a file only reads in sequence. `row` of a record is its byte offset;
-the header is no record. A record with another number of fields than the header is a row of nulls with an error.
+the header is no record. A record with another number of fields than the header is a row of nulls with an error. Every field
+is text as it is written; an empty one without quotes is null.
 """
 
-import csv
-import io
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pac
 
 from pipeline.errors import RowError, SourceError
-from pipeline.reading.formats.conform import conform
-from pipeline.reading.formats.lines import LineBlock, line_ends
-from pipeline.reading.formats.streams import decompressed
-from pipeline.rows import error_array
+from pipeline.reading.formats.conform import Carried, conform
+from pipeline.reading.formats.lines import LineBlock
+from pipeline.reading.formats.records import Dialect, Places, Scan, scan
+from pipeline.reading.formats.streams import decompressed, refuse_utf16
+from pipeline.rows import error_array, no_errors
+from pipeline.shards import SourceFile, delimiter_of
 
 HEADER_BYTES = 1 << 20
 """A header is looked for in the first bytes of a file, this many."""
 
-_QUOTE = ord('"')
 _BOM = b"\xef\xbb\xbf"
+_QUOTE, _CR, _LF = b'"', b"\r", b"\n"
 
 
-def record_ends(content: bytes) -> np.ndarray:
-    """Where records end: newlines outside quotes, in bytes that begin with a record."""
-    newlines = line_ends(content)
-    quotes = np.flatnonzero(np.frombuffer(content, np.uint8) == _QUOTE)
-    return newlines[np.searchsorted(quotes, newlines) % 2 == 0] if len(quotes) else newlines
+@dataclass(frozen=True)
+class Header:
+    """names: of the columns; none in a file without a line. stop: offset of the first record."""
+
+    names: list[str]
+    stop: int
 
 
-def read_header(*, uri: str, compression: str, delimiter: str) -> tuple[list[str], int]:
-    """(names of the columns, offset of the first record). Raises SourceError where they can't be told apart."""
-    with decompressed(uri, compression=compression) as stream:
+@dataclass(frozen=True)
+class DelimitedFile:
+    """How one file is read: its header and its dialect."""
+
+    header: Header
+    dialect: Dialect
+
+    def record_ends(self, content: bytes, offset: int, ended: bool) -> Places:
+        """Where records end in bytes that begin with a record at `offset` of the file, as far as is known."""
+        return scan(content, self.dialect, ended=ended, begin=_mark(content, offset)).ends
+
+    def records(self, block: LineBlock) -> "Records":
+        """The records of a block that are rows: neither blank lines nor the header, whose block begins at 0."""
+        found = scan(block.content, self.dialect, ended=True, begin=_mark(block.content, block.offset))
+        ends, size = found.ends, len(block.content)
+        stops = ends + 1 if len(ends) and ends[-1] == size - 1 else np.append(ends + 1, size)
+        starts = np.concatenate([[0], stops[:-1]]).astype(np.int64)
+        chosen = starts >= (self.header.stop if block.offset == 0 else 0)
+        starts, stops = starts[chosen], stops[chosen]
+        filled = _filled(block.content, starts, stops)
+        return Records(block, starts[filled], stops[filled], found)
+
+
+@dataclass(frozen=True)
+class Records:
+    """Records of a block, as places in its content."""
+
+    block: LineBlock
+    starts: Places
+    stops: Places
+    found: Scan = field(repr=False)
+
+    def of(self, places: Places) -> np.ndarray:
+        """[records], which of them have one of these places of the content in them."""
+        hit = np.zeros(len(self.starts) + 1, bool)
+        number = np.searchsorted(self.starts, places, side="right") - 1
+        hit[number[number >= 0]] = True
+        return hit[:-1]
+
+
+def _mark(content: bytes, offset: int) -> int:
+    return len(_BOM) if offset == 0 and content.startswith(_BOM) else 0
+
+
+def _filled(content: bytes, starts: Places, stops: Places) -> np.ndarray:
+    """Which records are more than white space."""
+    filled = stops > starts
+    if not filled.any():
+        return filled
+    first = np.frombuffer(content, np.uint8)[np.minimum(starts, len(content) - 1)]
+    for index in np.flatnonzero(first <= ord(" ")):
+        filled[index] = bool(content[starts[index] : stops[index]].strip())
+    return filled
+
+
+def open_delimited(file: SourceFile, *, delimiter: str | None, quote: str, most_bytes: int) -> DelimitedFile:
+    """A file's header, and how the job reads its records. Raises SourceError where columns can't be told apart."""
+    quoting = quote != "none"
+    plain = Dialect(delimiter=delimiter_of(file, delimiter), quoting=quoting, most_bytes=most_bytes)
+    with decompressed(file.uri, compression=file.compression) as stream:
         head = bytes(stream.read(HEADER_BYTES))
-    if not head.strip():
-        return [], len(head)
-    ends = record_ends(head)
+    header = read_header(head, plain, uri=file.uri)
+    columns = len(header.names) if file.format == "tsv" else None
+    return DelimitedFile(header, Dialect(plain.delimiter, quoting, most_bytes, columns))
+
+
+def read_header(head: bytes, dialect: Dialect, *, uri: str) -> Header:
+    """The header in the first bytes of a file. Raises SourceError."""
+    refuse_utf16(head, uri=uri)
+    begin = _mark(head, 0)
+    if not head[begin:].strip():
+        return Header([], len(head))
+    if len(head) < HEADER_BYTES and _LF not in head and _CR in head.rstrip(b"\r"):
+        raise SourceError(
+            f"{uri}: its lines end with a carriage return alone, as on old Macs; write them with line feeds "
+            "(tr '\\r' '\\n')",
+            reason="unreadable",
+        )
+    ends = scan(head, dialect, ended=True, begin=begin).ends
     stop = int(ends[0]) + 1 if len(ends) else len(head)
     try:
-        line = head[:stop].removeprefix(_BOM).decode("utf-8")
+        line = head[begin:stop].decode("utf-8")
     except UnicodeDecodeError as error:
-        raise SourceError(f"{uri}: the header is not UTF-8", reason="unreadable") from error
-    names = next(csv.reader(io.StringIO(line, newline=""), delimiter=delimiter), [])
-    if len(set(names)) < len(names):
-        raise SourceError(f"{uri}: the header names a column twice: {', '.join(names)}", reason="unreadable")
-    return names, stop
+        raise SourceError(f"{uri}: the header is not UTF-8; write the file as UTF-8", reason="unreadable") from error
+    names = [name for name, _ in fields_of(line, dialect)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SourceError(
+            f"{uri}: the header names the column {twice!r} twice; rename one of them", reason="unreadable"
+        )
+    return Header(names, stop)
+
+
+def fields_of(record: str, dialect: Dialect) -> list[tuple[str, bool]]:
+    """The fields of one record by the rules of `records`, each with whether it was quoted."""
+    text = record.removesuffix("\n").removesuffix("\r")
+    fields: list[tuple[str, bool]] = []
+    place = 0
+    while True:
+        close = _close_of(text, place, dialect) if dialect.quoting and text.startswith('"', place) else None
+        if close is None:
+            stop = text.find(dialect.delimiter, place)
+            stop = len(text) if stop < 0 else stop
+            fields.append((text[place:stop], False))
+        else:
+            stop = close + 1
+            fields.append((text[place + 1 : close].replace('""', '"'), True))
+        if stop >= len(text):
+            return fields
+        place = stop + 1
+
+
+def _close_of(text: str, opening: int, dialect: Dialect) -> int | None:
+    """Where the field closes that opens at a quote; None where it opens none."""
+    place = text.find('"', opening + 1)
+    while place >= 0 and text.startswith('"', place + 1):
+        place = text.find('"', place + 2)
+    if place < 0 or (text[place + 1 : place + 2] not in {"", dialect.delimiter, "\n"} and text[place + 1 :] != "\r"):
+        return None
+    return place
 
 
 def delimited_rows(
-    block: LineBlock, *, header: tuple[list[str], int], delimiter: str, schema: pa.Schema, required: tuple[str, ...]
+    block: LineBlock,
+    *,
+    file: DelimitedFile,
+    schema: pa.Schema,
+    required: Sequence[str] = (),
+    carried: Carried | None = None,
 ) -> pa.Table:
-    """Every record of a block as a row; blank lines are nothing, and neither is the header, whose block begins at 0."""
-    names, first_record = header
-    skipped = first_record if block.offset == 0 else 0
-    content = block.content[skipped:]
-    ends = record_ends(content)
-    stops = ends + 1 if len(ends) and ends[-1] == len(content) - 1 else np.append(ends + 1, len(content))
-    starts = np.concatenate([[0], stops[:-1]]).astype(np.int64)
-    filled = np.array([bool(content[a:b].strip()) for a, b in zip(starts, stops, strict=True)], bool)
-    tables = list(_parsed(content, starts[filled], stops[filled], names, delimiter)) if filled.any() else []
-    text = pa.schema([pa.field(name, pa.string()) for name in names])
-    table = pa.concat_tables([table for table, _ in tables] or [text.empty_table()])
-    errors = error_array([error for _, found in tables for error in found])
-    row = pa.array(starts[filled] + block.offset + skipped)
-    return conform(table, schema=schema, row=row, errors=errors, required=required)
+    """Every record of a block as a row."""
+    records = file.records(block)
+    names = file.header.names
+    row = pa.array(records.starts + block.offset)
+    faults = _faults(records, columns=len(names), delimiter=file.dialect.delimiter)
+    if faults:
+        bad = np.zeros(len(records.starts), bool)
+        bad[list(faults)] = True
+        table = _read(_content(records, ~bad, file), names, file.dialect)
+        table = table.take(pa.array(np.cumsum(~bad) - 1, mask=bad))
+        errors = error_array([faults.get(index) for index in range(len(bad))])
+    else:
+        table = _read(_content(records, None, file), names, file.dialect)
+        errors = no_errors(len(records.starts))
+    return conform(table, schema=schema, row=row, errors=errors, required=required, carried=carried)
 
 
-Parsed = tuple[pa.Table, list[RowError | None]]
-
-
-def _parsed(
-    content: bytes, starts: np.ndarray, stops: np.ndarray, names: list[str], delimiter: str
-) -> Iterator[Parsed]:
-    """Consecutive records as text; what Arrow refuses is halved until the refused ones stand alone."""
-    piece = content[int(starts[0]) : int(stops[-1])]
+def _faults(records: Records, *, columns: int, delimiter: str) -> dict[int, RowError]:
+    """Why a record can't be read, by its number: it is not UTF-8, or has another number of fields than the header."""
+    content, starts, stops = records.block.content, records.starts, records.stops
+    faults: dict[int, RowError] = {}
+    delimiters = np.flatnonzero(np.frombuffer(content, np.uint8) == ord(delimiter)).astype(np.int64)
+    delimiters = records.found.outside(delimiters)
+    counts = np.searchsorted(delimiters, stops) - np.searchsorted(delimiters, starts) + 1
+    for index in np.flatnonzero(counts != columns).tolist():
+        text = content[starts[index] : stops[index]]
+        found = f"{counts[index]} field{'' if counts[index] == 1 else 's'}, and the header has {columns}"
+        faults[index] = ("malformed-csv", f"{found}: {text[:60].decode('utf-8', 'replace')!r}")
     try:
-        piece.decode("utf-8")
-        table = _read(piece, names, delimiter)
-        if table.num_rows == len(starts):
-            yield table, [None] * len(starts)
-            return
-    except (pa.ArrowException, UnicodeDecodeError):
-        pass
-    if len(starts) == 1:
-        yield _refused(piece, names, delimiter)
-        return
-    half = len(starts) // 2
-    yield from _parsed(content, starts[:half], stops[:half], names, delimiter)
-    yield from _parsed(content, starts[half:], stops[half:], names, delimiter)
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        for index, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
+            try:
+                content[start:stop].decode("utf-8")
+            except UnicodeDecodeError as problem:
+                faults[index] = ("invalid-utf8", f"byte {problem.start} of the record is not UTF-8")
+    return faults
 
 
-def _read(content: bytes, names: list[str], delimiter: str) -> pa.Table:
+def _content(records: Records, chosen: np.ndarray | None, file: DelimitedFile) -> tuple[bytes, bool]:
+    """(the chosen records, all of them if None, as Arrow reads them like `records`; whether quotes mean anything there).
+
+    Arrow takes a carriage return for a line end, and a quote at a field's start for one that opens: such records are written
+    again, every field that needs it in quotes.
+    """
+    content, dialect = records.block.content, file.dialect
+    if not len(records.starts):
+        return b"", dialect.quoting
+    returns = _lone_returns(content, records)
+    if dialect.quoting:
+        odd = (
+            records.of(np.concatenate([records.found.strays, returns]))
+            if len(records.found.strays) + len(returns)
+            else None
+        )
+    else:
+        odd = np.ones(len(records.starts), bool) if len(returns) else None
+    if odd is None and chosen is None:
+        return content[int(records.starts[0]) : int(records.stops[-1])], dialect.quoting
+    everything = np.ones(len(records.starts), bool)
+    pieces = [
+        _quoted_anew(content[start:stop], dialect) if again else _whole_line(content[start:stop])
+        for start, stop, again, wanted in zip(
+            records.starts.tolist(),
+            records.stops.tolist(),
+            (~everything if odd is None else odd).tolist(),
+            (everything if chosen is None else chosen).tolist(),
+            strict=True,
+        )
+        if wanted
+    ]
+    return b"".join(pieces), dialect.quoting or odd is not None
+
+
+def _lone_returns(content: bytes, records: Records) -> Places:
+    """Carriage returns outside quotes that end no line."""
+    if _CR not in content:
+        return np.empty(0, np.int64)
+    raw = np.frombuffer(content, np.uint8)
+    returns = np.flatnonzero(raw == ord(_CR)).astype(np.int64)
+    lone = returns[raw[np.minimum(returns + 1, len(raw) - 1)] != ord(_LF)]
+    return records.found.outside(lone)
+
+
+def _whole_line(record: bytes) -> bytes:
+    return record if record.endswith(_LF) else record + _LF
+
+
+def _quoted_anew(record: bytes, dialect: Dialect) -> bytes:
+    """A record with quotes around each field that has any character with a meaning; UTF-8 is known to be valid."""
+    fields = [
+        '"' + value.replace('"', '""') + '"' if quoted or any(sign in value for sign in '"\r\n') else value
+        for value, quoted in fields_of(record.decode("utf-8"), dialect)
+    ]
+    return dialect.delimiter.join(fields).encode() + _LF
+
+
+def _read(content: tuple[bytes, bool], names: list[str], dialect: Dialect) -> pa.Table:
+    """Sound records as text."""
+    records, quoting = content
+    text = pa.schema([(name, pa.string()) for name in names])
+    if not records:
+        return text.empty_table()
     return pac.read_csv(
-        io.BytesIO(content),
-        read_options=pac.ReadOptions(use_threads=False, block_size=len(content) + 1, column_names=names),
-        parse_options=pac.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        pa.BufferReader(records),
+        read_options=pac.ReadOptions(use_threads=False, block_size=len(records) + 1, column_names=names),
+        parse_options=pac.ParseOptions(
+            delimiter=dialect.delimiter, newlines_in_values=True, quote_char='"' if quoting else False
+        ),
         convert_options=pac.ConvertOptions(
-            column_types={name: pa.string() for name in names},
+            column_types=text,
             null_values=[""],
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
+            check_utf8=False,  # done
         ),
-    )
-
-
-def _refused(record: bytes, names: list[str], delimiter: str) -> Parsed:
-    """A record that can't be read, as one row of nulls, and why."""
-    nulls = pa.table({name: pa.nulls(1, pa.string()) for name in names})
-    try:
-        text = record.decode("utf-8")
-    except UnicodeDecodeError as problem:
-        return nulls, [("invalid-utf8", f"byte {problem.start} of the record is not UTF-8")]
-    try:
-        fields = len(next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), []))
-        told = f"{fields} fields, and the header has {len(names)}"
-    except csv.Error as problem:
-        told = str(problem)
-    return nulls, [("malformed-csv", f"{told}: {text[:60]!r}")]
-
-
-def infer_types(content: bytes, *, names: list[str], delimiter: str) -> pa.Schema:
-    """The columns' types as a sample of whole records shows them; columns without a value are text."""
-    options = pac.ConvertOptions(null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False)
-    table = pac.read_csv(
-        io.BytesIO(content),
-        read_options=pac.ReadOptions(use_threads=False, block_size=len(content) + 1, column_names=names),
-        parse_options=pac.ParseOptions(
-            delimiter=delimiter, newlines_in_values=True, invalid_row_handler=lambda _row: "skip"
-        ),
-        convert_options=options,
-    )
-    return pa.schema(
-        [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in table.schema]
     )

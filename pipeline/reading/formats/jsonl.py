@@ -2,7 +2,8 @@
 
 A line that is no JSON object is a row of nulls with an error; a value of another type than its column is null with an
 error. Blank lines are nothing. Arrow's parser reads blocks of lines; of a block that it refuses each field is read apart, in
-halves until the refused lines stand alone, so that what a row holds follows from its own line and no other.
+halves until the refused lines stand alone, so that what a row holds follows from its own line and no other. Columns of JSON
+text, and lines whose numbers or objects Arrow's parser would change, are read by `json_values`.
 """
 
 import io
@@ -15,33 +16,110 @@ import pyarrow as pa
 import pyarrow.json as paj
 
 from pipeline.errors import RowError
-from pipeline.reading.formats.conform import conform, shown
+from pipeline.reading.formats import json_values
+from pipeline.reading.formats.arrow_types import JSON_TEXT, is_json
+from pipeline.reading.formats.conform import Carried, conform, shown
 from pipeline.reading.formats.lines import LineBlock, line_borders
 from pipeline.rows import error_array, first_error
 
+Lines = Sequence[tuple[int, bytes]]
+"""Offset in the file, and bytes, of each line that is a row."""
 
-def json_rows(block: LineBlock, *, schema: pa.Schema) -> pa.Table:
+
+def json_rows(block: LineBlock, *, schema: pa.Schema, carried: Carried | None = None) -> pa.Table:
     """Every line that is not blank as a row."""
     content, starts, stops = line_borders(block)
     if not len(starts):
         return conform(schema.empty_table(), schema=schema, row=pa.array([], pa.int64()))
-    whole = _parse_whole(content, starts, stops, schema)
+    typed = pa.schema([field for field in schema if not is_json(field.type)])
+    whole = _parse_whole(content, starts, stops, typed)
     if whole is not None:
-        return conform(whole[0], schema=schema, row=pa.array(whole[1]))
-    base = int(starts[0])
-    lines = [
-        (start, content[start - base : stop - base])
-        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
+        table, rows, borders = whole
+        errors = None
+        lines = _slices(content, rows, borders) if carried is not None and _to_look_at(content, schema) else []
+    else:
+        every = _slices(content, starts, (starts - starts[0], stops - starts[0]))
+        lines = [(start, line) for start, line in every if line.strip()]
+        table, errors = _parse_lines(lines, typed, carried)
+        rows = np.array([start for start, _ in lines], np.int64)
+    if carried is not None and lines:
+        table = _as_written(table, lines, schema=schema, carried=carried)
+    return conform(table, schema=schema, row=pa.array(rows), errors=errors, carried=carried)
+
+
+def _slices(content: bytes, rows: np.ndarray, borders: tuple[np.ndarray, np.ndarray]) -> Lines:
+    begins, ends = borders
+    return [
+        (row, content[begin:end]) for row, begin, end in zip(rows.tolist(), begins.tolist(), ends.tolist(), strict=True)
     ]
-    return _parse_lines([(start, line) for start, line in lines if line.strip()], schema)
+
+
+def _to_look_at(content: bytes, schema: pa.Schema) -> bool:
+    """Whether some line may hold what Arrow's parser changes, or leaves out."""
+    kinds = [field.type for field in schema]
+    if any(is_json(kind) or json_values.has_objects(kind) for kind in kinds):
+        return True
+    return any(_has_numbers(kind) for kind in kinds) and json_values.LONG_NUMBER.search(content) is not None
+
+
+def _has_numbers(kind: pa.DataType) -> bool:
+    inner = any(_has_numbers(kind.field(index).type) for index in range(kind.num_fields))
+    return inner or pa.types.is_floating(kind)
+
+
+def _as_written(table: pa.Table, lines: Lines, *, schema: pa.Schema, carried: Carried) -> pa.Table:
+    """The table with its columns of JSON text, and null where a carried value would not be the one that is written."""
+    texts: dict[str, list[str | None]] = {field.name: [None] * len(lines) for field in schema if is_json(field.type)}
+    typed = {field.name: field.type for field in schema if field.name in carried.names and not is_json(field.type)}
+    nested = {name for name, kind in typed.items() if json_values.has_objects(kind)}
+    numbers = {name for name, kind in typed.items() if _has_numbers(kind)}
+    unfit: dict[str, list[int]] = {}
+    for index, (_, line) in enumerate(lines):
+        look_at = nested | (numbers if json_values.LONG_NUMBER.search(line) else set())
+        if not texts and not look_at:
+            continue
+        try:
+            text = line.decode("utf-8")
+            if not isinstance(json_values.loads(text), dict):
+                continue
+            fields = json_values.raw_fields(text, texts.keys() | look_at)
+        except ValueError:
+            continue  # an error of its row already
+        except RecursionError:
+            carried.unfit.update(texts)
+            continue
+        for name, raw in fields.items():
+            if name in texts:
+                texts[name][index] = None if raw == "null" else raw
+            elif not json_values.fits(json_values.loads(raw), typed[name]):
+                unfit.setdefault(name, []).append(index)
+    for name, rows in unfit.items():
+        table = _without(table, name, rows, carried)
+    for name, values in texts.items():
+        storage = [None if value is None or not json_values.is_text(value) else value for value in values]
+        table = table.append_column(name, pa.ExtensionArray.from_storage(JSON_TEXT, pa.array(storage, pa.string())))
+    return table
+
+
+def _without(table: pa.Table, name: str, rows: list[int], carried: Carried) -> pa.Table:
+    """The table with one column null in some rows, which are counted where they were not null before."""
+    column = table[name].combine_chunks()
+    place = np.arange(len(column))
+    place[rows] = -1
+    kept = column.take(pa.array(place, mask=place < 0))
+    if kept.null_count > column.null_count:
+        carried.unfit[name] += kept.null_count - column.null_count
+    return table.set_column(table.column_names.index(name), table.schema.field(name), kept)
 
 
 def _parse_whole(
     content: bytes, starts: np.ndarray, stops: np.ndarray, schema: pa.Schema
-) -> tuple[pa.Table, np.ndarray] | None:
-    """All lines in one call of Arrow's parser; None unless it is sure that one line is one row."""
+) -> tuple[pa.Table, np.ndarray, tuple[np.ndarray, np.ndarray]] | None:
+    """All lines in one call of Arrow's parser, with the offset of each and its borders in the content; None unless it is
+    sure that one line is one row."""
+    none = np.empty(0, np.int64)
     if not content:
-        return schema.empty_table(), np.empty(0, np.int64)
+        return schema.empty_table(), none, (none, none)
     base = int(starts[0])
     raw = np.frombuffer(content, np.uint8)
     begins, ends = starts - base, stops - base
@@ -55,11 +133,11 @@ def _parse_whole(
         table = _read_json(content, schema)
     except (pa.ArrowException, UnicodeDecodeError):
         return None
-    return (table, rows) if table.num_rows == len(rows) else None
+    return (table, rows, (begins, ends)) if table.num_rows == len(rows) else None
 
 
-def _parse_lines(lines: Sequence[tuple[int, bytes]], schema: pa.Schema) -> pa.Table:
-    """(offset, bytes) of lines that Arrow refuses together as rows: those that are objects field by field, the others null."""
+def _parse_lines(lines: Lines, schema: pa.Schema, carried: Carried | None) -> tuple[pa.Table, pa.StructArray]:
+    """Lines that Arrow refuses together as rows, and their errors: those that are objects field by field, the others null."""
     parsed = [parse_line(line) for _, line in lines]
     sound = [index for index, (_, error) in enumerate(parsed) if error is None]
     objects = [(lines[index][1], parsed[index][0]) for index in sound]
@@ -70,10 +148,16 @@ def _parse_lines(lines: Sequence[tuple[int, bytes]], schema: pa.Schema) -> pa.Ta
     for field in schema:
         pieces, misfits = _read_column(objects, field)
         columns.append(pa.concat_arrays([pa.nulls(0, field.type), *pieces]).take(row_of_object))
-        if any(misfits):
+        if carried is not None and field.name in carried.names:
+            carried.count(field.name, error_array(misfits))
+        elif any(misfits):
             errors.append(error_array(misfits).take(row_of_object))
-    starts = pa.array([start for start, _ in lines], pa.int64())
-    return conform(pa.table(columns, schema=schema), schema=schema, row=starts, errors=first_error(errors))
+    return _table(columns, schema, rows=len(lines)), first_error(errors)
+
+
+def _table(columns: list[pa.Array], schema: pa.Schema, *, rows: int) -> pa.Table:
+    """Columns as a table, which knows its number of rows without columns too."""
+    return pa.table(columns, schema=schema) if columns else pa.table({"__none__": pa.nulls(rows)})
 
 
 def _read_column(
@@ -123,7 +207,7 @@ def _read_json(content: bytes, schema: pa.Schema) -> pa.Table:
 def parse_line(line: bytes) -> tuple[Mapping[str, Any], RowError | None]:
     """One line as a JSON object, or nothing and why."""
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = json_values.loads(line.decode("utf-8"))
     except UnicodeDecodeError as problem:
         return {}, ("invalid-utf8", f"byte {problem.start} of the line is not UTF-8")
     except (ValueError, RecursionError) as problem:

@@ -63,13 +63,20 @@ def read_block(*, uri: str, first: int, stop: int, size: int, line_bytes: int) -
 
 def _fetch(uri: str, start: int, stop: int) -> bytes:
     try:
-        return read_range(uri, start, stop)
+        content = read_range(uri, start, stop)
     except FileNotFoundError as error:
         raise SourceError(f"{uri}: the file is gone", reason="gone") from error
     except StorageError as error:
         if not error.refused:
             raise
         raise SourceError(f"{uri}: {error}", reason="corrupt") from error
+    if len(content) != stop - start:
+        raise SourceError(
+            f"{uri}: {stop - start} bytes from byte {start} were asked for, and {len(content)} came: the file has changed, or "
+            "its server ignores ranges; copy it to a store that has them",
+            reason="corrupt",
+        )
+    return content
 
 
 def text_rows(block: LineBlock, *, schema: pa.Schema) -> pa.Table:
@@ -85,7 +92,7 @@ def text_rows(block: LineBlock, *, schema: pa.Schema) -> pa.Table:
     return conform(pa.table({"text": text}), schema=schema, row=pa.array(starts), errors=errors)
 
 
-def line_ends(content: bytes) -> np.ndarray:
+def line_ends(content: bytes, _offset: int = 0, _ended: bool = True) -> np.ndarray:
     """Where the newlines are."""
     return np.flatnonzero(np.frombuffer(content, np.uint8) == _NEWLINE).astype(np.int64)
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError, StorageError
-from pipeline.reading.formats.conform import conform
+from pipeline.reading.formats.conform import Carried, conform
 from pipeline.reading.formats.memory_cap import DECODED_BYTES, capped
 from pipeline.store import storage
 
@@ -52,6 +52,12 @@ def reading_error(uri: str, error: Exception) -> Exception:
             "values",
             reason="unreadable",
         )
+    if isinstance(error, pa.ArrowNotImplementedError):
+        return SourceError(
+            f"{uri}: {_first_line(error).rstrip('.')}: it has a type that Arrow can't read; write the file again with that "
+            "column cast to another, such as text",
+            reason="unreadable",
+        )
     if isinstance(error, pa.ArrowException) or (isinstance(error, OSError) and error.errno is None):
         return SourceError(f"{uri}: {_first_line(error).rstrip('.')}; {MEND}", reason="corrupt")
     if storage.is_transient(error):
@@ -83,7 +89,12 @@ def describe(uri: str) -> Footer:
 
 
 def read_ranges(
-    *, uri: str, ranges: Sequence[tuple[int, int]], schema: pa.Schema, required: Sequence[str] = ()
+    *,
+    uri: str,
+    ranges: Sequence[tuple[int, int]],
+    schema: pa.Schema,
+    required: Sequence[str] = (),
+    carried: Carried | None = None,
 ) -> Iterator[pa.Table]:
     """For each range [first, stop) of ascending row numbers its rows, in one pass over the row groups they lie in.
 
@@ -95,7 +106,8 @@ def read_ranges(
         names = set(file.schema_arrow.names)
         columns = [name for name in schema.names if name in names]
         batches = _batches(file, ranges, columns)
-        yield from rows_of_ranges(uri=uri, ranges=ranges, batches=batches, schema=schema, required=required)
+        how: dict[str, Any] = {"schema": schema, "required": required, "carried": carried}
+        yield from rows_of_ranges(uri=uri, ranges=ranges, batches=batches, **how)
 
 
 def rows_of_ranges(
@@ -105,6 +117,7 @@ def rows_of_ranges(
     batches: Iterator[tuple[int, pa.Table]],
     schema: pa.Schema,
     required: Sequence[str],
+    carried: Carried | None,
 ) -> Iterator[pa.Table]:
     """For each range its rows, cut out of batches that come with the number of their first row.
 
@@ -125,7 +138,7 @@ def rows_of_ranges(
             reached += piece.num_rows
         table = pa.concat_tables(pending) if pending else schema.empty_table()
         row = pa.array(range(first, stop), pa.int64())
-        yield conform(table, schema=schema, row=row, required=required)
+        yield conform(table, schema=schema, row=row, required=required, carried=carried)
 
 
 def _batches(

@@ -1,5 +1,7 @@
 """A file that only reads in sequence in, blocks of whole records out, cut by the job's rule, the same at every reading."""
 
+import gzip
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ import pyarrow as pa
 
 from pipeline.errors import SourceError
 from pipeline.reading.formats.lines import CHUNK_BYTES, LineBlock
-from pipeline.reading.formats.parquet import reading_error
+from pipeline.reading.formats.parquet import MEND, reading_error
 from pipeline.shards import CutRule
 from pipeline.store.storage import opened
 
@@ -23,6 +25,15 @@ class StreamBlock:
     last: bool
 
 
+def refuse_utf16(head: bytes, *, uri: str) -> None:
+    """Raise SourceError where a file's first bytes are the mark of UTF-16 or UTF-32."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")):
+        raise SourceError(
+            f"{uri}: the file is UTF-16 or UTF-32, and UTF-8 is read; write it again (iconv -f UTF-16 -t UTF-8)",
+            reason="unreadable",
+        )
+
+
 @contextmanager
 def decompressed(uri: str, *, compression: str) -> Iterator[Any]:
     """A file as a stream of its decompressed bytes, over all members or frames of it. Raises SourceError."""
@@ -30,12 +41,24 @@ def decompressed(uri: str, *, compression: str) -> Iterator[Any]:
         with opened(uri, block_size=4 * CHUNK_BYTES) as handle:
             if compression == "none":
                 yield handle
+            elif compression == "gzip":
+                # Not Arrow's stream, which takes the zeros that some tools pad a file with for a member that is corrupt.
+                with gzip.GzipFile(fileobj=handle) as stream:
+                    yield stream
             else:
                 with pa.CompressedInputStream(pa.PythonFile(handle, mode="r"), compression) as stream:
                     yield stream
     except SourceError:
         raise
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise SourceError(f"{uri}: {str(error).rstrip('.')}; {MEND}", reason="corrupt") from error
     except Exception as error:
+        if "too much memory" in str(error):
+            raise SourceError(
+                f"{uri}: was compressed with a window of more than 128 MB; compress it again with a smaller one "
+                "(zstd --long=27, or without --long)",
+                reason="unreadable",
+            ) from error
         raise reading_error(uri, error) from error
 
 
@@ -45,37 +68,39 @@ def stream_blocks(
     compression: str,
     rule: CutRule,
     line_bytes: int,
-    record_ends: Callable[[bytes], np.ndarray],
+    record_ends: Callable[[bytes, int, bool], np.ndarray],
 ) -> Iterator[StreamBlock]:
     """A file in blocks of at most `rule.rows` records and about `rule.bytes` bytes.
 
-    record_ends: where records end in bytes that begin with a record, as the positions of their last bytes.
+    record_ends: (bytes that begin with a record, their offset in the file, whether nothing follows) -> where records end,
+    as the positions of their last bytes, as far as these bytes tell.
     Raises SourceError where the stream breaks; blocks before that are whole.
     """
     with decompressed(uri, compression=compression) as stream:
         held, offset, ended = b"", 0, False
+        ends = np.empty(0, np.int64)  # of the bytes held, as far as known: each byte is looked at about once
         while True:
-            cut = _cut_point(record_ends(held), len(held), rule=rule, ended=ended)
-            if cut is None:
-                if len(held) > rule.bytes + line_bytes:
+            cut = _cut_point(ends, len(held), rule=rule, ended=ended)
+            if cut is None or (cut == len(held) and not ended):  # in the second case: is there more behind the cut?
+                # A quote may have to be followed for line_bytes before it is known to open nothing.
+                if cut is None and len(held) > rule.bytes + 3 * line_bytes:
                     raise SourceError(
                         f"{uri}: the record at byte {offset} is over limits.line_bytes ({line_bytes}); raise it, or mend "
                         "the file",
                         reason="unreadable",
                     )
-                more = bytes(stream.read(max(CHUNK_BYTES, rule.bytes // 4)))
+                more = bytes(stream.read(max(CHUNK_BYTES, rule.bytes // 4, len(held) // 2)))
                 ended = not more
                 held += more
+                known = int(ends[-1]) + 1 if len(ends) else 0
+                ends = np.append(ends, record_ends(held[known:], offset + known, ended) + known)
                 continue
-            if cut == len(held) and not ended:  # is there more behind the cut?
-                more = bytes(stream.read(CHUNK_BYTES))
-                ended = not more
-                held += more
             last = ended and cut == len(held)
             yield StreamBlock(LineBlock(held[:cut], offset), last=last)
             if last:
                 return
             held, offset = held[cut:], offset + cut
+            ends = ends[np.searchsorted(ends, cut) :] - cut
 
 
 def _cut_point(ends: np.ndarray, held: int, *, rule: CutRule, ended: bool) -> int | None:

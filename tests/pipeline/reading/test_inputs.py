@@ -87,7 +87,7 @@ def test_an_input_that_matches_nothing_is_named(tmp_path: Path) -> None:
 
 def test_files_none_of_which_is_known_are_answered_with_the_suffixes(tmp_path: Path) -> None:
     put(str(tmp_path / "a.docx"), b"x")
-    with pytest.raises(SpecError, match=r"of 1 files found, such as .*a\.docx, none .*\.parquet.* say input\.format"):
+    with pytest.raises(SpecError, match=r"of 1 file found, such as .*a\.docx, none .*\.parquet.* say input\.format"):
         listed(tmp_path)
 
 
@@ -128,21 +128,34 @@ def test_columns_that_could_be_mixed_up_make_a_file_unreadable(tmp_path: Path, n
     assert names[-1] in str(found.failure)
 
 
-def test_extension_types_are_their_storage_at_any_depth(tmp_path: Path) -> None:
+def test_uuids_and_json_stay_what_they_are_and_other_extension_types_are_their_storage(tmp_path: Path) -> None:
     ids = pa.array([b"0" * 16], pa.uuid())
+    tensor = pa.fixed_shape_tensor(pa.int8(), [1])
     columns = {
         "id": ids,
         "more": pa.array(["{}"], pa.json_()),
         "list": pa.ListArray.from_arrays([0, 1], ids),
         "struct": pa.StructArray.from_arrays([ids], ["a"]),
+        "tensor": pa.ExtensionArray.from_storage(tensor, pa.array([[1]], pa.list_(pa.int8(), 1))),
     }
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     file = file_at(tmp_path / "a.parquet")
     (found,) = describe([file])
-    plain = pa.binary(16)
     assert found.schema is not None
-    assert found.schema.types == [plain, pa.string(), pa.list_(pa.field("element", plain)), pa.struct([("a", plain)])]
+    assert found.schema.field("id").type == pa.uuid()
+    assert found.schema.field("more").type == pa.json_()
+    assert not isinstance(found.schema.field("tensor").type, pa.BaseExtensionType)
     (rows,) = read_ranges(uri=file.uri, ranges=[(0, 1)], schema=found.schema)
     assert rows["__error__"].null_count == 1
-    assert rows["list"].to_pylist() == [[b"0" * 16]]
-    assert rows["struct"].to_pylist() == [{"a": b"0" * 16}]
+    assert rows["id"][0].as_py().bytes == b"0" * 16
+    text = "30303030-3030-3030-3030-303030303030"
+    assert rows["list"].to_pylist() == [f'["{text}"]'], "inside another type Parquet does not hold them"
+    assert rows["struct"].to_pylist() == [f'{{"a": "{text}"}}']
+    assert rows["tensor"].to_pylist() == [[1]]
+
+
+def test_a_column_of_uuids_in_a_folder_begun_under_the_first_rules_stays_bytes(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": pa.array([b"0" * 16], pa.uuid())}), tmp_path / "a.parquet")
+    schema = pa.schema([("id", pa.binary(16))])
+    (rows,) = read_ranges(uri=f"file://{tmp_path}/a.parquet", ranges=[(0, 1)], schema=schema)
+    assert rows["id"].to_pylist() == [b"0" * 16]

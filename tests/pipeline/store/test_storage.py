@@ -249,7 +249,7 @@ def test_a_sweep_takes_the_temporary_files_of_the_dead_and_nothing_else(tmp_path
 def test_a_writer_that_is_killed_in_the_middle_leaves_only_what_a_sweep_takes(tmp_path: Path, repository: Path) -> None:
     program = (
         "import os, sys; sys.path.insert(0, sys.argv[2])\n"
-        "from pipeline import storage\n"
+        "from pipeline.store import storage\n"
         "os.replace = lambda *_: os.kill(os.getpid(), 9)\n"
         "storage.put(sys.argv[1], b'x' * 1000)"
     )

@@ -1,0 +1,88 @@
+"""The environment of a command in, the address and folder that Ray is started with out, or one line that says what is wrong.
+
+Ray itself would wait for minutes, or end with a traceback.
+"""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import grpc
+
+from pipeline.errors import ResourceError
+
+ANSWER_SECONDS = 15.0
+"""How long a cluster may take to answer at all."""
+SOCKET_BYTES = 107
+"""The longest name of a Unix socket; Ray puts its sockets below its own folder."""
+SESSION = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
+
+
+def ray_address(environment: Mapping[str, str]) -> str:
+    """The address that RAY_ADDRESS names, where a cluster answers, or `local`. Raises ResourceError."""
+    address = environment.get("RAY_ADDRESS", "").strip() or "local"
+    if address in {"local", "auto"}:
+        return address
+    if address.startswith(("http://", "https://")):
+        raise ResourceError(
+            f"RAY_ADDRESS is {address}, the address of the job API; hand the job over with 'preln submit', or name the "
+            "cluster's own address (HOST:6379)"
+        )
+    if "://" in address:
+        raise ResourceError(
+            f"RAY_ADDRESS is {address}, and a job can't run through Ray Client; hand it over with 'preln submit', or run on "
+            "the cluster with its own address (HOST:6379)"
+        )
+    if environment.get("RAY_USE_TLS", "0") != "1" and not _answers(address):
+        raise ResourceError(
+            f"RAY_ADDRESS is {address}, and no Ray answers there within {ANSWER_SECONDS:.0f} s; start one (ray start --head), "
+            "correct the address, or unset RAY_ADDRESS to run on this machine"
+        )
+    return address
+
+
+def _answers(address: str) -> bool:
+    with grpc.insecure_channel(address) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=ANSWER_SECONDS)
+        except (grpc.FutureTimeoutError, ValueError):
+            return False
+    return True
+
+
+def ray_folder(environment: Mapping[str, str]) -> str | None:
+    """Where a Ray of our own keeps its sessions; None for its own choice. Raises ResourceError where no folder will do."""
+    own = environment.get("RAY_TMPDIR") or environment.get("TMPDIR") or "/tmp"  # noqa: S108 - Ray's default
+    if _will_do(own):
+        return None
+    for other in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108
+        if _will_do(other):
+            return f"{other}/ray"
+    raise ResourceError(
+        f"{own}: Ray needs a folder for its sockets that can be written, with a name of at most "
+        f"{SOCKET_BYTES - len(SESSION)} bytes; set RAY_TMPDIR to one"
+    )
+
+
+def _will_do(folder: str) -> bool:
+    if len(os.fsencode(folder.rstrip("/") + SESSION)) > SOCKET_BYTES:
+        return False
+    within = Path(folder) / "ray"
+    return _can_write(within if within.exists() else Path(folder))
+
+
+def _can_write(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def token_without_home(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a Ray of our own needs where the home folder, in which it keeps its token, can't be written: a token of its own."""
+    if environment.get("RAY_AUTH_TOKEN") or environment.get("RAY_AUTH_TOKEN_PATH") or _can_write(Path.home()):
+        return {}
+    return {"RAY_AUTH_TOKEN": secrets.token_hex(32)}

@@ -1,0 +1,19 @@
+"""Standard streams of a process that was started without them."""
+
+import os
+import sys
+
+
+def open_streams() -> None:
+    """Give a process that was started without standard streams some that lead nowhere: what it opened first would get
+    their numbers, and what is printed would land in it."""
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))

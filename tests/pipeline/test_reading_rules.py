@@ -1,0 +1,159 @@
+"""How files are read is part of a job: what is refused, what is the same, and what one bad file costs."""
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import OutputError
+from pipeline.output.job import read_job
+from pipeline.output.report import Report
+from pipeline.output.verify import verify
+from pipeline.shards import READING
+from pipeline.spec.job_spec import InputSpec
+from tests.pipeline.bad_run import annotate
+from tests.pipeline.small import spec
+
+CASES = Path(__file__).parents[1] / "cases"
+
+
+def run(folder: Path, **keys: Any) -> Report:
+    source = {"urls": [str(folder / "in")], **keys}
+    return annotate(spec(source=source, output=str(folder / "out")))
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return list(pq.read_table(folder / "out" / "data").sort_by("row").to_pylist())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    return tmp_path
+
+
+@pytest.mark.parametrize(("first", "then"), [("text", None), (None, "text"), ("jsonl", "text")])
+def test_the_same_file_in_another_format_is_refused(folder: Path, first: str | None, then: str | None) -> None:
+    assert run(folder, **({"format": first} if first else {})).state == "done"
+    with pytest.raises(OutputError, match=r"input\.format is .* there and .* here"):
+        run(folder, **({"format": then} if then else {}))
+    assert len(rows(folder)) == 2
+    assert verify(str(folder / "out")).holds
+
+
+@pytest.mark.parametrize(("first", "then"), [("jsonl", None), (None, "jsonl")])
+def test_a_format_that_auto_comes_to_is_the_same(folder: Path, first: str | None, then: str | None) -> None:
+    run(folder, **({"format": first} if first else {}))
+    (folder / "in" / "b.jsonl").write_text('{"text": "three"}\n')
+    assert run(folder, **({"format": then} if then else {})).state == "done"
+    assert len(rows(folder)) == 3
+    assert verify(str(folder / "out"), input_spec=InputSpec(urls=[f"file://{folder}/in"])).holds
+
+
+def test_another_quoting_is_refused(folder: Path) -> None:
+    run(folder)
+    with pytest.raises(OutputError, match=r'input\.quote is null there and "none" here'):
+        run(folder, quote="none")
+
+
+def test_verify_names_what_was_read_in_another_way_than_the_plan_says(folder: Path) -> None:
+    run(folder)
+    (name,) = (path.name for path in (folder / "out" / "data").iterdir())
+    stem, first, _ = name.rsplit("-", 2)
+    other = folder / "other"
+    shutil.copytree(folder / "in", other / "in")
+    annotate(spec(source={"urls": [str(folder / "in")], "format": "text"}, output=str(other / "out")))
+    manifest = next((folder / "out" / "_manifest").iterdir())
+    table = pq.read_table(manifest)
+    wrong = f"{stem}-{first}-{'0' * 24}.parquet"
+    (folder / "out" / "data" / name).rename(folder / "out" / "data" / wrong)
+    pq.write_table(table.set_column(table.column_names.index("key"), "key", [[wrong]]), manifest)
+    assert "reading" in {finding.rule for finding in verify(str(folder / "out")).findings}
+
+
+def test_a_folder_says_by_which_rules_its_files_are_read(folder: Path) -> None:
+    run(folder)
+    path = folder / "out" / "_job.json"
+    fields = json.loads(path.read_text())
+    assert fields["reading"] == READING
+    assert "input.format" not in fields["identity"]
+    path.write_text(json.dumps({**fields, "reading": READING + 1}))
+    with pytest.raises(OutputError, match="this is an older preln"):
+        read_job(f"file://{folder}/out")
+    del fields["reading"]
+    path.write_text(json.dumps(fields))
+    job = read_job(f"file://{folder}/out")
+    assert job is not None
+    assert job.reading == 1
+
+
+def test_one_bad_file_of_each_kind_costs_only_itself(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "good.jsonl").write_text('{"text": "A good text."}\n')
+    for name in ("header-only.csv", "carriage-returns.csv", "inch-mark.tsv"):
+        shutil.copy(CASES / "delimited" / name, tmp_path / "in")
+    (tmp_path / "in" / "empty.csv").write_text("")
+    (tmp_path / "in" / "empty.jsonl").write_text("")
+    (tmp_path / "in" / "twice.csv").write_text("text,text\n1,2\n")
+    deep = "[" * 900 + "]" * 900
+    (tmp_path / "in" / "deep.jsonl").write_text(f'{{"text": "Beside a deep field.", "deep": {deep}}}\n')
+    report = run(tmp_path)
+    assert report.state == "failed-shards"
+    assert len(report.failures) == 2
+    assert {name for name in ("carriage-returns.csv", "twice.csv") if any(name in f for f in report.failures)}
+    texts = {row["text"] for path in (tmp_path / "out" / "data").iterdir() for row in pq.read_table(path).to_pylist()}
+    assert texts >= {"A good text.", "Beside a deep field.", 'A 12" pizza came cold'}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *((name, content) for name in ("a.csv", "a.tsv", "a.jsonl") for content in (b"", b"\n")),
+        ("a.csv", b"id,text\n"),
+        ("a.csv", b"id,text"),
+        ("a.tsv", b"id\ttext\r\n"),
+        ("a.txt", b""),
+        ("a.txt.gz", gzip.compress(b"")),
+        ("a.csv.gz", gzip.compress(b"id,text\n")),
+    ],
+)
+def test_no_rows_are_no_fault(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(content)
+    report = run(tmp_path)
+    assert (report.state, report.total_rows) == ("done", 0)
+
+
+def test_values_that_do_not_fit_are_counted_in_the_run(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy(CASES / "delimited" / "numbers-that-are-not.csv", tmp_path / "in")
+    report = run(tmp_path, schema={"zip": "int64", "share": "double"})
+    assert report.tally.unfit_values() == {"zip": 2}
+    assert [(row["zip"], row["share"]) for row in rows(tmp_path)] == [(None, 100000.0), (None, 0.5)]
+
+
+def test_what_is_not_kept_is_not_typed(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_text(
+        '{"id": 1, "text": "a", "odd": [1, "x"]}\n{"id": 2, "text": "b", "odd": {}}\n'
+    )
+    assert run(tmp_path, keep=["id"]).state == "done"
+    job = read_job(f"file://{tmp_path}/out")
+    assert job is not None
+    assert job.schema.names == ["id", "text"]
+    assert [row["id"] for row in rows(tmp_path)] == [1, 2]
+
+
+def test_a_folder_above_the_input_says_nothing_of_its_rows(tmp_path: Path) -> None:
+    above = tmp_path / "label=pos"
+    (above / "in" / "year=2024").mkdir(parents=True)
+    (above / "in" / "year=2024" / "a.jsonl").write_text('{"text": "a"}\n')
+    assert run(above).state == "done"
+    (row,) = pq.read_table(next((above / "out" / "data").iterdir()), partitioning=None).to_pylist()
+    assert row["year"] == 2024
+    assert row["label"] != "pos"
