@@ -90,6 +90,10 @@ class Replica:
         metrics.count_bundle(task=self._order.task, facts=_sums(told), seconds=self._idle_since - began)
         return result
 
+    def close(self) -> None:
+        """End the model's process."""
+        self._supervisor.close()
+
     def _tell_processes(self) -> None:
         """Count and note model processes that were started since the last time."""
         started = self._supervisor.seconds.children - self._processes

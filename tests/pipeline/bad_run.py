@@ -164,7 +164,7 @@ def _replica(order: ReplicaOrder) -> Replica:
     """The replica of an order; its process is kept for the next bad thing, and ends with this one."""
     if repr(order) not in KEPT:
         for old in list(KEPT)[:-1]:
-            del KEPT[old]
+            KEPT.pop(old).close()
         KEPT[repr(order)] = Replica(order)
     return KEPT[repr(order)]
 

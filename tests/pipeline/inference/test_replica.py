@@ -216,7 +216,7 @@ def test_the_actor_answers_bundles_from_its_child_process(tmp_path: Path) -> Non
         assert {"replica", "computing_s", "waiting_s"} <= set(first.facts)
         assert len(logits(first)[0]) == LABELS
     finally:
-        replica._supervisor.close()
+        replica.close()
 
 
 def test_passes_are_smaller_for_good_once_the_device_ran_out_of_memory(tmp_path: Path) -> None:
@@ -229,4 +229,4 @@ def test_passes_are_smaller_for_good_once_the_device_ran_out_of_memory(tmp_path:
         assert found.facts["passes"] == 2
         assert replica._supervisor.seconds.out_of_memory == 1
     finally:
-        replica._supervisor.close()
+        replica.close()

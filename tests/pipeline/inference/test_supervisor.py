@@ -210,7 +210,7 @@ def test_a_child_dies_with_its_supervisor(tmp_path: Path, repository: Path) -> N
     program = (
         "import sys, time; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
-        "from tests.pipeline.test_supervisor import Supervisor, order\n"
+        "from tests.pipeline.inference.test_supervisor import Supervisor, order\n"
         "supervisor = Supervisor(order=order(Path(sys.argv[2])), threads=1, stall=30)\n"
         "supervisor.start(); print(supervisor._process.pid, flush=True); time.sleep(60)"
     )
