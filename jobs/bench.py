@@ -1,6 +1,8 @@
 """`preln bench`: how fast the model and the stages around it are here, beside what else there is, without Ray.
 
 `python -m jobs.bench model` needs neither Ray nor Arrow, so that a bare machine with a GPU and PyTorch will do.
+
+Legend: N texts.
 """
 
 import enum

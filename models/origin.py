@@ -139,6 +139,11 @@ def _open_dinkytrain(url: str, weights: StoredWeights) -> Origin:
 def _open_fairseq(
     path: str, allow_pickle: bool, attention_heads: int | None, classification_head: str | None
 ) -> Origin:
+    """A fairseq `.pt` file under neutral names, all its tensors in memory.
+
+    fairseq has no token types; this model has, so one row of zeros is added. The number of attention heads is in the
+    file's settings, which old files lack: then `attention_heads` must say it. No tokenizer comes along. Raises CheckpointError.
+    """
     if not allow_pickle:
         raise CheckpointError(
             f"{path}: a fairseq checkpoint is a pickle, which can run code: allow it by --allow-pickle "

@@ -2,6 +2,8 @@
 
 All in one process and shuffled rounds, one thread, CPU time. What no other texts share, the number of rows of a pass, is
 measured on texts of new lengths each round.
+
+Legend: T tokens, H features in, O features out.
 """
 
 import argparse

@@ -67,6 +67,11 @@ class FillMask(Task):
         return [pa.field("masks", pa.list_(masks))]
 
     def encode(self, parts: Mapping[str, pa.Array], facts: ModelFacts) -> Encoding:
+        """One window per text, cut at the model's length; the head is asked about its masks only.
+
+        `left` and `right` are the characters between which a fill replaces its mask. Texts without a mask have no window: an
+        error, or an empty list of masks where `no_mask` is `empty`.
+        """
         tokens = tokenize(parts["text"], backend=facts.tokenizer.backend)
         room = facts.max_length - 2
         long_N = tokens.lengths_N > room

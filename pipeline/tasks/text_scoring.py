@@ -4,7 +4,7 @@ A causal checkpoint scores each token after those before it, `</s>` included: ex
 the loss it would be trained with. A masked one scores each token of the text in a copy in which it alone is masked, which
 gives the pseudo-log-likelihood (Salazar et al. 2020).
 
-Legend: N items, W windows, T tokens.
+Legend: N items, W windows, T tokens, G scored tokens.
 """
 
 from collections.abc import Mapping

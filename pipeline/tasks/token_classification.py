@@ -3,7 +3,7 @@
 Long texts are read in windows that overlap; each token's label is that of the window which sees most around it, and
 entities are put together afterwards, over the whole text, so that no window's border cuts one.
 
-Legend: N items, W windows, T tokens, G asked tokens, L labels.
+Legend: N items, W windows, T tokens, G asked tokens, L labels, U words with a label.
 """
 
 from collections.abc import Mapping

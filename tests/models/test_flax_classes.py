@@ -169,7 +169,7 @@ def test_a_shifted_input_keeps_its_variance_in_the_layer_norm() -> None:
     values = np.random.default_rng(0).normal(size=(4, 64))
     normed, _ = layer_norm(config, jnp.float32).init_with_output(jax.random.PRNGKey(0), values + 1000.0)
     exact = (values - values.mean(-1, keepdims=True)) / values.std(-1, keepdims=True)
-    # E[x²] - E[x]² in float32 is off by 0.4 here (B9).
+    # E[x²] - E[x]² in float32 is off by 0.4 here.
     near(normed, exact, SHIFTED_TOLERANCE)
 
 

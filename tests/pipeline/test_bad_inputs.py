@@ -45,5 +45,5 @@ def test_the_table_is_long_and_says_nothing_twice() -> None:
 
 
 def test_the_page_says_what_was_said(outcome_of: OutcomeOf, repository: Path) -> None:
-    page = (repository / "docs/bad-inputs.md").read_text(encoding="utf-8")
-    assert page == render(outcome_of), "run `python -m tests.pipeline.bad_page > docs/bad-inputs.md`"
+    page = (repository / "docs/errors.md").read_text(encoding="utf-8")
+    assert page == render(outcome_of), "run `python -m tests.pipeline.bad_page > docs/errors.md`"
