@@ -12,8 +12,8 @@ from tests.pipeline.bad_things import BAD_THINGS, Bad
 
 HEAD = """# Error reference
 
-Bad files, rows, jobs and checkpoints, and the message that `preln annotate` gives for each. A test makes every one of them, runs it and
-compares this page. `FOLDER` and `REPOSITORY` stand for the folders where it ran.
+Bad files, rows, jobs and checkpoints, and the message that `preln annotate` gives for each. A test runs each
+of them and compares this page. `FOLDER` and `REPOSITORY` stand for the folders where it ran.
 
 - **refused**: one line before any replica starts; exit code 2. Nothing is written.
 - **row error**: the row is in the output with null answers and this `error`; the other rows are answered.
