@@ -1,4 +1,4 @@
-"""A checkpoint folder at any URL in, the same folders side by side under a local one out, file by file.
+"""Copies checkpoint folders from any URL to a local folder, file by file.
 
 What it answers by is copied: config.json, weights, their index and the tokenizer. A checkpoint that names its encoder by
 `base_model_name_or_path` brings that folder along under a name of its own.

@@ -1,4 +1,4 @@
-"""Reference data, a local Ray, an object store in; fixtures that every test may ask for out.
+"""Fixtures for every test: the reference data, a local Ray, an object store.
 
 `shared` is the folder of reference inputs and outputs beside the repository. The servers are started once a test
 run, on free ports, and stopped at its end.

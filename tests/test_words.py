@@ -1,4 +1,4 @@
-"""Runs, plans and folders with file names that look like markup in; proof that commands print them as they are, out."""
+"""Commands print file names that look like markup unchanged."""
 
 import io
 import sys

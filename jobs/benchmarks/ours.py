@@ -1,4 +1,4 @@
-"""Token ids in, logits out: the flat model over packs, in the process that measures. Neither Ray nor Arrow is imported.
+"""Runs the flat model over packs in the measuring process. Neither Ray nor Arrow is imported.
 
 Legend: N texts, L labels, W windows.
 """

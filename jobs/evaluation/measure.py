@@ -1,4 +1,4 @@
-"""A task, a checkpoint and data that holds the truth in, how well it answers out: by the pipeline that annotates.
+"""Scores a checkpoint on labelled data, using the pipeline that annotates.
 
 The data is annotated as any job's, the truth carried along in its own columns, and the annotated rows are scored.
 """

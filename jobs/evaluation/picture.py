@@ -1,4 +1,4 @@
-"""A confusion matrix in, its picture as SVG out; None where matplotlib is not installed.
+"""Draws a confusion matrix as SVG, if matplotlib is installed.
 
 Legend: L labels.
 """

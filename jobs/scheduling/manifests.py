@@ -1,4 +1,4 @@
-"""A job, a schedule and an image in, Kubernetes manifests out: RayJob, RayCronJob, and a CronJob that creates RayJobs.
+"""Kubernetes manifests for a scheduled job: RayJob, RayCronJob, and a CronJob that creates RayJobs.
 
 The cluster in all of them is that of `jobs/kubernetes/raycluster.yaml`. The examples beside that file are written by
 `python -m jobs.scheduling.manifests`.

@@ -1,4 +1,4 @@
-"""A job, its times and where it shall run in, ready files for crontab, systemd or Airflow out, as name -> content.
+"""Files for crontab, systemd or Airflow that run a job on a schedule, as name -> content.
 
 Each runs the same command again and again: nothing new, nothing touched. None lets a run begin while the last one goes on,
 and where two meet all the same they do no harm.

@@ -1,4 +1,4 @@
-"""A cluster's address in, Ray's job API there out: it is asked again while a connection breaks, and fails as a PrelnError.
+"""A client for Ray's job API that retries while a connection is broken, and raises PrelnError.
 
 PrelnError
     Unreachable     nobody answers for now; asking again later may help

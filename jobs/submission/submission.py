@@ -1,4 +1,4 @@
-"""A job and a cluster's job API in, the job running there under an id of its own out: what is sent, followed and stopped.
+"""Submits, follows and stops a job through a cluster's job API.
 
 The id is `preln-{digest of the job}-{attempt}`: the same job finds itself while it runs, and gets a new attempt after it has
 ended, whatever way (Ray takes no id twice). Ray never repeats a driver that failed; the same command goes on.

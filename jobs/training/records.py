@@ -1,4 +1,4 @@
-"""Training or test files at any URL in, their rows as plain values out: Parquet, Arrow, JSON Lines, CSV, text.
+"""Reads training or test files at any URL as plain values: Parquet, Arrow, JSON Lines, CSV, text.
 
 For data that fits into memory, which labelled data does; jobs that annotate read with pipeline.reading.source instead.
 """

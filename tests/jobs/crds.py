@@ -1,4 +1,4 @@
-"""A custom resource definition in, whether a manifest keeps to it out; fields that it does not know are refused."""
+"""Validates a manifest against a custom resource definition; unknown fields are refused."""
 
 from functools import cache
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A job file, flags and --set in; proof that one spec comes out, in which the latter overrule the former."""
+"""A job file, flags and --set make one spec; the later ones override the earlier."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Command lines in; proof of what they print, and of exit code 2 with one line where nothing can be started, out."""
+"""What commands print, and exit code 2 with one line where nothing can be started."""
 
 import json
 import re

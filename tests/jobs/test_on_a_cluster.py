@@ -1,4 +1,4 @@
-"""A Ray of two nodes with its dashboard in; jobs that come from outside by HTTP, watched, doubled, stopped and broken, out.
+"""Jobs submitted over HTTP to a two-node Ray: watched, submitted twice, stopped and failed.
 
 One scenario, told once (`story`), and what it must have shown.
 """

@@ -1,4 +1,4 @@
-"""A framework's name in, its classes behind NumPy out: calls, gradients, tensors, for tests that hold for all three."""
+"""An adapter that puts each framework's classes behind NumPy, for tests that hold for all three."""
 
 import functools
 import importlib.util

@@ -1,4 +1,4 @@
-"""A kind of head in, a tiny TensorFlow model of it, its inputs and its labels out."""
+"""Tiny TensorFlow models of each head, with inputs and labels."""
 
 import functools
 from typing import Any

@@ -1,4 +1,4 @@
-"""A kind of head in, a tiny torch model of it, its inputs and its labels out."""
+"""Tiny torch models of each head, with inputs and labels."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Nothing in, bad files, rows, jobs and checkpoints, each with what it must get and say, out: the rows of docs/errors.md."""
+"""Bad files, rows, jobs and checkpoints, each with the outcome and message expected: the rows of docs/errors.md."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Every bad thing of the table in; that it gets what it should, in words that name it and the next step, out."""
+"""Every bad input gets the expected outcome, and a message that names it and the next step."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Stores that stumble, stay away and change under a reader's hands in; proof that nothing passes for what it is not, out."""
+"""Stores that fail transiently, stay away, or change while being read never cause wrong output."""
 
 import io
 from collections.abc import Iterator

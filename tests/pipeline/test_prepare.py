@@ -1,4 +1,4 @@
-"""Specs that can't work in; proof that each is refused before anything starts, in one line that names the fix, out."""
+"""Specs that can't work are refused before anything starts, in one line that names the fix."""
 
 import json
 import shutil

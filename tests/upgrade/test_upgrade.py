@@ -1,4 +1,4 @@
-"""Half-written output folders of commit e717816 in; proof that this version finishes each and redoes nothing, out.
+"""This version finishes the half-written output folders of commit e717816 and redoes nothing.
 
 This is the upgrade contract: a change may never edit these folders. It finishes each of them with the keys and rows that
 e717816 would have written, or it refuses the folder in one line with the reason, and then says so in a test here.

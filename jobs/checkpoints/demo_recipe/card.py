@@ -1,4 +1,4 @@
-"""A trained demo checkpoint in, its numbers by `preln evaluate`, its CARD.md and its ATTRIBUTION.md out.
+"""Evaluates the trained demo checkpoint and writes its CARD.md and ATTRIBUTION.md.
 
 `python -m jobs.checkpoints.demo_recipe.card --work demo-training --into FOLDER` evaluates every head on what was held out,
 copies the encoder and the heads to FOLDER and writes both pages there. Every number stands beside its floor, also one below.

@@ -1,4 +1,4 @@
-"""Reports of evaluations in; proof that the card says every number, also one below its floor, out."""
+"""The demo checkpoint's card shows every number, including those below the baseline."""
 
 from jobs.checkpoints.demo_recipe.card import (
     ATTRIBUTION,

@@ -1,4 +1,4 @@
-"""Small trained checkpoints in; proof that `preln evaluate` measures what `preln annotate` answers, out."""
+"""`preln evaluate` scores the answers that `preln annotate` gives."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A dashboard that breaks, forgets and refuses in; proof that commands go on where they can and say why where not, out."""
+"""Commands survive a dashboard that fails, forgets and refuses, and say why where they can't."""
 
 import shlex
 import sys

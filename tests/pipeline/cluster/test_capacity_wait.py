@@ -1,4 +1,4 @@
-"""A wait of any length in; proof that it is spoken of, ends, and ends at once where it would be in vain, out."""
+"""A wait for room is reported, ends, and ends at once if it can't succeed."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Real Rays of several nodes on this machine in; proof that replicas follow the nodes, and survive their leaving, out."""
+"""Replicas follow the nodes of a real multi-node Ray, and the run survives losing them."""
 
 import subprocess
 import sys

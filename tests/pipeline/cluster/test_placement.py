@@ -1,4 +1,4 @@
-"""Specs and the resources of a cluster in; proof that replicas are placed where they fit, and that others are refused, out."""
+"""Replicas are placed where they fit; demands that fit nowhere are refused."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Checkpoints on a store and on this disk in; proof that a node fetches one once, and never loads another than the job's, out."""
+"""A node downloads a checkpoint once, and never loads one other than the job's."""
 
 import json
 import os

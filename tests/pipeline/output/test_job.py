@@ -1,4 +1,4 @@
-"""Specs in; proof that a folder is frozen to one job, and that another is refused with the difference, out."""
+"""A folder is frozen to one job; another job is refused with the difference."""
 
 import json
 import shutil

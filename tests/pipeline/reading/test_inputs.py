@@ -1,4 +1,4 @@
-"""Folders of files in; proof that each is listed once, with its format, and looked at no further than its footer, out."""
+"""Each file is listed once with its format, and nothing past its footer is read."""
 
 import gzip
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files that say different things of their columns in; proof that one schema comes out, or one line that says why not."""
+"""Files with different schemas give one schema, or one line that says why not."""
 
 import gzip
 import json

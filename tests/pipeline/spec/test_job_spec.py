@@ -1,4 +1,4 @@
-"""Job files and flags in; proof that they mean what they say, and that what can't work is said in one line, out."""
+"""Job files and flags mean what they say; what can't work is reported in one line."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Things that happen in; proof of what the terminal of a driver shows of them, and at which level, out."""
+"""What a driver's terminal shows of logged events, at which level."""
 
 import json
 import logging
