@@ -34,6 +34,7 @@ def copy_checkpoint(*, url: str, into: Path, names: Iterable[str] | None = None)
 
 
 def _copy_folder(url: str, *, into: Path) -> None:
+    """Copy a checkpoint's own folder, and its encoder's beside it: heads of one encoder share that copy."""
     opened = Checkpoint.open(url)
     remotes = [source.paths[0].rpartition("/")[0] for source in opened.sources]
     folders = [

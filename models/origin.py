@@ -92,6 +92,7 @@ def open_origin(
 
 
 def _open_hf(url: str, pickle: PickleOpener | None) -> Origin:
+    """A folder as transformers saves it: config and names are read as by any load, tensors are streamed."""
     checkpoint = Checkpoint.open(url, pickle=pickle)
     stored = {name: real for source in reversed(checkpoint.sources) for name, real in source.stored_names.items()}
     files = read_tokenizer_files(url)
@@ -110,6 +111,7 @@ def _open_hf(url: str, pickle: PickleOpener | None) -> Origin:
 
 
 def _open_dinkytrain(url: str, weights: StoredWeights) -> Origin:
+    """An efficient_mlm folder: names and config are translated, tensors are streamed."""
     stored, dropped = dinkytrain_names(url, list(weights.tensors))
     config = dinkytrain_config(url)
     tensors = {

@@ -106,6 +106,7 @@ def absolute(spec: JobSpec) -> JobSpec:
 
 
 def _known_job(known: FrozenJob, *, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> FrozenJob:
+    """The folder's frozen job with this run's spec, if it has the same identity and cut. Raises OutputError."""
     dtype = known.dtype if spec.model.dtype == "auto" else spec.model.dtype
     state = checkpoint_state(spec.model.checkpoint, known=known.checkpoint, names=head_folders(spec))
     refuse_another(

@@ -106,6 +106,10 @@ class TokenClassification(Task):
         return min(LONGEST_OVERLAP, facts.max_length // 4) if self.stride is None else self.stride
 
     def encode(self, parts: Mapping[str, pa.Array], facts: ModelFacts) -> Encoding:
+        """Texts, or lists of words, in overlapping windows or cut, as `on_long` says.
+
+        Lists with null or empty words are errors of their rows.
+        """
         source = parts["words" if self.words else "text"]
         items = len(source)
         faults: list[RowError | None] = [None] * items
@@ -140,6 +144,11 @@ class TokenClassification(Task):
         return in_joined_text(tokenize(source, backend=backend), words=source), joined(source)
 
     def _windows(self, tokens: Tokenized, cuts: Cuts, texts: pa.Array, facts: ModelFacts) -> pa.Table:
+        """Windows `<s> part of the text </s>`, a row each, and the tokens whose labels are asked.
+
+        Overlapping windows see some tokens twice: each is asked only in the window with the most context around it (`kept`),
+        except in the hf rule, which labels every window by itself.
+        """
         first, last = facts.vocabulary.marks
         begin_W = tokens.offsets[cuts.item_W]
         asked_T, end_T, number_T = self._asked(tokens, texts, facts)
@@ -199,6 +208,7 @@ class TokenClassification(Task):
         return Decoded(columns=columns, errors=no_errors(len(texts)))
 
     def _entities(self, texts: pa.Array, windows: pa.Table, scores_GL: Floats, facts: ModelFacts) -> pa.ListArray:
+        """The entities of each text, from tokens or from words merged over the whole text, so that no window border cuts one."""
         aggregation = self.resolved_aggregation(facts)
         units = labelled(
             scores_GL=scores_GL,
