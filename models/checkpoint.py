@@ -125,9 +125,7 @@ class Checkpoint:
         try:
             check_config(self.config)
         except (ValueError, TypeError) as error:
-            raise CheckpointError(
-                f"{self.url}: {CONFIG_NAME} describes no model: {error}; mend {CONFIG_NAME}"
-            ) from None
+            raise CheckpointError(f"{self.url}: {CONFIG_NAME} is not valid: {error}; fix {CONFIG_NAME}") from None
         tensors = self.tensors
         for head in heads:
             for name, shape in expected_tensors(config=self.config, head=head).items():
@@ -204,7 +202,7 @@ def _config(url: str, fields: dict[str, Any]) -> RobertaPreLayerNormConfig:
     try:
         return RobertaPreLayerNormConfig.from_dict(fields)
     except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{url}: {CONFIG_NAME} describes no model: {error}; mend {CONFIG_NAME}") from None
+        raise CheckpointError(f"{url}: {CONFIG_NAME} is not valid: {error}; fix {CONFIG_NAME}") from None
 
 
 def beside(*, url: str, name: str) -> str:

@@ -45,7 +45,7 @@ INIT_TRIES = 3
 
 REPLICAS_LOST = "replicas were lost with their nodes; {} shards that they had begin anew on the others"
 STARVED = (
-    "replicas, of other runs too, hold every CPU, and nothing can be read: this run gives its replicas back, and goes on with "
+    "replicas (also of other runs) hold every CPU, and nothing can be read: this run releases its replicas, and continues with "
     "its {} shards when there is room"
 )
 

@@ -99,7 +99,7 @@ def annotate(
         if isinstance(error, SpecError) and not tally.receipts:
             raise  # Ray tells only a run that asks for replicas that there can be none: the job must be changed all the same
         if isinstance(error, PrelnError):
-            raise RunFailed(f"{error}. What is written stays, and the same command goes on") from error
+            raise RunFailed(f"{error}. Committed shards stay; run the same command to resume") from error
         raise
 
 

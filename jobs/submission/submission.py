@@ -21,7 +21,7 @@ from typing import Any
 from ray.job_submission import JobStatus
 
 from jobs.embedded import DEMO
-from jobs.submission.job_api import RECONNECT_SECONDS, JobApi, NotLetIn, UnknownJob, Unreachable
+from jobs.submission.job_api import RECONNECT_SECONDS, JobApi, NotAuthorized, UnknownJob, Unreachable
 from models.errors import PrelnError
 from pipeline.spec.job_spec import JobSpec
 from pipeline.store.storage import readable
@@ -93,7 +93,7 @@ def submit(
                     ),
                     metadata={"task": spec.task_name, "output": readable(spec.output.url)},
                 )
-            except (NotLetIn, UnknownJob):
+            except (NotAuthorized, UnknownJob):
                 raise
             except PrelnError as error:
                 # Somebody took the attempt's id between looking and submitting, the head's agent is still starting, or the

@@ -151,7 +151,7 @@ def refuse_another(*, frozen: FrozenJob, identity: Mapping[str, Any], output: st
         shown = "; ".join(
             f"{key} is {_short(frozen.identity.get(key))} there and {_short(identity.get(key))} here" for key in keys
         )
-        raise OutputError(f"{output} holds another job's rows: {shown}. Choose another output, or the same settings")
+        raise OutputError(f"{output} belongs to another job: {shown}. Choose another output, or use the same settings")
 
 
 def _short(value: object) -> str:

@@ -345,13 +345,13 @@ JOBS = [
     Bad(
         "a key that is missing",
         (REFUSED, "SpecError"),
-        ("output: is missing", "input, model, task, tasks, output"),
+        ("missing key 'output'", "input, model, task, tasks, output"),
         yaml=f"input: in\nmodel: {CHECKPOINT}\ntask: fill-mask\n",
     ),
     Bad(
         "a key that is misspelt",
         (REFUSED, "SpecError"),
-        ("resources.gpu: no such key", "did you mean 'gpus'"),
+        ("unknown key 'resources.gpu'", "did you mean 'gpus'"),
         job({"resources.gpu": 1}),
     ),
     Bad(
@@ -363,7 +363,7 @@ JOBS = [
     Bad(
         "an option that the task has not",
         (REFUSED, "SpecError"),
-        ("task.topk: no such key", "did you mean 'top_k'"),
+        ("unknown key 'task.topk'", "did you mean 'top_k'"),
         job({"task.topk": 3}),
     ),
     Bad(
@@ -469,7 +469,7 @@ CHECKPOINTS = [
     Bad(
         "a config.json with an activation that there is not",
         (REFUSED, "CheckpointError"),
-        ("hidden_act", "'gellu'", "mend config.json"),
+        ("hidden_act", "'gellu'", "fix config.json"),
         checkpoint(hidden_act="gellu"),
     ),
     Bad(
@@ -487,19 +487,19 @@ CHECKPOINTS = [
     Bad(
         "a config.json with a position embedding that there is not",
         (REFUSED, "CheckpointError"),
-        ("'rotary'", "mend config.json"),
+        ("'rotary'", "fix config.json"),
         checkpoint(position_embedding_type="rotary"),
     ),
     Bad(
         "a config.json whose heads do not divide its width",
         (REFUSED, "CheckpointError"),
-        ("num_attention_heads", "mend config.json"),
+        ("num_attention_heads", "fix config.json"),
         checkpoint(num_attention_heads=5),
     ),
     Bad(
         "a config.json with words for numbers",
         (REFUSED, "CheckpointError"),
-        ("mend config.json",),
+        ("fix config.json",),
         checkpoint(hidden_size="big"),
     ),
     Bad(

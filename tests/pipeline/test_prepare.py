@@ -141,7 +141,7 @@ def test_a_folder_of_another_job_is_refused_and_left_as_it_is(folder: Path) -> N
     job, _ = open_job(spec=spec(source=str(folder / "in"), output=str(folder / "out")), cluster=OfflineCluster())
     freeze(job)
     before = (folder / "out" / "_job.json").read_bytes()
-    with pytest.raises(PrelnError, match=r"holds another job's rows: .*task\.name is") as caught:
+    with pytest.raises(PrelnError, match=r"belongs to another job: .*task\.name is") as caught:
         opened(folder, task="feature-extraction")
     assert "Choose another output" in str(caught.value)
     assert (folder / "out" / "_job.json").read_bytes() == before

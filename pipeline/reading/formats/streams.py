@@ -59,7 +59,7 @@ def stream_blocks(
             if cut is None:
                 if len(held) > rule.bytes + line_bytes:
                     raise SourceError(
-                        f"{uri}: the record at byte {offset} is over limits.line_bytes ({line_bytes}); raise it, or mend "
+                        f"{uri}: the record at byte {offset} is over limits.line_bytes ({line_bytes}); raise it, or fix "
                         "the file",
                         reason="unreadable",
                     )

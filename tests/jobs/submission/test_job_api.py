@@ -13,7 +13,7 @@ from jobs import cli
 from jobs.embedded import DEMO
 from jobs.exit_codes import exit_code_of
 from jobs.submission import job_api, submission
-from jobs.submission.job_api import JobApi, NotLetIn, UnknownJob, Unreachable
+from jobs.submission.job_api import JobApi, NotAuthorized, UnknownJob, Unreachable
 from models.errors import PrelnError
 from tests.jobs.dashboard import Dashboard, serving
 from tests.pipeline.on_nodes import free_port
@@ -73,7 +73,7 @@ def test_an_outage_longer_than_the_patience_ends_the_command_and_says_that_the_j
 ) -> None:
     dashboard.tailed, dashboard.downtime = len(LOG) // 2, 600
     api = JobApi.at(dashboard.address, timeout=4 * MOMENT)
-    with pytest.raises(Unreachable, match="A job that was submitted goes on") as caught:
+    with pytest.raises(Unreachable, match="A submitted job keeps running") as caught:
         list(submission.follow(api, NAME))
     assert exit_code_of(caught.value) == 1
     for question in (api.jobs, lambda: api.log(NAME), lambda: submission.stop(api, NAME)):
@@ -100,7 +100,7 @@ def test_a_missing_token_is_told_in_one_line_with_exit_code_2(
         cli.main()
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "the cluster does not let us in" in line
+    assert "authentication failed" in line
     assert "set RAY_AUTH_MODE=token" in line
 
 
@@ -108,7 +108,7 @@ def test_a_token_that_is_taken_back_is_not_taken_for_an_outage(dashboard: Dashbo
     api = JobApi.at(dashboard.address, timeout=600)
     dashboard.refuse = 401
     for question in (lambda: api.job(NAME), lambda: list(submission.follow(api, NAME)), lambda: list(api.tail(NAME))):
-        with pytest.raises(NotLetIn):
+        with pytest.raises(NotAuthorized):
             question()
 
 
