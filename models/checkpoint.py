@@ -234,7 +234,7 @@ def _find_folder(url: str) -> set[str]:
     if not names:
         raise CheckpointError(f"{url}: no such checkpoint folder, or it is empty; check the path and the credentials")
     if CONFIG_NAME not in names:
-        raise CheckpointError(f"{url}: no {CONFIG_NAME} there; found {listing(names)}")
+        raise CheckpointError(f"{url}: no {CONFIG_NAME}; found {listing(names)}")
     return names
 
 

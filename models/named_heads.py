@@ -141,12 +141,12 @@ def _check_encoder(named: Mapping[str, NamedHead]) -> None:
             here, there = getattr(first.checkpoint.config, field), getattr(other.checkpoint.config, field)
             if here != there:
                 raise CheckpointError(
-                    f"{first.checkpoint.url} and {other.checkpoint.url} have not one encoder: {field} is {here} for "
+                    f"{first.checkpoint.url} and {other.checkpoint.url} have different encoders: {field} is {here} for "
                     f"'{first_name}' and {there} for '{name}'; run them as two jobs"
                 )
         if _files_of(first.checkpoint, pooler=False) != _files_of(other.checkpoint, pooler=False):
             raise CheckpointError(
-                f"{first.checkpoint.url} and {other.checkpoint.url} have not one encoder: their weights are in different "
+                f"{first.checkpoint.url} and {other.checkpoint.url} have different encoders: their weights are in different "
                 "files; run them as two jobs, or let both name one folder as base_model_name_or_path"
             )
 

@@ -43,7 +43,7 @@ MODEL_LOADER = "models.load:load"
 INIT_TRIES = 3
 """A replica that can't start is tried this often, elsewhere where there is an elsewhere, before the run ends."""
 
-REPLICAS_LOST = "replicas were lost with their nodes; {} shards that they had begin anew on the others"
+REPLICAS_LOST = "replicas were lost with their nodes; {} of their shards are restarted on the others"
 STARVED = (
     "replicas (also of other runs) hold every CPU, and nothing can be read: this run releases its replicas, and continues with "
     "its {} shards when there is room"

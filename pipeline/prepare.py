@@ -89,7 +89,7 @@ def schema_of(described: Sequence[Described], *, spec: InputSpec) -> pa.Schema:
     fit = [item for item in described if item.failure is None]
     if not fit:
         failures = "; ".join(str(item.failure) for item in described[:3])
-        raise SpecError(f"none of the {len(described)} input files can be read: {failures}")
+        raise SpecError(f"no input file can be read: {failures}")
     own = {item.file.uri: item.schema for item in fit if item.schema is not None}
     return resolve_schema(spec=spec, files=[item.file for item in fit], own=own)
 
@@ -118,7 +118,7 @@ def _known_job(known: FrozenJob, *, spec: JobSpec, facts: Mapping[str, ModelFact
         wanted, fixed = getattr(spec.shards, key), getattr(known.cut, key)
         if wanted is not None and wanted != fixed:
             raise OutputError(
-                f"{spec.output.url}: shards.{key} was fixed at {fixed} when this folder was begun and is {wanted} here; "
+                f"{spec.output.url}: shards.{key} was fixed at {fixed} when this folder was started and is {wanted} here; "
                 "leave it out, or choose another output"
             )
     return replace(known, spec=spec)
@@ -154,7 +154,7 @@ def check_columns(*, schema: pa.Schema, spec: JobSpec, facts: Mapping[str, Model
         raise SpecError(f"input.keep: names a column twice: {_listed(kept)}")
     for name in schema.names:
         if name in RESERVED:
-            raise SpecError(f"the input has a column {name!r}, a name that preln keeps for itself; rename it")
+            raise SpecError(f"the input has a column {name!r}, which is a reserved name; rename it")
     for name in kept:
         if name not in schema.names:
             raise SpecError(f"input.keep: the input has no column {name!r}; it has {_listed(schema.names)}")
@@ -162,7 +162,7 @@ def check_columns(*, schema: pa.Schema, spec: JobSpec, facts: Mapping[str, Model
     taken = [field.name for field in added_fields(spec=spec, facts=facts) if field.name in carried]
     if taken:
         raise SpecError(
-            f"the input has a column {taken[0]!r}, and so has the output; set output.prefix (such as preln_), or leave it "
+            f"input and output both have a column {taken[0]!r}; set output.prefix (such as preln_), or leave it "
             "out by input.keep"
         )
 
@@ -172,7 +172,7 @@ def _check_part(part: Part, *, schema: pa.Schema, task: NamedTask) -> None:
     if column not in schema.names:
         if part.required or part.name in task.columns:
             raise SpecError(
-                f"{task.task.name} reads the column {column!r} and the input has {_listed(schema.names)}; "
+                f"{task.task.name} reads the column {column!r}, but the input has {_listed(schema.names)}; "
                 f"set input.columns.{key}"
             )
         return
@@ -181,7 +181,7 @@ def _check_part(part: Part, *, schema: pa.Schema, task: NamedTask) -> None:
     if not fits:
         wanted = "lists of text" if part.kind == "texts" else "text"
         raise SpecError(
-            f"input.columns.{key}: the column {column!r} holds {kind}, and {task.task.name} reads {wanted} there"
+            f"input.columns.{key}: the column {column!r} is {kind}, but {task.task.name} reads {wanted} from it"
         )
 
 

@@ -88,7 +88,8 @@ class FrozenJob:
         except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
             told = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise OutputError(
-                f"{where}: this {JOB_FILE} was not written by preln, or by another version: {told}; choose another output folder"
+                f"{where}: this {JOB_FILE} was not written by preln, or by an incompatible version: {told}; "
+                "choose another output folder"
             ) from None
 
 

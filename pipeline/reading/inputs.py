@@ -67,7 +67,7 @@ def list_files(spec: InputSpec, *, output: str) -> Listing:
     for url in spec.urls:
         found = [entry for entry in find(url) if not _below(entry.uri, output)]
         if not found:
-            raise SpecError(f"input.urls: {url} matches no file; check the spelling, and that the credentials see it")
+            raise SpecError(f"input.urls: {url} matches no file; check the spelling and the credentials")
         for entry in found:
             file = recognised(entry, wanted=spec.format)
             if file is None:
@@ -76,8 +76,8 @@ def list_files(spec: InputSpec, *, output: str) -> Listing:
                 files.setdefault(file.uri, file)
     if not files:
         raise SpecError(
-            f"input.urls: of {len(ignored)} files found, such as {ignored[0]}, none has a suffix that is known "
-            f"({', '.join('.' + suffix for suffix in SUFFIXES)}; .gz or .zst behind text, JSON lines and CSV); say "
+            f"input.urls: none of the files found, such as {ignored[0]}, has a known suffix "
+            f"({', '.join('.' + suffix for suffix in SUFFIXES)}; .gz or .zst after text, JSON Lines and CSV); set "
             "input.format"
         )
     return Listing(files=list(files.values()), ignored=ignored)
@@ -127,6 +127,6 @@ def _refuse_names(uri: str, names: Sequence[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1 or name in RESERVED]
     if twice:
         raise SourceError(
-            f"{uri}: the column {twice[0]!r} is there twice, or has a name that preln keeps for itself; rename it",
+            f"{uri}: the column {twice[0]!r} occurs twice, or its name is reserved; rename it",
             reason="unreadable",
         )

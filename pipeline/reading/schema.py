@@ -77,7 +77,7 @@ def _unified(schemas: Iterable[tuple[str, pa.Schema]]) -> pa.Schema:
             unified = _merged(unified, schema)
         except pa.ArrowException as error:
             raise SpecError(
-                f"{where} has columns of other types than the files before it: {error}; annotate them apart"
+                f"{where} has columns of different types than earlier files: {error}; annotate them separately"
             ) from None
     if unified is None:
         raise SpecError("none of the input files has columns")
@@ -122,7 +122,7 @@ def _delimited_schemas(files: Sequence[SourceFile], *, spec: InputSpec) -> list[
     found = [schema for schema in _sampled(files, sample) if schema is not None]
     if not found:
         raise SpecError(
-            f"the delimited files, such as {files[0].uri}, have no header to name columns; say input.schema"
+            f"the delimited files, such as {files[0].uri}, have no header with column names; set input.schema"
         )
     return found
 
@@ -138,7 +138,7 @@ def _json_schema(files: Sequence[SourceFile]) -> pa.Schema:
     fields = [pa.field(name, kind) for name, kind in kinds.items() if kind is not None]
     if not fields:
         raise SpecError(
-            f"the JSON lines, such as {files[0].uri}, hold no object to infer columns from; say input.schema"
+            f"the JSON lines, such as {files[0].uri}, contain no object to infer columns from; set input.schema"
         )
     return pa.schema(fields)
 

@@ -94,7 +94,7 @@ def test_show_spec_prints_a_job_file_with_all_defaults_that_reads_back(preln: Co
     [
         (["inptu.urls=x"], "unknown key 'inptu'"),
         (["resources.replicas=0"], "resources.replicas"),
-        (["input.columns.text=body"], "the column 'body' and the input has id, text; set input.columns.text"),
+        (["input.columns.text=body"], "the column 'body', but the input has id, text; set input.columns.text"),
         (["input.urls=no/such/*.parquet"], "no/such/*.parquet matches no file"),
         (["model.checkpoint=no/such/model"], "no/such/model"),
         (["model.max_length=9999"], "model.max_length: 9999 tokens"),
@@ -126,7 +126,7 @@ def test_a_plan_says_what_would_run_and_writes_nothing(preln: Command, folder: P
     told = preln("plan", *words(folder))
     assert told.code == 0
     assert re.search(r"files +2 \(2 new or changed, 0 unreadable\)", told.out)
-    assert re.search(r"shards +4 to run, 0 written", told.out)
+    assert re.search(r"shards +4 to run, 0 done", told.out)
     assert re.search(r"rows +5,002", told.out)
     assert "README.md" in told.out
     assert not (folder / "out").exists()

@@ -29,6 +29,7 @@ from pipeline.cluster.placement import Placement
 from pipeline.errors import PrelnError
 from pipeline.flow import Stages, finish_shard, provenance, reading_of, replica_order
 from pipeline.inference.replica import Replica, ReplicaOrder
+from pipeline.output import report as run_report
 from pipeline.output.job import FrozenJob
 from pipeline.output.report import Report
 from pipeline.output.sink import Receipt
@@ -141,7 +142,7 @@ def attempt(folder: Path, *, yaml: str | None, settings: Sequence[tuple[str, Any
 
 def annotate(spec: JobSpec) -> Report:
     """`run.annotate` with the stages one after the other in this process."""
-    with patch.object(run, "annotate_shards", _inline), patch.object(run, "package_versions", dict):
+    with patch.object(run, "annotate_shards", _inline), patch.object(run_report, "package_versions", dict):
         return run.annotate(spec=spec, cluster=OfflineCluster(), watcher=Kept())
 
 

@@ -19,6 +19,7 @@ from tenacity import wait_none
 
 from pipeline import run
 from pipeline.bundle import ShardTables
+from pipeline.output import report as run_report
 from pipeline.output.job import FrozenJob
 from pipeline.output.plan import Plan
 from pipeline.output.report import Report
@@ -104,7 +105,7 @@ class Drill:
             # No threads: the number of a step says what it is, every time.
             for module in ("pipeline.output.ledger", "pipeline.reading.inputs"):
                 stack.enter_context(patch(f"{module}.ThreadPoolExecutor", OneThread))
-            stack.enter_context(patch.object(run, "package_versions", dict))
+            stack.enter_context(patch.object(run_report, "package_versions", dict))
             stack.enter_context(patch.object(storage, "wait_exponential_jitter", lambda **_: wait_none()))
             return run.annotate(spec=self.job.spec, cluster=OfflineCluster(), watcher=Nobody(), options=options)
 

@@ -131,7 +131,7 @@ def test_a_half_written_folder_is_finished_and_nothing_in_it_is_redone(
         ("parquet-task", "task.top_k=2", 'task.top_k is "all" there and 2 here'),
         ("jsonl-tasks-one", "tasks.kind.top_k=1", 'tasks.kind.top_k is "all" there and 1 here'),
         ("csv-tasks-two", "input.delimiter=,", 'input.delimiter is ";" there and "," here'),
-        ("text-tasks-two", "shards.rows=6", "shards.rows was fixed at 5 when this folder was begun and is 6 here"),
+        ("text-tasks-two", "shards.rows=6", "shards.rows was fixed at 5 when this folder was started and is 6 here"),
         ("text-tasks-one", "model.max_length=32", "model.max_length is 64 there and 32 here"),
     ],
     indirect=["folder"],

@@ -120,7 +120,7 @@ def test_where_nobody_answers_is_told_with_what_to_look_at() -> None:
 
 def test_a_job_that_the_cluster_does_not_know_is_told_with_those_that_it_knows(dashboard: Dashboard) -> None:
     dashboard.submitted.append({"submission_id": NAME})
-    with pytest.raises(UnknownJob, match=f"preln-unknown-1: this cluster knows no such job; it knows {NAME}"):
+    with pytest.raises(UnknownJob, match=f"preln-unknown-1: no such job on this cluster; it has {NAME}"):
         JobApi.at(dashboard.address).job("preln-unknown-1")
 
 

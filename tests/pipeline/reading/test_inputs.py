@@ -87,7 +87,10 @@ def test_an_input_that_matches_nothing_is_named(tmp_path: Path) -> None:
 
 def test_files_none_of_which_is_known_are_answered_with_the_suffixes(tmp_path: Path) -> None:
     put(str(tmp_path / "a.docx"), b"x")
-    with pytest.raises(SpecError, match=r"of 1 files found, such as .*a\.docx, none .*\.parquet.* say input\.format"):
+    with pytest.raises(
+        SpecError,
+        match=r"none of the files found, such as .*a\.docx, has a known suffix .*\.parquet.* set input\.format",
+    ):
         listed(tmp_path)
 
 

@@ -103,7 +103,7 @@ def test_a_duration_that_is_none_is_refused_with_its_key(text: object) -> None:
         ({"output": {"prefix": "x"}}, "missing key 'output.url'"),
         ({"output": ""}, "output.url: string should have at least 1 character, not ''"),
         ({"input": ""}, "input.urls.0: string should have at least 1 character, not ''"),
-        ({"model": 5}, "model: write keys below it, not 5"),
+        ({"model": 5}, "model: expected a mapping of keys, not 5"),
         ({"model": {"checkpoint": "m", "framework": "tf"}}, "model.framework: input should be 'torch'"),
         ({"resources": {"replicas": 0}}, "resources.replicas: input should be greater than or equal to 1, not 0"),
         ({"resources": {"replicas": "many"}}, "resources.replicas: input should be a valid integer"),
@@ -235,7 +235,7 @@ def test_the_json_schema_takes_what_the_spec_takes_and_refuses_what_it_refuses()
     [
         ({**LEAST, **SEVERAL}, "job: task and tasks are both given; name one task, or several under tasks"),
         ({**SEVERAL, "tasks": {}}, "missing key 'task'; valid tasks: feature-extraction, "),
-        ({**SEVERAL, "tasks": {"9 lives": "fill-mask"}}, "tasks: '9 lives' begins no column; name a task by letters"),
+        ({**SEVERAL, "tasks": {"9 lives": "fill-mask"}}, "tasks: '9 lives' can't start a column name; use letters"),
         (
             {**SEVERAL, "tasks": {"a": "translation"}},
             "tasks.a: unknown task 'translation'; valid tasks: feature-extraction, ",
