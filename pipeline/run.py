@@ -24,7 +24,7 @@ from pipeline.store.storage import join, sweep
 
 
 class Watcher(Protocol):
-    """Who is told how a run goes, while it goes."""
+    """Is notified of a run's progress."""
 
     def planned(self, job: FrozenJob, plan: Plan) -> None:
         """The plan stands; nothing has run yet."""
@@ -59,7 +59,7 @@ def annotate(
 ) -> Report:
     """Annotate every row that is not annotated yet. Raises PrelnError for what stops a run before it goes, RunFailed while.
 
-    KeyboardInterrupt ends it at once; what is committed stays, the run is recorded, and the same call goes on.
+    KeyboardInterrupt ends it at once; committed shards stay, the run is recorded, and the same call resumes it.
     """
     began, cpu_began = time.monotonic(), time.process_time()
     job, described = open_job(spec=spec, cluster=cluster)

@@ -1,7 +1,7 @@
 """Submits, follows and stops a job through a cluster's job API.
 
 The id is `preln-{digest of the job}-{attempt}`: the same job finds itself while it runs, and gets a new attempt after it has
-ended, whatever way (Ray takes no id twice). Ray never repeats a driver that failed; the same command goes on.
+ended, whatever way (Ray takes no id twice). Ray never restarts a failed driver; the same command resumes.
 """
 
 import hashlib

@@ -61,7 +61,7 @@ def _rows(file: tuple[fsspec.AbstractFileSystem, str]) -> Iterator[Record]:
     system, path = file
     suffix = next((ending for ending in SUFFIXES if path.endswith(ending)), None)
     if suffix is None:
-        raise SpecError(f"{path}: of no known kind; there are {', '.join(SUFFIXES)}")
+        raise SpecError(f"{path}: unknown file type; known types: {', '.join(SUFFIXES)}")
     try:
         with system.open(path, "rb") as opened:
             if suffix in (".jsonl", ".ndjson"):

@@ -79,7 +79,7 @@ def warn(message: str) -> None:
 class Cluster:
     """Ray as this job sees it; connected to at the first question that only it can answer.
 
-    say: who is told what is being waited for.
+    say: called with what the run is waiting for.
     """
 
     def __init__(self, connect: Callable[[], None], *, say: Notify = warn) -> None:

@@ -1,4 +1,4 @@
-"""An input file in, how many records it has out: counted by other code than that which cuts it into shards."""
+"""Counts the records of an input file, with other code than cuts it into shards."""
 
 import csv
 import io

@@ -147,7 +147,7 @@ class OutputSpec(_Section):
     """Where the annotated rows go."""
 
     url: Url
-    """Folder for this job's rows, at any URL; the same command on the same folder goes on where the last one stopped."""
+    """Folder for this job's rows, at any URL; the same command on the same folder resumes."""
     prefix: str = ""
     """Put before the name of every column that is added, for inputs that have such a column already."""
 

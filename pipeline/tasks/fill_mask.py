@@ -41,7 +41,7 @@ class FillMask(Task):
     """text: the original text with the one mask replaced. hf: the tokens decoded as the reference does, which shows <s> and
     </s> where there are several masks."""
     on_long: OnLong = "error"
-    """A text longer than the model: error, or truncate (said in `truncated`)."""
+    """A text longer than the model: error, or truncate (sets `truncated`)."""
     no_mask: Literal["error", "empty"] = "error"
     """A text without a mask: error, or an empty list, as where other tasks read the same texts."""
 

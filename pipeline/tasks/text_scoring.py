@@ -34,7 +34,7 @@ class TextScoring(Task):
     method: Literal["auto", "causal", "masked"] = "auto"
     """causal: each token after those before it; masked: each token among all others; auto goes by the checkpoint."""
     on_long: OnLong = "truncate"
-    """A text longer than the model: truncate (said in `truncated`; the score is that of the part) or error."""
+    """A text longer than the model: truncate (sets `truncated`; the score is that of the part) or error."""
 
     def parts(self) -> tuple[Part, ...]:
         return (Part("text"),)

@@ -59,7 +59,7 @@ class TokenClassification(Task):
     stride: int | None = Field(default=None, ge=0)
     """Tokens that neighbouring windows of a long text share; a quarter of a window, at most 128, when absent."""
     on_long: Literal["windows", "truncate", "error"] = "windows"
-    """A text longer than the model: read in windows, truncate (said in `truncated`) or error."""
+    """A text longer than the model: read in windows, truncate (sets `truncated`) or error."""
 
     @model_validator(mode="after")
     def _windows_are_merged(self) -> "TokenClassification":

@@ -19,7 +19,7 @@ BUFFER_BYTES = 4 * 1024 * 1024
 BATCH_ROWS = 8_192
 
 MOST_ROWS = 1 << 31
-"""A footer that says more lies, or should have been many files: a plan of its shards would fill the memory."""
+"""A footer with more is wrong, or should have been many files: a plan of its shards would fill the memory."""
 
 FIX = "replace or remove the file"
 """The next step where a file is corrupt."""
