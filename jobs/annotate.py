@@ -1,4 +1,4 @@
-"""`preln annotate`: a job in, its output folder brought up to date out."""
+"""`preln annotate`: brings a job's output folder up to date."""
 
 import json
 import sys
@@ -27,6 +27,7 @@ from jobs.progress import ProgressLine
 from pipeline import run
 from pipeline.errors import PrelnError, SpecError
 from pipeline.output.report import Report, record_of
+from pipeline.plurals import counted
 from pipeline.rows import EMPTY
 from pipeline.spec.job_spec import JobSpec, Seconds
 from pipeline.store.storage import readable
@@ -45,29 +46,27 @@ def annotate(
     replicas: Replicas = None,
     settings: Settings = None,
     show_spec: Annotated[
-        bool, typer.Option("--show-spec", help="Print the job with all its defaults, and stop.")
+        bool, typer.Option("--show-spec", help="Print the job with all its defaults and exit.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON lines, for machines.")] = False,
-    retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Run shards that hold error rows again.")
-    ] = False,
-    prune: Annotated[bool, typer.Option("--prune", help="Drop the rows of input files that are gone.")] = False,
+    retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Rerun shards that have error rows.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Drop the rows of deleted input files.")] = False,
     accept_failed: Annotated[
-        bool, typer.Option("--accept-failed", help="Write _SUCCESS although files failed, with their list in it.")
+        bool, typer.Option("--accept-failed", help="Write _SUCCESS despite failed files, and list them in it.")
     ] = False,
     every: Annotated[
         str | None,
         typer.Option(
             "--every",
             metavar="DURATION",
-            help="Stay, and annotate what is new so often, such as 15m or 1h.",
+            help="Keep running, and annotate new files at this interval, such as 15m or 1h.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Annotate every row that is not annotated yet. The same command goes on where the last one stopped.
+    """Annotate every row that is not annotated yet. To resume a run, give the same command again.
 
-    Exit codes: 0 done, 1 a run that could not go on, 2 wrong use and nothing was started, 3 finished with failed shards or
+    Exit codes: 0 done, 1 the run could not continue, 2 wrong use and nothing was started, 3 finished with failed shards or
     too many bad rows, 130 interrupted.
     """
     spec = job_spec(
@@ -96,8 +95,8 @@ def annotate(
 
 
 def say_interrupted() -> None:
-    """How to go on after an interruption outside a run: before it began, or between two."""
-    sys.stderr.write(f"Interrupted: no shard was under way; {GOES_ON}.\n")
+    """Print how to resume after an interruption before a run or between two runs."""
+    sys.stderr.write(f"Interrupted: no shard was in progress; {GOES_ON}.\n")
 
 
 def duration(text: str) -> float:
@@ -109,9 +108,9 @@ def duration(text: str) -> float:
 
 
 def annotate_again(spec: JobSpec, *, every: float, as_json: bool, options: run.RunOptions) -> int:
-    """Run a job now and then, until it is interrupted or its rows are too bad; the exit code.
+    """Run a job repeatedly until it is interrupted or has too many bad rows; returns the exit code.
 
-    A run that can't go on, once one has begun well, is told and tried again at the next time: stores and clusters come back.
+    After a first successful run, one that fails is reported and tried again at the next interval: stores and clusters recover.
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     ran = False
@@ -135,7 +134,7 @@ def annotate_again(spec: JobSpec, *, every: float, as_json: bool, options: run.R
 
 
 def annotate_spec(spec: JobSpec, *, as_json: bool = False, options: run.RunOptions = run.DEFAULT_OPTIONS) -> Report:
-    """Run a job under a live line, and print how it ended."""
+    """Run a job with a progress line, and print how it ended."""
     console = Console(stderr=as_json, highlight=False, soft_wrap=True, markup=False)
     with ProgressLine(console, as_json=as_json) as line:
         report = run.annotate(spec=spec, cluster=this_cluster(say=line.waiting), watcher=line, options=options)
@@ -147,39 +146,43 @@ def annotate_spec(spec: JobSpec, *, as_json: bool = False, options: run.RunOptio
 
 
 def print_report(report: Report, console: Console) -> None:
-    """What a run did and how the dataset stands, in a few lines."""
+    """Print what a run did and the state of the dataset, in a few lines."""
     tally, output = report.tally, readable(report.job.output)
     if tally.receipts:
         rate = tally.rows / report.seconds
         console.print(
-            f"{tally.rows:,} rows in {report.seconds:,.1f} s ({rate:,.0f} rows/s, start-up included) written to {output}/data"
+            f"{counted(tally.rows, 'row')} in {report.seconds:,.1f} s ({rate:,.0f} rows/s, start-up included) "
+            f"written to {output}/data"
         )
     for reason, count in tally.errors.most_common():
-        note = " (null answers; never counted against the limit)" if reason == EMPTY else ""
-        console.print(f"  {count:,} rows have the error {reason}{note}")
+        note = " (null answers; does not count against the limits)" if reason == EMPTY else ""
+        console.print(f"  {counted(count, 'row')} with the error {reason}{note}")
     if tally.truncated:
-        console.print(f"  {tally.truncated:,} texts were longer than the model and were cut (column truncated)")
+        console.print(f"  {counted(tally.truncated, 'text')} cut at the model's maximum length (column truncated)")
     for column, count in tally.unfit_values().items():
         console.print(
-            f"  {count:,} values of the column {column!r} did not fit its type and are null; input.schema names another"
+            f"  {counted(count, 'value')} of the column {column!r} did not fit its type: null; set input.schema"
         )
     for note in report.notes[:10]:
         console.print(f"  {note}")
     for name in report.ignored[:3]:
-        console.print(f"  not read, of no known format: {name}")
+        console.print(f"  not read, unknown format: {name}")
     for failure in report.failures[:10]:
         console.print(f"  failed: {failure}")
     if report.state == "done":
-        console.print(f"Done: {report.total_rows:,} rows of {report.files:,} files in {report.shards:,} shards.")
+        dataset = f"{counted(report.total_rows, 'row')} of {counted(report.files, 'file')}"
+        console.print(f"Done: {dataset} in {counted(report.shards, 'shard')}.")
     elif report.state == "failed-shards":
-        console.print(f"Not complete: {len(report.failures):,} files failed; the same command tries them again.")
+        console.print(
+            f"Not complete: {counted(len(report.failures), 'file')} failed; run the same command to try again."
+        )
     elif report.state == "too-many-errors":
         console.print(
-            f"Stopped: {tally.earlier_bad_rows + tally.bad_rows:,} of {tally.earlier_rows + tally.rows:,} rows, those of "
-            "earlier runs included, have errors, more than limits.error_rows and limits.error_share allow. What is written "
-            "stays. Mend the input, or raise the limits, and run the same command."
+            f"Stopped: {tally.earlier_bad_rows + tally.bad_rows:,} of {tally.earlier_rows + tally.rows:,} rows, "
+            "including earlier runs, have errors, more than limits.error_rows and limits.error_share allow. Committed shards "
+            "stay. Fix the input or raise the limits, then run the same command."
         )
     else:
         console.print(
-            f"Interrupted: {len(tally.receipts):,} shards of this run are written and stay; the same command goes on."
+            f"Interrupted: {counted(len(tally.receipts), 'shard')} of this run committed; run the same command to resume."
         )

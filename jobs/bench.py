@@ -1,6 +1,8 @@
 """`preln bench`: how fast the model and the stages around it are here, beside what else there is, without Ray.
 
 `python -m jobs.bench model` needs neither Ray nor Arrow, so that a bare machine with a GPU and PyTorch will do.
+
+Legend: N texts.
 """
 
 import enum
@@ -39,7 +41,7 @@ def bench(
         str, typer.Option(help="Tokens a text: sigma0.5, sigma0.9, sigma1.2 (log-normal around 60) or fixed512.")
     ] = "sigma0.9",
     texts: Annotated[int, typer.Option(help="Texts.", min=8)] = SWEEP_TEXTS,
-    rounds: Annotated[int, typer.Option(help="Rounds, shuffled; medians are told.", min=1)] = 3,
+    rounds: Annotated[int, typer.Option(help="Shuffled rounds; the table has medians.", min=1)] = 3,
     dtypes: Annotated[str, typer.Option(help="Types, e.g. float32,bfloat16.")] = "float32",
     frameworks: Annotated[str, typer.Option(help="Ours to measure, e.g. torch,flax,tensorflow.")] = "torch",
     peers: Annotated[bool, typer.Option(help="Also what else there is (needs 'preln[bench]').")] = True,

@@ -40,7 +40,7 @@ def connect() -> None:
 
 
 def _say_nothing(*_: object, **__: object) -> None:
-    """Errors come back as exceptions, and are told in a line."""
+    """Errors are raised as exceptions and printed in one line."""
 
 
 @contextmanager
@@ -59,5 +59,5 @@ def silent_stderr() -> Iterator[None]:
 
 
 def this_cluster(*, say: Notify = warn) -> Cluster:
-    """Ray as a job sees it, connected to when first asked. say: is told what is waited for."""
+    """Ray as a job sees it, connected on first use. say: called with what the run is waiting for."""
     return Cluster(connect, say=say)

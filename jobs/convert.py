@@ -1,4 +1,4 @@
-"""`preln convert`: a checkpoint of any kind in, a folder of this model out, every tensor told; or two compared."""
+"""`preln convert`: converts any checkpoint to a folder of this model and reports every tensor, or compares two."""
 
 import json
 from dataclasses import asdict

@@ -46,7 +46,7 @@ def demo(
             f"The checkpoint is a small one, for trying this out: {DEMO.name}/CARD.md in {DEMO.parent} says how good it is."
         )
         console.print(
-            f"The Parquet lies in {folder}/data: the glob {folder}/data/*.parquet reads it in pyarrow, pandas, DuckDB."
+            f"The Parquet is in {folder}/data: the glob {folder}/data/*.parquet reads it in pyarrow, pandas, DuckDB."
         )
     raise typer.Exit(EXIT_CODES[report.state])
 
@@ -82,7 +82,7 @@ def of_masks(row: dict[str, Any]) -> float:
 
 
 def answers_of(row: dict[str, Any]) -> list[str]:
-    """What each task says of a row, a line each; none where it says nothing."""
+    """Each task's answer for a row, one line per task that has one."""
     entities = ", ".join(f"{one['word'].strip()} ({one['entity_group']})" for one in row["entities_entities"])
     fills = ", ".join(fill["token_str"].strip() for mask in row["masks_masks"] for fill in mask["fills"])
     answer = row["questions_answers"][0]["answer"] if row["questions_answers"] else ""

@@ -89,7 +89,7 @@ def evaluate(
 
 
 def _quietly(spec: JobSpec) -> Report:
-    """A run of which only the end is told."""
+    """A watcher that reports only the end of a run."""
     with ProgressLine(Console(stderr=True, quiet=True), as_json=False) as line:
         return run.annotate(spec=spec, cluster=this_cluster(say=line.waiting), watcher=line)
 

@@ -4,11 +4,11 @@ from jobs.submission.job_api import Unreachable
 from pipeline.errors import PrelnError, ResourceError, RunFailed
 
 LATER = 1
-"""The same command may do better later: a run that had begun, nodes that did not come, a cluster that went out of reach."""
+"""The same command may succeed later: a failed run, missing nodes, an unreachable cluster."""
 WRONG = 2
 """Nothing was started, and something must be changed."""
 
 
 def exit_code_of(error: PrelnError) -> int:
-    """What the shell is told."""
+    """The exit code of a command that this error ended."""
     return LATER if isinstance(error, RunFailed | ResourceError | Unreachable) else WRONG

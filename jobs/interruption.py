@@ -1,7 +1,7 @@
-"""Ctrl-C or SIGTERM in, one KeyboardInterrupt and the end of the process within ten seconds out.
+"""Turns Ctrl-C or SIGTERM into one KeyboardInterrupt, and ends the process within ten seconds.
 
-The first asks the command to end cleanly. What does not manage that in time, or is asked again, is ended all the same:
-nothing that is committed depends on it.
+The first signal asks for a clean end. If that takes too long, or a second signal comes, the process is ended at once:
+nothing that is committed depends on a clean end.
 """
 
 import os
@@ -15,19 +15,19 @@ from dataclasses import dataclass
 from types import FrameType
 
 INTERRUPTED = 130
-"""Exit code of a command that was asked to end: what shells give for Ctrl-C."""
+"""Exit code of an interrupted command, as shells use it for Ctrl-C."""
 PATIENCE = 9.0
-"""Seconds that a clean end may take, the writing of the run's record included."""
+"""Seconds that a clean end may take, including writing the run's record."""
 ONE_KEYSTROKE = 1.0
-"""Seconds within which a further signal is the same wish: runners of commands pass on what the terminal sent anyway."""
+"""Seconds within which a second signal counts as the same request: wrappers pass on what the terminal sends anyway."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-GOES_ON = "what is written stays, and the same command goes on"
+GOES_ON = "committed shards stay; run the same command to resume"
 _SHOW_CURSOR = "\x1b[?25h"
 
 
 @dataclass
-class Asked:
-    """Whether and when this process was asked to end. put_off: it is told later."""
+class Interruption:
+    """Whether and when this process was asked to end. put_off: raise later."""
 
     at: float | None = None
     put_off: bool = False
@@ -40,7 +40,7 @@ class Asked:
             raise KeyboardInterrupt
 
     def note(self) -> None:
-        """It was asked: the first time the clock begins to run, the second time ends it."""
+        """Record a signal: the first starts the timer, the second ends the process."""
         signal.alarm(0)  # Ray's own handler, where it came first, has set one that aborts the process
         now = time.monotonic()
         if self.at is None:
@@ -52,17 +52,17 @@ class Asked:
             end_at_once()
 
 
-_ASKED = Asked()
+_INTERRUPTION = Interruption()
 
 
 def end_when_asked() -> None:
-    """From now on this process, whose main thread calls this, ends when it is asked to."""
+    """Install the handlers. Call from the main thread."""
     for each in SIGNALS:
-        signal.signal(each, _ASKED.handle)
+        signal.signal(each, _INTERRUPTION.handle)
 
 
 def end_at_once() -> None:
-    """The end of this process, without anything that might wait."""
+    """End this process without anything that could block."""
     cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
     os.write(2, f"{cursor}Interrupted: ended without waiting any longer; {GOES_ON}.\n".encode())
     os._exit(INTERRUPTED)
@@ -70,24 +70,24 @@ def end_at_once() -> None:
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Around what sets handlers of its own, as ray.init does, and breaks when it is interrupted half-way.
+    """Keep our handlers around code that installs its own and must not be interrupted half-way, such as ray.init.
 
-    The handlers are the same afterwards; a signal that came meanwhile is raised then, as KeyboardInterrupt.
+    A signal that arrives meanwhile raises KeyboardInterrupt afterwards.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {each: signal.getsignal(each) for each in SIGNALS}
-    _ASKED.put_off = True
+    _INTERRUPTION.put_off = True
     try:
         yield
     except SystemExit as end:  # how Ray's handler answers SIGTERM
         if end.code != signal.SIGTERM:
             raise
-        _ASKED.note()
+        _INTERRUPTION.note()
     finally:
-        _ASKED.put_off = False
+        _INTERRUPTION.put_off = False
         for each, handler in before.items():
             signal.signal(each, handler)
-    if _ASKED.at is not None:
+    if _INTERRUPTION.at is not None:
         raise KeyboardInterrupt

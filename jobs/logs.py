@@ -11,7 +11,7 @@ from jobs.submit import LOCALHOST, Address
 
 
 def logs(
-    submission_id: Annotated[str, typer.Argument(metavar="ID", help="As `preln submit` told it.")],
+    submission_id: Annotated[str, typer.Argument(metavar="ID", help="The id that `preln submit` printed.")],
     address: Address = LOCALHOST,
     follow: Annotated[
         bool, typer.Option("--follow/--no-follow", help="Go on until the job has ended, and return its exit code.")

@@ -1,4 +1,4 @@
-"""`preln plan`: a job in, what would run out; nothing is written."""
+"""`preln plan`: shows what a job would run; writes nothing."""
 
 import json
 from typing import Annotated, Any
@@ -10,6 +10,7 @@ from jobs.arguments import DtypeName, FrameworkName, Input, JobFile, Model, Outp
 from jobs.connect import this_cluster
 from pipeline.output.job import FrozenJob
 from pipeline.output.plan import Plan, make_plan
+from pipeline.plurals import counted
 from pipeline.prepare import open_job
 from pipeline.shards import Shard
 from pipeline.store.storage import readable
@@ -26,7 +27,7 @@ def plan(
     settings: Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")] = False,
 ) -> None:
-    """Say what `annotate` would run: files, shards, rows and bytes."""
+    """Show what `annotate` would run: files, shards, rows and bytes."""
     spec = job_spec(
         job=job,
         task=task,
@@ -38,27 +39,28 @@ def plan(
         settings=settings,
     )
     frozen, described = open_job(spec=spec, cluster=this_cluster())
-    told = numbers(frozen, make_plan(job=frozen, spec=frozen.spec, described=described))
+    figures = numbers(frozen, make_plan(job=frozen, spec=frozen.spec, described=described))
     if as_json:
-        print(json.dumps(told))
+        print(json.dumps(figures))
         return
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    rows = "not known before reading" if told["rows"] is None else f"{told['rows']:,}"
-    console.print(f"{told['task']} with {told['framework']} {told['dtype']}, to {readable(told['output'])}")
+    rows = "not known before reading" if figures["rows"] is None else f"{figures['rows']:,}"
+    console.print(f"{figures['task']} with {figures['framework']} {figures['dtype']}, to {readable(figures['output'])}")
     console.print(
-        f"  files    {told['files']:,} ({told['new_files']:,} new or changed, {told['unreadable']:,} unreadable)"
+        f"  files    {figures['files']:,} ({figures['new_files']:,} new or changed, {figures['unreadable']:,} unreadable)"
     )
     console.print(
-        f"  shards   {told['shards']:,} to run, {told['written']:,} written; {told['streams']:,} compressed files to read on"
+        f"  shards   {figures['shards']:,} to run, {figures['written']:,} done; "
+        f"{counted(figures['streams'], 'compressed file')} to be cut while reading"
     )
     console.print(f"  rows     {rows}")
-    console.print(f"  bytes    {told['bytes']:,}")
-    for name in told["ignored"][:5]:
-        console.print(f"  not read, of no known format: {name}")
+    console.print(f"  bytes    {figures['bytes']:,}")
+    for name in figures["ignored"][:5]:
+        console.print(f"  not read, unknown format: {name}")
 
 
 def numbers(job: FrozenJob, planned: Plan) -> dict[str, Any]:
-    """A plan in figures."""
+    """A plan as numbers."""
     shards = sum(isinstance(item, Shard) for item in planned.work)
     return {
         "task": job.spec.task_name,

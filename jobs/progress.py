@@ -1,4 +1,4 @@
-"""A run's receipts in, a live line on a terminal or a line now and then elsewhere out."""
+"""Shows a run's progress: a live line on a terminal, otherwise a line every few seconds."""
 
 import json
 import sys
@@ -22,21 +22,22 @@ from pipeline.output.job import FrozenJob
 from pipeline.output.plan import Plan
 from pipeline.output.sink import Receipt
 from pipeline.output.tally import Tally
+from pipeline.plurals import counted
 from pipeline.shards import Shard
 from pipeline.store.storage import readable
 
 QUIET_SECONDS = 10.0
-"""Off a terminal, a line at most this often."""
+"""Seconds between lines when not on a terminal."""
 
 
 class ProgressLine:
-    """A watcher of a run, for people on a terminal, or off it for logs; with `as_json` one JSON object a line."""
+    """Watches a run and prints its progress; with `as_json`, as one JSON object per line."""
 
     def __init__(self, console: Console, *, as_json: bool = False) -> None:
         self._console = console
         self._as_json = as_json
         self._tally = Tally()
-        self._began = self._said = time.monotonic()
+        self._began = self._printed = time.monotonic()
         self._bytes = 0
         self._bar: Progress | None = None
 
@@ -50,8 +51,8 @@ class ProgressLine:
             self._bar.stop()
 
     def planned(self, job: FrozenJob, plan: Plan) -> None:
-        """Say what is to be done, and begin the line."""
-        self._began = self._said = time.monotonic()
+        """Print what will be run, and start the line."""
+        self._began = self._printed = time.monotonic()
         known = sum(isinstance(item, Shard) for item in plan.work)
         streams = len(plan.work) - known
         if self._as_json:
@@ -61,17 +62,17 @@ class ProgressLine:
             return
         if not plan.work:
             self._console.print(
-                f"Nothing to do: all {len(plan.current):,} files are annotated in {readable(job.output)}"
+                f"Nothing to do: {counted(len(plan.current), 'file')} annotated in {readable(job.output)}"
             )
             return
-        parts = [f"{known:,} shards"] if known else []
-        parts += [f"{streams:,} compressed files, cut as they are read"] if streams else []
+        parts = [counted(known, "shard")] if known else []
+        parts += [f"{counted(streams, 'compressed file')} to be cut while reading"] if streams else []
         self._console.print(
             f"{job.spec.task_name} with {job.spec.model.framework} {job.dtype}: {' and '.join(parts)} of "
-            f"{len(plan.current):,} files, {plan.missing_bytes / 1e6:,.1f} MB; {len(plan.written):,} shards were there already"
+            f"{counted(len(plan.current), 'file')}, {plan.missing_bytes / 1e6:,.1f} MB; {len(plan.written):,} already done"
         )
         if self._console.is_terminal:
-            # A stream's file has its size as it lies there, its shards theirs when decompressed: of how much, nobody knows.
+            # A compressed file's size is known, its shards' sizes count decompressed bytes: the total is unknown.
             total = plan.missing_bytes or None if not streams else None
             self._bar = _bar(self._console, counted=total is not None)
             self._bar.add_task("starting the replicas", total=total)
@@ -80,20 +81,20 @@ class ProgressLine:
             self._console.print("starting the replicas")
 
     def waiting(self, words: str) -> None:
-        """The run can't go on until something is there."""
+        """The run is waiting for something."""
         if self._as_json:
             self._print_json(event="waiting", words=words)
         else:
             self._console.print(words)
 
     def committed(self, receipt: Receipt) -> None:
-        """One shard more."""
+        """Count one more shard."""
         self._tally.add(receipt)
         self._bytes += receipt.shard.size
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self._bytes, description=self._line())
-        elif time.monotonic() - self._said > QUIET_SECONDS:
-            self._said = time.monotonic()
+        elif time.monotonic() - self._printed > QUIET_SECONDS:
+            self._printed = time.monotonic()
             if self._as_json:
                 self._print_json(event="progress", **self._numbers())
             else:
@@ -113,13 +114,14 @@ class ProgressLine:
         }
 
     def _line(self) -> str:
-        told = self._numbers()
-        fill = f", batches {told['fill']:.0%} full" if told["fill"] else ""
+        numbers = self._numbers()
+        fill = f", batches {numbers['fill']:.0%} full" if numbers["fill"] else ""
         errors = ", ".join(f"{count:,} {reason}" for reason, count in self._tally.errors.most_common(3)) or "no errors"
-        failed = f", {told['failed']:,} failed" if told["failed"] else ""
+        failed = f", {numbers['failed']:,} failed" if numbers["failed"] else ""
         return (
-            f"{told['shards']:,} shards{failed}, {told['rows']:,} rows, {told['rows_per_second']:,.0f} rows/s, "
-            f"{told['tokens_per_second']:,.0f} tokens/s{fill}, {errors}"
+            f"{counted(numbers['shards'], 'shard')}{failed}, {counted(numbers['rows'], 'row')}, "
+            f"{numbers['rows_per_second']:,.0f} rows/s, "
+            f"{numbers['tokens_per_second']:,.0f} tokens/s{fill}, {errors}"
         )
 
     @staticmethod
@@ -128,7 +130,7 @@ class ProgressLine:
 
 
 def _bar(console: Console, *, counted: bool) -> Progress:
-    """The live line: how much is done and left where that is counted, else how long it has taken."""
+    """The live line: how much is done and left if the total is known, else the time elapsed."""
     what = TextColumn("{task.description}", markup=False)
     columns: list[ProgressColumn] = [SpinnerColumn(), what, TextColumn("so far:"), TimeElapsedColumn()]
     if counted:

@@ -1,4 +1,4 @@
-"""`preln status`: an output folder in, how far it is out."""
+"""`preln status`: shows what is done in an output folder."""
 
 import json
 from typing import Annotated
@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from pipeline.output.status import Status, read_status
+from pipeline.plurals import counted
 from pipeline.store.storage import readable
 
 
@@ -14,7 +15,7 @@ def status(
     output: Annotated[str, typer.Argument(help="Output folder of a job, at any URL.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")] = False,
 ) -> None:
-    """Say what is done, missing and failed in an output folder."""
+    """Show what is done, missing and failed in an output folder."""
     found = read_status(output)
     if as_json:
         print(json.dumps(as_values(found)))
@@ -25,23 +26,23 @@ def status(
         f"{job.spec.task_name} with {readable(job.spec.model.checkpoint)} ({job.spec.model.framework} {job.dtype})"
     )
     console.print(f"  files     {found.files:,}")
-    console.print(f"  done      {found.done:,} shards")
+    console.print(f"  done      {counted(found.done, 'shard')}")
     console.print(
-        f"  missing   {found.missing:,} shards"
-        + (f" and the rest of {found.open_files:,} compressed files" if found.open_files else "")
+        f"  missing   {counted(found.missing, 'shard')}"
+        + (f" and the rest of {counted(found.open_files, 'compressed file')}" if found.open_files else "")
     )
-    console.print(f"  failed    {len(found.failed):,} files")
+    console.print(f"  failed    {counted(len(found.failed), 'file')}")
     for failure in found.failed[:10]:
         console.print(f"            {failure}")
-    counted = "" if found.complete else ", by the last finished run"
-    console.print(f"  rows      {found.rows:,}{counted}")
+    as_of = "" if found.complete else ", as of the last finished run"
+    console.print(f"  rows      {found.rows:,}{as_of}")
     for reason, count in found.errors.most_common():
         console.print(f"            {count:,} with the error {reason}")
     if found.last_state:
         console.print(f"  last run  {found.last_state}, {found.last_finished}")
     if found.last_reason:
         console.print(f"            {found.last_reason}")
-    console.print("Complete." if found.complete else "Not complete; the same annotate command goes on.")
+    console.print("Complete." if found.complete else "Not complete; run the same annotate command to resume.")
 
 
 def as_values(found: Status) -> dict[str, object]:

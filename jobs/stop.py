@@ -10,9 +10,9 @@ from jobs.submit import LOCALHOST, Address
 
 
 def stop(
-    submission_id: Annotated[str, typer.Argument(metavar="ID", help="As `preln submit` told it.")],
+    submission_id: Annotated[str, typer.Argument(metavar="ID", help="The id that `preln submit` printed.")],
     address: Address = LOCALHOST,
 ) -> None:
-    """End a submitted job as Ctrl-C would; what is committed stays, and submitting it again goes on."""
+    """End a submitted job like Ctrl-C would; committed shards stay, and submitting it again resumes it."""
     status = submission.stop(JobApi.at(address), submission_id)
     print(f"{submission_id}: {status.value.lower()}")

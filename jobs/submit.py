@@ -91,7 +91,7 @@ def submit(
         for text in submission.follow(api, found.id):
             print(text, end="", flush=True)
     except KeyboardInterrupt:
-        console.print(f"\nThe job goes on. `preln logs {found.id}` follows it, `preln stop {found.id}` ends it.")
+        console.print(f"\nThe job keeps running. `preln logs {found.id}` follows it, `preln stop {found.id}` ends it.")
         raise typer.Exit(submission.EXIT_STOPPED) from None
     code = submission.exit_code(api, found.id)
     if code == submission.EXIT_FAILED and (message := api.job(found.id).message):

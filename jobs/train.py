@@ -16,7 +16,7 @@ def train(
     spec_file: Annotated[Path, typer.Argument(help="Training file (YAML).", metavar="TRAIN.YAML")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the history as JSON.")] = False,
 ) -> None:
-    """Pretrain an encoder or fine-tune heads on it. The same command goes on where a killed run stopped.
+    """Pretrain an encoder or fine-tune heads on it. To resume a killed run, give the same command again.
 
     In this process, or by Ray Train on the cluster where the file names `resources`.
     """

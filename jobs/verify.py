@@ -1,4 +1,4 @@
-"""`preln verify`: an output folder in, whether its promise holds out."""
+"""`preln verify`: checks an output folder."""
 
 import json
 from collections import Counter
@@ -11,6 +11,7 @@ from rich.console import Console
 from jobs.arguments import Input
 from pipeline.output.verify import Verdict
 from pipeline.output.verify import verify as verify_output
+from pipeline.plurals import counted
 from pipeline.spec.job_spec import InputSpec
 from pipeline.store.storage import canonical
 
@@ -21,13 +22,13 @@ def verify(
     output: Annotated[str, typer.Argument(help="Output folder of a job, at any URL.", show_default=False)],
     input_urls: Input = None,
     input_format: Annotated[
-        str, typer.Option("--input-format", help="How the input is read, where its suffix does not say.")
+        str, typer.Option("--input-format", help="Format of the input, if the file names do not say.")
     ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")] = False,
 ) -> None:
-    """Check that every planned shard is there, every row once, and nothing of another job; with --input, count it anew.
+    """Check that every planned shard is there, with every row once, and nothing from another job; --input recounts the input.
 
-    Exit codes: 0 the promise holds, 3 it does not.
+    Exit codes: 0 the folder is OK, 3 it is not.
     """
     verdict = verify_output(output, input_spec=recount_spec(input_urls, input_format) if input_urls else None)
     if as_json:
@@ -43,17 +44,19 @@ def verify(
 
 
 def recount_spec(urls: Sequence[str], format_: str) -> InputSpec:
-    """The input that is counted anew, by absolute URLs. Raises SpecError."""
+    """The input to be recounted, with absolute URLs. Raises SpecError."""
     spec = InputSpec.parse({"urls": urls, "format": format_})
     return spec.model_copy(update={"urls": [canonical(url) for url in spec.urls]})
 
 
 def print_verdict(verdict: Verdict) -> None:
-    """A verdict for people."""
+    """Print a verdict."""
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    looked = f"{verdict.shards:,} shards of {verdict.files:,} files with {verdict.rows:,} rows"
-    recounted = ", and counted the input anew" if verdict.recounted else ""
-    console.print(f"Looked at {looked}{recounted}.")
+    checked = (
+        f"{counted(verdict.shards, 'shard')} of {counted(verdict.files, 'file')} with {counted(verdict.rows, 'row')}"
+    )
+    recounted = ", and recounted the input" if verdict.recounted else ""
+    console.print(f"Checked {checked}{recounted}.")
     for finding in verdict.findings[:SHOWN]:
         console.print(f"  {finding.rule}: {finding.where} {finding.message}")
     if len(verdict.findings) > SHOWN:
@@ -62,8 +65,6 @@ def print_verdict(verdict: Verdict) -> None:
             f"  and {len(verdict.findings) - SHOWN:,} more: " + ", ".join(f"{n} {rule}" for rule, n in by_rule.items())
         )
     if verdict.holds:
-        console.print("The promise holds: every planned shard is there, every row once, nothing of another job.")
+        console.print("OK: every planned shard is there, every row once, nothing from another job.")
     else:
-        console.print(
-            f"The promise does not hold (findings: {len(verdict.findings):,}). docs/recovery.md says what to do."
-        )
+        console.print(f"Not OK: {counted(len(verdict.findings), 'finding')}. docs/recovery.md says what to do.")

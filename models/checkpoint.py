@@ -129,9 +129,7 @@ class Checkpoint:
         try:
             check_config(self.config)
         except (ValueError, TypeError) as error:
-            raise CheckpointError(
-                f"{self.url}: {CONFIG_NAME} describes no model: {error}; mend {CONFIG_NAME}"
-            ) from None
+            raise CheckpointError(f"{self.url}: {CONFIG_NAME} is not valid: {error}; fix {CONFIG_NAME}") from None
         refuse_labels(url=self.url, id2label=self.config.id2label, heads=heads)
         tensors = self.tensors
         for head in heads:
@@ -211,7 +209,7 @@ def _config(url: str, fields: dict[str, Any]) -> RobertaPreLayerNormConfig:
     try:
         return RobertaPreLayerNormConfig.from_dict(fields)
     except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{url}: {CONFIG_NAME} describes no model: {error}; mend {CONFIG_NAME}") from None
+        raise CheckpointError(f"{url}: {CONFIG_NAME} is not valid: {error}; fix {CONFIG_NAME}") from None
 
 
 def beside(*, url: str, name: str) -> str:
@@ -243,7 +241,7 @@ def _find_folder(url: str) -> set[str]:
     if not names:
         raise CheckpointError(f"{url}: no such checkpoint folder, or it is empty; check the path and the credentials")
     if CONFIG_NAME not in names:
-        raise CheckpointError(f"{url}: no {CONFIG_NAME} there; found {listing(names)}")
+        raise CheckpointError(f"{url}: no {CONFIG_NAME}; found {listing(names)}")
     return names
 
 

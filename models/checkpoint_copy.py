@@ -1,4 +1,4 @@
-"""A checkpoint folder at any URL in, the same folders side by side under a local one out, file by file.
+"""Copies checkpoint folders from any URL to a local folder, file by file.
 
 What it answers by is copied: config.json, weights, their index and the tokenizer. A checkpoint that names its encoder by
 `base_model_name_or_path` brings that folder along under a name of its own.
@@ -34,6 +34,7 @@ def copy_checkpoint(*, url: str, into: Path, names: Iterable[str] | None = None)
 
 
 def _copy_folder(url: str, *, into: Path) -> None:
+    """Copy a checkpoint's own folder, and its encoder's beside it: heads of one encoder share that copy."""
     opened = Checkpoint.open(url)
     remotes = [source.paths[0].rpartition("/")[0] for source in opened.sources]
     folders = [

@@ -82,6 +82,7 @@ def _write_safetensors(
     stored_format: str,
     max_shard_size: int | str,
 ) -> None:
+    """Write one file, or shards of at most max_shard_size with an index."""
     shards = plan_shards(sizes={name: array.nbytes for name, array in tensors.items()}, limit=max_shard_size)
     names = shard_names(count=len(shards))
     stale = [f"{folder}/{name}" for name in _weights_there(system, folder) if name not in names]

@@ -130,7 +130,10 @@ def check_labels(*, low: int, high: int, size: int, ignored: int = IGNORED_LABEL
 
 
 def loss_kind(*, problem_type: str | None, num_labels: int, integer_labels: bool) -> LossKind:
-    """What loss a sequence classifier takes: the config's word, else decided by each batch's labels (B11)."""
+    """The loss of a sequence classifier: problem_type where the config has one, else decided by each call's labels.
+
+    transformers decides by the first batch and keeps it, so that a later batch of another kind gets the wrong loss.
+    """
     if problem_type is not None:
         if problem_type == "regression":
             return "regression"

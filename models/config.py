@@ -131,6 +131,7 @@ class RobertaPreLayerNormConfig:
     def _set_labels(
         self, num_labels: int | None, id2label: Mapping[int | str, str] | None, label2id: Mapping[str, int] | None
     ) -> None:
+        """id2label decides the number of labels where both are given, with a warning if num_labels differs."""
         if id2label is None:
             self.num_labels = 2 if num_labels is None else num_labels
             if label2id is not None and len(label2id) == self.num_labels:

@@ -130,6 +130,11 @@ def plan_conversion(*, origin: Origin, head: Head | None = None) -> Conversion:
 def _fates(
     origin: Origin, report: LoadingReport, expected: Mapping[str, tuple[int, ...]], head: Head
 ) -> tuple[TensorFate, ...]:
+    """What happens to each tensor, in the order in which the report lists them.
+
+    Names are as written: a bare encoder has no prefix.
+    """
+
     def written(name: str) -> str:
         return name.removeprefix(PREFIX) if head == "encoder" else name
 
@@ -150,6 +155,10 @@ def _fates(
 
 
 def _head_of(origin: Origin) -> Head:
+    """The head that the config names in `architectures`, else the only one whose tensors are all there.
+
+    Raises CheckpointError.
+    """
     named = {name: head for head, name in ARCHITECTURES.items()}
     for name in origin.config.architectures or ():
         if name in named:
@@ -189,6 +198,7 @@ def _write(
     dtype: StoredType,
     max_shard_size: int | str,
 ) -> None:
+    """Read the mapped tensors, cast them to dtype and write the folder. Raises CheckpointError."""
     neutral = [
         PREFIX + fate.name if plan.head == "encoder" else fate.name for fate in plan.fates if fate.fate == "mapped"
     ]

@@ -68,6 +68,7 @@ def neutral_fairseq_names(*, names: list[str], classification_head: str | None) 
 
 
 def _neutral(name: str, classification_head: str | None) -> str | None:
+    """The neutral name of a fairseq tensor; None if it has no counterpart here, such as another classification head."""
     # Old fairseq called the whole encoder "decoder".
     plain = re.sub(r"^decoder\.", "encoder.", name)
     owner, _, leaf = plain.rpartition(".")

@@ -15,7 +15,7 @@ LM_HEADS: tuple[Head, ...] = ("masked-lm", "causal-lm")
 
 
 def flat_positions(*, tokens: Tokens, config: RobertaPreLayerNormConfig) -> IntArray:
-    """Position of every token, counted per sequence as spec 2.2.7 does: real ones from P + 1, `<pad>` ones P.
+    """Position of every token, counted per sequence as in RoBERTa: real tokens from P + 1 (P: the pad's id), `<pad>` itself P.
 
     Raises ValueError for ids outside the vocabulary and for a sequence longer than the model.
     """

@@ -1,6 +1,7 @@
 """TensorFlow's and Flax's names of tensors in, neutral names and whether to transpose out; and back.
 
-A kernel is a linear layer's weight transposed; everything else is stored alike. Source: spec/checkpoints, 3.2 and 3.3.
+A kernel is a linear layer's weight transposed; everything else is stored alike. The names are those that transformers'
+TensorFlow and Flax classes save.
 """
 
 from dataclasses import dataclass

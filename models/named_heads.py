@@ -67,7 +67,10 @@ def open_heads(
 
 
 def head_folder(*, checkpoint: str, name: str) -> str:
-    """Where a named head lies: in a folder of its name, else in the checkpoint itself. Raises CheckpointError for neither."""
+    """Where a named head lies: in a folder of its name, else in the checkpoint itself.
+
+    Raises CheckpointError for neither.
+    """
     own = f"{checkpoint.rstrip('/')}/{name}"
     inside = file_names(own)
     if CONFIG_NAME in inside:
@@ -125,6 +128,10 @@ class HeadFolders:
 
 
 def _check_encoder(named: Mapping[str, NamedHead]) -> None:
+    """Raise CheckpointError unless all heads name the same encoder.
+
+    Equal config and the same files, so that one pass serves all.
+    """
     pooled = {name: one.checkpoint for name, one in named.items() if one.head == "multiple-choice"}
     if len({_files_of(checkpoint, pooler=True) for checkpoint in pooled.values()}) > 1:
         raise CheckpointError(f"{' and '.join(pooled)} have a pooler each, and one pass has one; run them as two jobs")
@@ -134,12 +141,12 @@ def _check_encoder(named: Mapping[str, NamedHead]) -> None:
             here, there = getattr(first.checkpoint.config, field), getattr(other.checkpoint.config, field)
             if here != there:
                 raise CheckpointError(
-                    f"{first.checkpoint.url} and {other.checkpoint.url} have not one encoder: {field} is {here} for "
+                    f"{first.checkpoint.url} and {other.checkpoint.url} have different encoders: {field} is {here} for "
                     f"'{first_name}' and {there} for '{name}'; run them as two jobs"
                 )
         if _files_of(first.checkpoint, pooler=False) != _files_of(other.checkpoint, pooler=False):
             raise CheckpointError(
-                f"{first.checkpoint.url} and {other.checkpoint.url} have not one encoder: their weights are in different "
+                f"{first.checkpoint.url} and {other.checkpoint.url} have different encoders: their weights are in different "
                 "files; run them as two jobs, or let both name one folder as base_model_name_or_path"
             )
 

@@ -92,6 +92,7 @@ def open_origin(
 
 
 def _open_hf(url: str, pickle: PickleOpener | None) -> Origin:
+    """A folder as transformers saves it: config and names are read as by any load, tensors are streamed."""
     checkpoint = Checkpoint.open(url, pickle=pickle)
     stored = {name: real for source in reversed(checkpoint.sources) for name, real in source.stored_names.items()}
     files = read_tokenizer_files(url)
@@ -110,6 +111,7 @@ def _open_hf(url: str, pickle: PickleOpener | None) -> Origin:
 
 
 def _open_dinkytrain(url: str, weights: StoredWeights) -> Origin:
+    """An efficient_mlm folder: names and config are translated, tensors are streamed."""
     stored, dropped = dinkytrain_names(url, list(weights.tensors))
     config = dinkytrain_config(url)
     tensors = {
@@ -139,6 +141,11 @@ def _open_dinkytrain(url: str, weights: StoredWeights) -> Origin:
 def _open_fairseq(
     path: str, allow_pickle: bool, attention_heads: int | None, classification_head: str | None
 ) -> Origin:
+    """A fairseq `.pt` file under neutral names, all its tensors in memory.
+
+    fairseq has no token types; this model has, so one row of zeros is added. The number of attention heads is in the
+    file's settings, which old files lack: then `attention_heads` must say it. No tokenizer comes along. Raises CheckpointError.
+    """
     if not allow_pickle:
         raise CheckpointError(
             f"{path}: a fairseq checkpoint is a pickle, which can run code: allow it by --allow-pickle "

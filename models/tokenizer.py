@@ -134,6 +134,7 @@ def _from_json(content: bytes, *, prefix_space: bool, wanted: bool) -> Tokenizer
 
 
 def _from_vocabulary(files: dict[str, bytes], *, specials: dict[str, str], prefix_space: bool) -> Tokenizer:
+    """The tokenizer that transformers builds from vocab.json and merges.txt; `<mask>` takes the space before it."""
     vocabulary = json.loads(files["vocab.json"])
     merges = [
         (pair[0], pair[2])

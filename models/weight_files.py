@@ -126,6 +126,10 @@ def shard_files(*, url: str, index: str, names: set[str]) -> list[str]:
 
 
 def _stored_safetensors(system: AbstractFileSystem, paths: list[str]) -> StoredWeights:
+    """The tensors of all shards under their stored names.
+
+    The header's `format` says whose names they are (PyTorch's by default).
+    """
     tensors: dict[str, TensorInfo] = {}
     stored_format = "pt"
     for path in paths:

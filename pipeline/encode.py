@@ -1,6 +1,8 @@
 """Rows of a shard in, windows of token ids out; rows that no model can answer are told apart and marked first.
 
 Identical inputs are encoded, and later computed, once: the distinct ones are the shard's items.
+
+Legend: R rows.
 """
 
 from collections.abc import Mapping

@@ -1,13 +1,13 @@
-"""Everything that a user of preln can get wrong or must be told of, as one tree.
+"""Every error that preln reports to a user, as one tree.
 
 PrelnError (models.errors)           one readable line; exit code 2 unless said
 ├── CheckpointError (models.errors)  a checkpoint that is missing, incomplete, of another size, or refused
 ├── SpecError                        a job that can't work as written: unknown key, missing column, no input
 │   └── OptionError                  an option of a task that its checkpoint can't serve
-├── OutputError                      an output folder that holds another job's rows
+├── OutputError                      an output folder that belongs to another job
 ├── StorageError                     an object store that refused, or stayed away longer than the retries
 ├── ResourceError                    replicas that the cluster can't place, or that could not start
-├── RunFailed                        a run that had begun and could not go on; exit code 1
+├── RunFailed                        a run that started and could not continue; exit code 1
 └── SourceError                      an input file that is corrupt, gone or changed since the plan: its shards fail,
                                      the others go on; it ends no run, and the run ends with exit code 3
 
@@ -87,7 +87,7 @@ class ResourceError(PrelnError):
 
 
 class RunFailed(PrelnError):
-    """A run that had begun and could not go on, and why; what is written stays."""
+    """A run that started and could not continue, and why; committed shards stay."""
 
 
 class SourceError(PrelnError):

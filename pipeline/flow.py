@@ -43,9 +43,9 @@ MODEL_LOADER = "models.load:load"
 INIT_TRIES = 3
 """A replica that can't start is tried this often, elsewhere where there is an elsewhere, before the run ends."""
 
-REPLICAS_LOST = "replicas were lost with their nodes; {} shards that they had begin anew on the others"
+REPLICAS_LOST = "replicas were lost with their nodes; {} of their shards are restarted on the others"
 STARVED = (
-    "replicas, of other runs too, hold every CPU, and nothing can be read: this run gives its replicas back, and goes on with "
+    "replicas (also of other runs) hold every CPU, and nothing can be read: this run releases its replicas, and continues with "
     "its {} shards when there is room"
 )
 
@@ -157,8 +157,8 @@ def annotate_shards(
 
     say: is told what is waited for. run: names this run in journals. Closing the iterator early ends the run; what is
     committed stays. Raises ResourceError where no replica has a place for `placement.wait` seconds. Where replicas are lost
-    with their nodes, and nothing is left but the shards they had, those begin anew on the replicas that there are. Where
-    several runs leave each other nothing to read with, one gives way and goes on later.
+    with their nodes, and nothing is left but the shards they had, those are restarted on the remaining replicas. Where
+    several runs leave each other nothing to read with, one releases its replicas and continues later.
     """
     rest, attempt = list(work), 0
     while rest:
@@ -289,7 +289,7 @@ def data_context(*, watch: Callable[[], PoolWatch] | None = None) -> DataContext
         # Ray only calls what is in this list, so that a partly applied class does as well as a class.
         callbacks: list[Any] = [*context.custom_execution_callback_classes, watch]
         context.custom_execution_callback_classes = callbacks
-    # What ends a run is an error of ours that tells all; Ray Data would take it for a fault of its own, and say so at length.
+    # A run is ended by one of our errors, which says it all; Ray Data would report it at length as a fault of its own.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     return context
 

@@ -102,7 +102,7 @@ def schema_of(described: Sequence[Described], *, spec: JobSpec, columns: Columns
     fit = [item for item in described if item.failure is None]
     if not fit:
         failures = "; ".join(str(item.failure) for item in described[:3])
-        raise SpecError(f"none of the {len(described)} input files can be read: {failures}")
+        raise SpecError(f"no input file can be read: {failures}")
     own = {item.file.uri: item.schema for item in fit if item.schema is not None}
     schema = resolve_schema(spec=spec.input, files=[item.file for item in fit], own=own, columns=columns)
     return schema if len(schema) else _schema_of_tasks(spec)
@@ -130,6 +130,7 @@ def absolute(spec: JobSpec) -> JobSpec:
 
 
 def _known_job(known: FrozenJob, *, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> FrozenJob:
+    """The folder's frozen job with this run's spec, if it has the same identity and cut. Raises OutputError."""
     spec = spec.at_versions(
         {task.name: known.identity.get(f"{task.key}'s answer version") for task in spec.named_tasks.values()}
     )
@@ -144,7 +145,7 @@ def _known_job(known: FrozenJob, *, spec: JobSpec, facts: Mapping[str, ModelFact
         wanted, fixed = getattr(spec.shards, key), getattr(known.cut, key)
         if wanted is not None and wanted != fixed:
             raise OutputError(
-                f"{spec.output.url}: shards.{key} was fixed at {fixed} when this folder was begun and is {wanted} here; "
+                f"{spec.output.url}: shards.{key} was fixed at {fixed} when this folder was started and is {wanted} here; "
                 "leave it out, or choose another output"
             )
     return replace(known, spec=spec)
@@ -180,7 +181,7 @@ def check_columns(*, schema: pa.Schema, spec: JobSpec, facts: Mapping[str, Model
         raise SpecError(f"input.keep: names a column twice: {_listed(kept)}")
     for name in schema.names:
         if name in RESERVED:
-            raise SpecError(f"the input has a column {name!r}, a name that preln keeps for itself; rename it")
+            raise SpecError(f"the input has a column {name!r}, which is a reserved name; rename it")
     for name in kept:
         if name not in schema.names:
             raise SpecError(f"input.keep: the input has no column {name!r}; it has {_listed(schema.names)}")
@@ -188,7 +189,7 @@ def check_columns(*, schema: pa.Schema, spec: JobSpec, facts: Mapping[str, Model
     taken = [field.name for field in added_fields(spec=spec, facts=facts) if field.name in carried]
     if taken:
         raise SpecError(
-            f"the input has a column {taken[0]!r}, and so has the output; set output.prefix (such as preln_), or leave it "
+            f"input and output both have a column {taken[0]!r}; set output.prefix (such as preln_), or leave it "
             "out by input.keep"
         )
 
@@ -198,7 +199,7 @@ def _check_part(part: Part, *, schema: pa.Schema, task: NamedTask) -> None:
     if column not in schema.names:
         if part.required or part.name in task.columns:
             raise SpecError(
-                f"{task.task.name} reads the column {column!r} and the input has {_listed(schema.names)}; "
+                f"{task.task.name} reads the column {column!r}, but the input has {_listed(schema.names)}; "
                 f"set input.columns.{key}"
             )
         return
@@ -207,7 +208,7 @@ def _check_part(part: Part, *, schema: pa.Schema, task: NamedTask) -> None:
     if not fits:
         wanted = "lists of text" if part.kind == "texts" else "text"
         raise SpecError(
-            f"input.columns.{key}: the column {column!r} holds {kind}, and {task.task.name} reads {wanted} there"
+            f"input.columns.{key}: the column {column!r} is {kind}, but {task.task.name} reads {wanted} from it"
         )
 
 

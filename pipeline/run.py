@@ -24,7 +24,7 @@ from pipeline.store.storage import join, sweep
 
 
 class Watcher(Protocol):
-    """Who is told how a run goes, while it goes."""
+    """Is notified of a run's progress."""
 
     def planned(self, job: FrozenJob, plan: Plan) -> None:
         """The plan stands; nothing has run yet."""
@@ -59,7 +59,7 @@ def annotate(
 ) -> Report:
     """Annotate every row that is not annotated yet. Raises PrelnError for what stops a run before it goes, RunFailed while.
 
-    KeyboardInterrupt ends it at once; what is committed stays, the run is recorded, and the same call goes on.
+    KeyboardInterrupt ends it at once; committed shards stay, the run is recorded, and the same call resumes it.
     """
     began, cpu_began = time.monotonic(), time.process_time()
     job, described = open_job(spec=spec, cluster=cluster)
@@ -99,7 +99,7 @@ def annotate(
         if isinstance(error, SpecError) and not tally.receipts:
             raise  # Ray tells only a run that asks for replicas that there can be none: the job must be changed all the same
         if isinstance(error, PrelnError):
-            raise RunFailed(f"{error}. What is written stays, and the same command goes on") from error
+            raise RunFailed(f"{error}. Committed shards stay; run the same command to resume") from error
         raise
 
 

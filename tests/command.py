@@ -1,4 +1,4 @@
-"""Words of a command line in, how `preln` ended with them out: the command in the test's own process."""
+"""Runs a `preln` command line in the test's own process."""
 
 import sys
 from collections.abc import Callable

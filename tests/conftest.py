@@ -1,4 +1,4 @@
-"""Fixtures that every test may ask for: reference data, real texts, a local Ray, an object store.
+"""Fixtures for every test: reference data, real texts, a local Ray, an object store.
 
 The servers are started once a test run, on free ports, and stopped at its end.
 """

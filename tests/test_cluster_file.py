@@ -1,4 +1,4 @@
-"""cluster.yaml and its variants in; proof, without any cloud, that `ray up` would take them out."""
+"""cluster.yaml and its variants are accepted by `ray up`, checked without any cloud."""
 
 import tomllib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`preln demo` as a user starts it in; proof that it runs to its end, and shows answers, paths and what they are worth, out."""
+"""`preln demo`, started like a user does, shows answers, paths and where the checkpoint's quality is documented."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The pages of docs/ in; proof that their Python examples run, and print what they say they print, out.
+"""The Python examples in docs/ run and print what they say they print.
 
 A page's ```python blocks run in their order, in one namespace, from the repository's root. Where a line ends in
 `print(…)  # text`, the block must print that text there.

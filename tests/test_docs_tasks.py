@@ -1,4 +1,4 @@
-"""docs/tasks.md and docs/from-hf-pipelines.md in; proof that their examples run and that they name every option out."""
+"""The examples of docs/tasks.md and docs/from-hf-pipelines.md run, and the pages document every option."""
 
 import json
 import re

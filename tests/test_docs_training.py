@@ -1,4 +1,4 @@
-"""docs/training.md in; proof that its jobs are valid and its three loops learn the same, out."""
+"""The jobs of docs/training.md are valid, and its three training loops learn equally well."""
 
 import re
 from pathlib import Path

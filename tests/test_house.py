@@ -1,4 +1,4 @@
-"""The repository's own files in; proof that the house stands as its documents say out."""
+"""The repository's layout, packaging, workflow and documents agree with each other and with the house rules."""
 
 import ast
 import json
@@ -27,6 +27,9 @@ TRAINING = "jobs/training"
 DEMO_RECIPE = "jobs/checkpoints/demo_recipe"  # trains
 MEASURING = "jobs/benchmarks"  # runs one framework at a time, imported where it is measured
 FORBIDDEN_NAMES = {"utils", "util", "common", "helper", "helpers", "manager", "misc"}
+KINDS_OF_CHANGE = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+SHAPED = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*_([A-Z][A-Z0-9]*)")  # hidden_BSH: its letters are its shape
+PRIVATE_CODE = re.compile(r"\(B\d+\)|\bspec/(?:speed|checkpoints|model)\b|\bspec \d+\.\d")
 LONGEST_FILE = 400  # lines; a file beyond it holds more than one noun
 
 
@@ -80,7 +83,15 @@ def test_the_version_is_a_literal_and_in_the_changelog(repository: Path, project
     assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "pipeline.__version__"}
     assert f'__version__ = "{__version__}"' in (repository / "pipeline/__init__.py").read_text(encoding="utf-8")
     headings = re.findall(r"^## \[(.+?)\]", (repository / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert headings[0] == "Unreleased" or headings[0] == __version__
+    assert [heading.split("]")[0] for heading in headings[:2]] == ["Unreleased", __version__]
+
+
+def test_the_changelog_is_in_the_form_of_keep_a_changelog(repository: Path) -> None:
+    text = (repository / "CHANGELOG.md").read_text(encoding="utf-8")
+    first, *releases = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert first == "[Unreleased]"
+    assert [release for release in releases if not re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", release)] == []
+    assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) <= KINDS_OF_CHANGE
 
 
 def test_every_dependency_has_a_pin(repository: Path, project: dict[str, Any]) -> None:
@@ -98,7 +109,7 @@ def test_every_dependency_has_a_pin(repository: Path, project: dict[str, Any]) -
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in pins.values()), "a pin names a local build"
 
 
-def test_the_extras_are_those_that_users_were_told(project: dict[str, Any]) -> None:
+def test_the_extras_are_those_that_the_documents_promise(project: dict[str, Any]) -> None:
     expected = ["torch", "tensorflow", "flax", "s3", "gcs", "azure", "delta", "hub", "train", "bench", "dev", "test"]
     assert set(project["project"]["optional-dependencies"]) == set(expected)
     base = " ".join(project["project"]["dependencies"])
@@ -195,6 +206,34 @@ def test_files_stay_short(repository: Path) -> None:
     assert {file: lines for file, lines in lengths.items() if lines > LONGEST_FILE} == {}
 
 
+def shape_letters(tree: ast.Module) -> set[str]:
+    """The shape letters of names that a file itself introduces: arguments, variables, fields."""
+    names = [node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)]
+    names += [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    shapes = [found[1] for found in map(SHAPED.fullmatch, names) if found]
+    return {letter for shape in shapes for letter in shape if letter.isalpha()}
+
+
+def test_the_legend_of_a_file_explains_its_shape_letters(repository: Path) -> None:
+    unexplained = []
+    for file in python_files(repository):
+        tree = ast.parse(file.read_text("utf-8"))
+        legend = ast.get_docstring(tree) or ""
+        missing = sorted(letter for letter in shape_letters(tree) if not re.search(rf"\b{letter}\b", legend))
+        unexplained += [f"{file.relative_to(repository)}: {letter}" for letter in missing]
+    assert not unexplained
+
+
+def test_a_comment_gives_its_reason_and_no_private_code(repository: Path) -> None:
+    places = [
+        f"{file}: {found[0]}"
+        for file in tracked_files(repository)
+        if file.suffix in (".py", ".md", ".toml", ".yaml") and file.name != "test_house.py"
+        for found in PRIVATE_CODE.finditer((repository / file).read_text("utf-8"))
+    ]
+    assert not places
+
+
 def test_make_alone_prints_every_target(repository: Path) -> None:
     run = subprocess.run(["make"], cwd=repository, capture_output=True, text=True, check=True)
     printed = set(re.findall(r"^  make (\w+) +\S", run.stdout, re.MULTILINE))
@@ -207,6 +246,21 @@ def test_the_workflow_runs_the_same_two_targets_as_ci_run(repository: Path) -> N
     for file in (".ci/run", ".github/workflows/ci.yml"):
         text = (repository / file).read_text("utf-8")
         assert re.findall(r"^(?:\s*- run: )?make (\w+)", text, re.MULTILINE) == ["check", "test"], file
+
+
+def test_the_pre_commit_hooks_are_the_commands_of_make_check(repository: Path) -> None:
+    recipe = (repository / "Makefile").read_text("utf-8").split("\ncheck:")[1].split("\n\n")[0]
+    commands = re.findall(r"^\t\$\(VENV\)/bin/(.+)$", recipe, re.MULTILINE)
+    hooks = yaml.safe_load((repository / ".pre-commit-config.yaml").read_text("utf-8"))["repos"][0]["hooks"]
+    assert [hook["entry"].removeprefix(".venv/bin/") for hook in hooks] == commands
+
+
+def test_the_classifiers_name_only_versions_that_the_workflow_runs(repository: Path, project: dict[str, Any]) -> None:
+    workflow = yaml.safe_load((repository / ".github/workflows/ci.yml").read_text("utf-8"))
+    (job,) = workflow["jobs"].values()
+    versions = re.findall(r"Python :: (3\.\d+)", " ".join(project["project"]["classifiers"]))
+    assert versions
+    assert set(versions) <= set(job["strategy"]["matrix"]["python"])
 
 
 def test_the_jobs_in_the_readme_are_valid_specs(repository: Path) -> None:

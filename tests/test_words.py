@@ -1,4 +1,4 @@
-"""Runs, plans and folders with file names that look like markup in; proof that commands print them as they are, out."""
+"""Commands print file names that look like markup unchanged."""
 
 import io
 import sys
@@ -58,7 +58,7 @@ def test_the_report_of_a_run_prints_file_names_as_they_are(
     annotate.annotate_spec(job.spec)
     told = capsys.readouterr().out
     assert [name for name in NAMES if f"failed: in/{name}" not in told] == []
-    assert [name for name in NAMES if f"of no known format: {name}" not in told] == []
+    assert [name for name in NAMES if f"unknown format: {name}" not in told] == []
 
 
 def test_a_stopped_run_tells_the_rows_that_the_limits_count(job: FrozenJob) -> None:
@@ -67,7 +67,7 @@ def test_a_stopped_run_tells_the_rows_that_the_limits_count(job: FrozenJob) -> N
     words = io.StringIO()
     report = ended.report(state="too-many-errors", settled=Settled(entries={}))
     annotate.print_report(report, Console(file=words, width=1_000, markup=False))
-    assert "Stopped: 110 of 2,000 rows, those of earlier runs included, have errors" in words.getvalue()
+    assert "Stopped: 110 of 2,000 rows, including earlier runs, have errors" in words.getvalue()
 
 
 def test_status_and_plan_print_file_names_as_they_are(
@@ -93,7 +93,7 @@ def test_status_and_plan_print_file_names_as_they_are(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--input", f"s3://user:{SECRET}@bucket/in"], "urls.0: the URL holds credentials"),
+        (["--input", f"s3://user:{SECRET}@bucket/in"], "urls.0: the URL contains credentials"),
         (["--input", "in", "--input-format", "exel"], "format: input should be 'auto', 'parquet'"),
     ],
     ids=["a password", "a format that there is not"],

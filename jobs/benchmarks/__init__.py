@@ -1,1 +1,1 @@
-"""Measurements that anybody can run again: `python -m jobs.benchmarks.NAME`."""
+"""Benchmarks that anyone can rerun: `python -m jobs.benchmarks.NAME`."""

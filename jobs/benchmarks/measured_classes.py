@@ -1,4 +1,4 @@
-"""One framework's class of ours or of transformers in, seconds of a forward pass or a training step and peak memory out.
+"""Times a forward pass or a training step of one framework's class, ours or transformers', and its peak memory.
 
 A process of its own: it runs in our environment or in the reference's, imports nothing of ours but `models`, and speaks
 JSON lines: it says when it is ready, measures once for every line it reads, and ends with its peak memory. Both

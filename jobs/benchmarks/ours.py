@@ -1,6 +1,6 @@
-"""Token ids in, logits out: the flat model over packs, in the process that measures. Neither Ray nor Arrow is imported.
+"""Runs the flat model over packs in the measuring process. Neither Ray nor Arrow is imported.
 
-Legend: N texts, L labels.
+Legend: N texts, L labels, W windows.
 """
 
 from collections.abc import Sequence

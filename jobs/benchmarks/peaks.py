@@ -1,4 +1,4 @@
-"""A framework, a type and the model's sizes in, the rate of its bare matrix products out: what its forward is held against."""
+"""Measures a framework's plain matrix products at the model's sizes: the peak that its forward pass is compared to."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Token ids or texts in, scores out: what a user would run instead, each as its own documentation has it.
+"""The alternatives a user would run instead, each set up as its own documentation says.
 
 Needs `pip install 'preln[bench]'`.
 Legend: N texts, L labels, B a batch, S its longest text.

@@ -1,4 +1,4 @@
-"""Numbers of replicas in, what a job makes of the same machine with each out: tokens a second, and every replica's CPU share.
+"""Measures tokens per second and CPU use of a job with different numbers of replicas on one machine.
 
     python -m jobs.benchmarks.replicas --replicas 1 --replicas 2
 

@@ -1,4 +1,4 @@
-"""Measurements in, a Markdown table, a picture and the name of the machine out."""
+"""Formats measurements as a Markdown table and a plot, and names the machine."""
 
 import platform
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Variants and a corpus in, the median speed of each in shuffled rounds out: one process, answers compared, peaks measured.
+"""Measures variants in shuffled rounds in one process: median speeds, compared answers, peaks.
 
 The clock is the process's CPU time where one thread runs (others on the machine then cost little), else the wall's.
 """

@@ -1,4 +1,4 @@
-"""Numbers of replicas and shards in, what the driver spends on them out: CPU share, receipts a second, memory of plans.
+"""Measures what the driver costs for many replicas and shards: CPU, receipts per second, memory of plans.
 
     python -m jobs.benchmarks.scaling run --replicas 16 --shards 2000 --nap 0.05     # a Ray of its own, models that sleep
     python -m jobs.benchmarks.scaling plan --shards 1000000                          # no Ray: what a plan takes in memory

@@ -1,4 +1,4 @@
-"""Texts and the embedded heads in, what one job of several tasks costs beside one job a task out, as a Markdown table.
+"""Compares one job of several tasks with one job per task.
 
 `python -m jobs.benchmarks.several --texts 600 --rounds 3` runs the jobs' stages in this process, in shuffled rounds, on one
 thread: encoding, packs, the model, decoding. Starting Ray and replicas, which each job of its own pays again, is left out.

@@ -1,4 +1,4 @@
-"""Texts in, probabilities out: a job's stages one after the other, in the process that measures, without Ray's workers.
+"""Runs a job's stages one after the other in the measuring process, without Ray.
 
 Legend: N texts, L labels.
 """

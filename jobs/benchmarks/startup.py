@@ -1,4 +1,4 @@
-"""What a run costs before and beside the model: nothing in, a Markdown table out.
+"""Measures what a run costs besides the model: start-up, and driver time per bundle.
 
 `python -m jobs.benchmarks.startup` annotates generated short texts with the embedded checkpoint on a local Ray, each run in
 a process of its own: once with little to do (start-up), once cut into many small bundles (what a bundle costs the driver).

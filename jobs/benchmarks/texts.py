@@ -1,4 +1,4 @@
-"""A distribution of lengths in, made-up texts and a checkpoint to read them out: the same for everybody who is measured."""
+"""Makes the texts and the checkpoint of the benchmarks, the same for every variant."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""A folder of Parquet and a checkpoint in, annotated Parquet out: the job as people write it with Ray Data and transformers.
+"""The job as people usually write it, with Ray Data and transformers.
 
 `python usual_way.py INPUT CHECKPOINT OUTPUT REPLICAS BATCH THREADS`, a process of its own that `jobs.benchmarks.whole_job`
 measures. Needs `pip install 'preln[bench]'`.

@@ -1,4 +1,4 @@
-"""Nothing in, a table of whole jobs on a local Ray out: text to Parquet beside the model alone, and beside the usual way.
+"""Measures whole jobs on a local Ray, from text to Parquet, and compares them to the usual way.
 
     python -m jobs.benchmarks.whole_job                  # base size: our job, its replica's time, and the usual way
     python -m jobs.benchmarks.whole_job --growth         # a small model: seconds per million tokens at 1x, 4x and 16x

@@ -1,4 +1,4 @@
-"""The embedded sample and a seed in, `random-tiny/` out: a small classifier that knows nothing, with its tokenizer.
+"""Makes `random-tiny/` from the embedded sample and a seed: a small untrained classifier with its tokenizer.
 
 For trying the pipeline and for tests. `python -m jobs.checkpoints.make_random` writes the committed folder again, byte
 for byte; with a head and a folder it writes a checkpoint of that head there. No framework is imported. Tensor names and

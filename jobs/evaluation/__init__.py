@@ -1,1 +1,1 @@
-"""Annotated rows that hold the truth too in, numbers out."""
+"""Scores annotated rows against their gold labels."""

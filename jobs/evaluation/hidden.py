@@ -1,4 +1,4 @@
-"""Texts in, the same with some tokens hidden behind <mask>, and which they were, out."""
+"""Masks some tokens of texts and remembers which."""
 
 import numpy as np
 

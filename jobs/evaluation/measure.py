@@ -1,4 +1,4 @@
-"""A task, a checkpoint and data that holds the truth in, how well it answers out: by the pipeline that annotates.
+"""Scores a checkpoint on labelled data, using the pipeline that annotates.
 
 The data is annotated as any job's, the truth carried along in its own columns, and the annotated rows are scored.
 """
@@ -39,7 +39,7 @@ Annotate = Callable[[JobSpec], Report]
 def settings_of(task: str) -> list[str]:
     """What an evaluation asks of a task, as key=value; the user's own come after it. Raises SpecError."""
     if task not in TASKS:
-        raise SpecError(f"task: {task!r} can't be evaluated; there are {', '.join(TASKS)}")
+        raise SpecError(f"task: {task!r} can't be evaluated; valid tasks: {', '.join(TASKS)}")
     words = ["task.words=true", "task.add_prefix_space=true"] if task == "token-classification" else []
     return [f"output.prefix={PREFIX}", *words]
 
@@ -54,7 +54,7 @@ def hide_tokens(*, urls: Sequence[str], column: str, checkpoint: str, into: str,
         if truth:
             lines.append(json.dumps({"text": hidden, "hidden": truth}) + "\n")
     if not lines:
-        raise SpecError(f"{', '.join(urls)}: no text there of which a token can be hidden")
+        raise SpecError(f"{', '.join(urls)}: no text with a token that can be masked")
     place = join(into, HIDDEN_FILE)
     put(place, "".join(lines).encode())
     return place
@@ -85,7 +85,9 @@ def score(rows: Sequence[Record], *, task: str, gold: str | None = None) -> Meas
     column = "hidden" if task == "fill-mask" else gold or GOLD[task]
     known = [row for row in rows if row.get(column) is not None]
     if not known:
-        raise SpecError(f"no row has a value in the column {column!r}, which holds the truth; name another by --gold")
+        raise SpecError(
+            f"no row has a value in the column {column!r}, which should have the labels; name another with --gold"
+        )
     truth = [row[column] for row in known]
     match task:
         case "text-classification":

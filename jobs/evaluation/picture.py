@@ -1,4 +1,7 @@
-"""A confusion matrix in, its picture as SVG out; None where matplotlib is not installed."""
+"""Draws a confusion matrix as SVG, if matplotlib is installed.
+
+Legend: L labels.
+"""
 
 import importlib.util
 import io

@@ -1,6 +1,8 @@
-"""What is true and what was answered in, the field's usual numbers out: NumPy only, each rule with its source.
+"""The field's usual scores, in NumPy, each with its source.
 
 None as an answer (a row with an error) is wrong wherever it is counted.
+
+Legend: L labels.
 """
 
 import re

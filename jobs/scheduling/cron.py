@@ -1,4 +1,4 @@
-"""A cron expression of five fields in, its meaning checked, and the same times as systemd writes them, out."""
+"""Parses five-field cron expressions, checks them, and translates them for systemd."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A job, a schedule and an image in, Kubernetes manifests out: RayJob, RayCronJob, and a CronJob that creates RayJobs.
+"""Kubernetes manifests for a scheduled job: RayJob, RayCronJob, and a CronJob that creates RayJobs.
 
 The cluster in all of them is that of `jobs/kubernetes/raycluster.yaml`. The examples beside that file are written by
 `python -m jobs.scheduling.manifests`.
@@ -83,7 +83,7 @@ def ray_job_spec(running: Running) -> Manifest:
         "entrypoint": " ".join(["python -m jobs annotate /etc/preln/job.yaml", *running.flags]),
         "submissionMode": "K8sJobMode",
         # KubeRay would repeat every failure on a new cluster: exit codes 2 (something must be changed) and 3 (files that can't be
-        # read) too, where that helps nothing. The next run, by schedule or by hand, goes on with what is missing.
+        # read) too, where that helps nothing. The next run, by schedule or by hand, resumes.
         "backoffLimit": 0,
         "activeDeadlineSeconds": DAY,
         "shutdownAfterJobFinishes": True,
@@ -227,7 +227,7 @@ EXAMPLE = Running(
         "model: s3://models/review-topics\n"
         "task: text-classification\n"
         "output: s3://corpus/reviews-annotated\n"
-        "# One replica a GPU. It must be said here: before the first GPU node is up, nobody can tell that there will be some.\n"
+        "# One replica per GPU. It must be set here: before the first GPU node is up, the driver can't know of any.\n"
         "resources:\n"
         "  gpus: 1\n"
     ),
@@ -239,7 +239,7 @@ RAY_JOB_SAYS = """\
 #   kubectl create secret generic preln-token --from-literal=auth_token=$(openssl rand -hex 32)
 #   kubectl apply -f jobs/kubernetes/rayjob.yaml
 # It is not repeated after a failure (backoffLimit: 0): a corrupt file or a mistake in the job, exit codes 3 and 2, would bring
-# up new GPU nodes in vain. The next run goes on with the shards that are missing: delete the RayJob first
+# up new GPU nodes in vain. The next run resumes with the missing shards: delete the RayJob first
 # (kubectl replace --force), or schedule it (raycronjob.yaml, cronjob.yaml, `preln schedule`).
 """
 RAY_CRON_JOB_SAYS = """\

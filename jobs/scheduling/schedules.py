@@ -1,4 +1,4 @@
-"""A job, its times and where it shall run in, ready files for crontab, systemd or Airflow out, as name -> content.
+"""Files for crontab, systemd or Airflow that run a job on a schedule, as name -> content.
 
 Each runs the same command again and again: nothing new, nothing touched. None lets a run begin while the last one goes on,
 and where two meet all the same they do no harm.
@@ -38,7 +38,7 @@ class Command:
 
 CRONTAB = """\
 # preln: {job} at '{cron}'. Put these lines into a crontab (`crontab -e`); credentials come from the environment given there.
-# flock: while a run goes on, the next one is not begun.{zone}
+# flock: no run starts while the previous one is running.{zone}
 {times} cd {folder} && flock --nonblock {lock} {command} >> {log} 2>&1
 """
 
@@ -95,7 +95,7 @@ with DAG(
         bash_command={command},
         cwd={folder},
         append_env=True,
-        retries=2,  # the same command goes on where the last one stopped
+        retries=2,  # the same command resumes
         retry_delay=timedelta(minutes=5),
     )
 '''

@@ -1,9 +1,9 @@
-"""A cluster's address in, Ray's job API there out: it is asked again while a connection breaks, and fails as a PrelnError.
+"""A client for Ray's job API that retries while a connection is broken, and raises PrelnError.
 
 PrelnError
-    Unreachable     nobody answers for now; asking again later may help
-    NotLetIn        somebody answers, and wants another token
-    UnknownJob      no job of this id there
+    Unreachable     no answer at the moment; a later try may succeed
+    NotAuthorized   the token is missing or wrong
+    UnknownJob      no job with this id
 """
 
 import asyncio
@@ -23,31 +23,31 @@ Notify = Callable[[str], None]
 
 RECONNECT_SECONDS = 2.0
 OUTAGE_SECONDS = 120.0
-"""How long nobody need answer before a question is given up: a tunnel begun anew, a restarted dashboard."""
-PASSING = ("status code 500", "status code 502", "status code 503", "status code 504")
-"""What a proxy, a port-forward or the dashboard itself says while what it speaks for is not there."""
-TUNNEL = "by a tunnel (`ray dashboard cluster.yaml`, `kubectl port-forward`)"
+"""Seconds without an answer before giving up; long enough for a restarted tunnel or dashboard."""
+TRANSIENT = ("status code 500", "status code 502", "status code 503", "status code 504")
+"""What a proxy, a port-forward or the dashboard returns while its backend is away."""
+TUNNEL = "through a tunnel (`ray dashboard cluster.yaml`, `kubectl port-forward`)"
 
 
 class Unreachable(PrelnError):
-    """A job API that does not answer now, or through which nothing came for longer than the timeout."""
+    """The job API does not answer, or has not for longer than the timeout."""
 
 
-class NotLetIn(PrelnError):
-    """A job API that wants a token, or another one."""
+class NotAuthorized(PrelnError):
+    """The job API requires a token, or another one."""
 
 
 class UnknownJob(PrelnError):
-    """A submission that the cluster has never heard of, or has forgotten."""
+    """The cluster does not know this submission, or has forgotten it."""
 
 
 def _silent(_: str) -> None:
-    """Nobody need be told."""
+    """Report nothing."""
 
 
 @dataclass(frozen=True)
 class JobApi:
-    """Ray's job API at an address. timeout: seconds that an outage may last. say: is told when one begins."""
+    """Ray's job API at an address. timeout: seconds that an outage may last. say: called when one begins."""
 
     address: str
     client: JobSubmissionClient
@@ -60,16 +60,16 @@ class JobApi:
         try:
             return cls(address, JobSubmissionClient(address), timeout, say)
         except AuthenticationError as error:
-            raise _not_let_in(address, error) from None
+            raise _not_authorized(address, error) from None
         except (OSError, RuntimeError, ValueError) as error:
             raise PrelnError(
-                f"{address}: no Ray job API answers there ({gist(error)}). Is the dashboard's port (8265) reached, "
-                f"{TUNNEL}, and is the cluster's token known here?"
+                f"{address}: no Ray job API answers there ({gist(error)}). Is the dashboard's port (8265) reachable, "
+                f"{TUNNEL}, and is the cluster's token set here?"
             ) from None
 
     def submit(self, *, entrypoint: str, name: str, runtime_env: dict[str, Any], metadata: Mapping[str, str]) -> None:
-        """Start a job under a name. Once: what became of a submission that broke off, `jobs` tells. Raises PrelnError,
-        and Unreachable where the next try may do better."""
+        """Start a job under a name. Tried once: after a broken connection, look in `jobs`. Raises PrelnError,
+        and Unreachable if a later try may succeed."""
         self._once(
             lambda: self.client.submit_job(
                 entrypoint=entrypoint, submission_id=name, runtime_env=runtime_env, metadata=dict(metadata)
@@ -78,60 +78,60 @@ class JobApi:
 
     def jobs(self) -> list[JobDetails]:
         """All jobs that the cluster remembers. Raises PrelnError."""
-        return self._patiently(self.client.list_jobs)
+        return self._with_retries(self.client.list_jobs)
 
     def job(self, name: str) -> JobDetails:
-        """What the cluster says of a job. Raises PrelnError; UnknownJob where it knows none of this id."""
+        """The cluster's details of a job. Raises PrelnError; UnknownJob if there is none with this id."""
         try:
-            return self._patiently(lambda: self.client.get_job_info(name))
+            return self._with_retries(lambda: self.client.get_job_info(name))
         except UnknownJob:
             known = [job.submission_id for job in self.jobs() if (job.submission_id or "").startswith("preln-")]
-            told = f"it knows {', '.join(sorted(map(str, known))[-5:])}" if known else "it knows no job of preln"
-            raise UnknownJob(f"{name}: this cluster knows no such job; {told}") from None
+            others = f"it has {', '.join(sorted(map(str, known))[-5:])}" if known else "it has no job of preln"
+            raise UnknownJob(f"{name}: no such job on this cluster; {others}") from None
 
     def log(self, name: str) -> str:
         """The log of a job as it is now. Raises PrelnError."""
-        return self._patiently(lambda: self.client.get_job_logs(name))
+        return self._with_retries(lambda: self.client.get_job_logs(name))
 
     def tail(self, name: str) -> Iterator[str]:
-        """Pieces of a job's log, from its beginning, as long as one connection lasts; an end of it is no end of the job.
-        Raises PrelnError, and Unreachable where the connection breaks."""
+        """Pieces of a job's log, from its start, until the connection ends, which is not the end of the job.
+        Raises PrelnError, and Unreachable if the connection breaks."""
         pieces = self.client.tail_job_logs(name).__aiter__()
         with asyncio.Runner() as runner:
             while (piece := self._once(lambda: runner.run(_next(pieces)))) is not None:
                 yield piece
 
     def stop(self, name: str) -> None:
-        """Ask a job to end; it has not ended yet. Raises PrelnError."""
-        self._patiently(lambda: self.client.stop_job(name))
+        """Ask a job to end, without waiting for it. Raises PrelnError."""
+        self._with_retries(lambda: self.client.stop_job(name))
 
-    def _patiently(self, question: Callable[[], Answer]) -> Answer:
-        """The answer, asked for again and again while the connection breaks."""
+    def _with_retries(self, question: Callable[[], Answer]) -> Answer:
+        """Repeat a request while the connection is broken."""
         began = time.monotonic()
-        told = False
+        reported = False
         while True:
             try:
                 return self._once(question)
             except Unreachable as error:
                 if time.monotonic() - began >= self.timeout:
                     raise Unreachable(
-                        f"{error}, for {self.timeout:.0f} s now. A job that was submitted goes on without this command: "
-                        f"reach the cluster again, {TUNNEL}, then the same command goes on"
+                        f"{error}, for {self.timeout:.0f} s now. A submitted job keeps running without this command: "
+                        f"reconnect to the cluster, {TUNNEL}, and run the same command to follow it"
                     ) from None
-                if not told:
-                    self.say(f"{error}; trying again for {self.timeout:.0f} s")
-                told = True
+                if not reported:
+                    self.say(f"{error}; retrying for {self.timeout:.0f} s")
+                reported = True
                 time.sleep(min(RECONNECT_SECONDS, self.timeout))
 
     def _once(self, question: Callable[[], Answer]) -> Answer:
-        """The answer; what Ray's client raises as one of ours."""
+        """Make one request, and convert the errors of Ray's client to ours."""
         try:
             return question()
         except AuthenticationError as error:
-            raise _not_let_in(self.address, error) from None
+            raise _not_authorized(self.address, error) from None
         except WSServerHandshakeError as error:
             if error.status in (401, 403):
-                raise _not_let_in(self.address, error) from None
+                raise _not_authorized(self.address, error) from None
             raise Unreachable(f"{self.address}: the connection broke ({gist(error)})") from None
         except (OSError, ClientError) as error:
             raise Unreachable(f"{self.address}: the connection broke ({gist(error)})") from None
@@ -139,8 +139,8 @@ class JobApi:
             words = str(error)
             if "does not exist" in words or "status code 404" in words:
                 raise UnknownJob(f"{self.address}: no such job ({gist(error)})") from None
-            if any(code in words for code in PASSING) or "WebSocket" in words:
-                raise Unreachable(f"{self.address}: no answer came ({gist(error)})") from None
+            if any(code in words for code in TRANSIENT) or "WebSocket" in words:
+                raise Unreachable(f"{self.address}: no answer ({gist(error)})") from None
             raise PrelnError(f"{self.address}: the cluster refuses: {gist(error)}") from None
 
 
@@ -148,14 +148,14 @@ async def _next(pieces: AsyncIterator[str]) -> str | None:
     return await anext(pieces, None)
 
 
-def _not_let_in(address: str, error: BaseException) -> NotLetIn:
-    return NotLetIn(
-        f"{address}: the cluster does not let us in ({gist(error)}). It asks for its token: set RAY_AUTH_MODE=token, and "
-        "have the cluster's token in RAY_AUTH_TOKEN or in ~/.ray/auth_token"
+def _not_authorized(address: str, error: BaseException) -> NotAuthorized:
+    return NotAuthorized(
+        f"{address}: authentication failed ({gist(error)}). The cluster requires its token: set RAY_AUTH_MODE=token, and "
+        "put the cluster's token into RAY_AUTH_TOKEN or ~/.ray/auth_token"
     )
 
 
 def gist(error: BaseException) -> str:
-    """The line of an error that says most: the last one of a traceback that a server sent, else the first."""
+    """The most informative line of an error: the last one of a server's traceback, else the first."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1 if "Traceback (most recent call last)" in str(error) else 0].strip().rstrip(".")

@@ -1,7 +1,7 @@
-"""A job and a cluster's job API in, the job running there under an id of its own out: what is sent, followed and stopped.
+"""Submits, follows and stops a job through a cluster's job API.
 
 The id is `preln-{digest of the job}-{attempt}`: the same job finds itself while it runs, and gets a new attempt after it has
-ended, whatever way (Ray takes no id twice). Ray never repeats a driver that failed; the same command goes on.
+ended, whatever way (Ray takes no id twice). Ray never restarts a failed driver; the same command resumes.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from typing import Any
 from ray.job_submission import JobStatus
 
 from jobs.embedded import DEMO
-from jobs.submission.job_api import RECONNECT_SECONDS, JobApi, NotLetIn, UnknownJob, Unreachable
+from jobs.submission.job_api import RECONNECT_SECONDS, JobApi, NotAuthorized, UnknownJob, Unreachable
 from models.errors import PrelnError
 from pipeline.spec.job_spec import JobSpec
 from pipeline.store.storage import readable
@@ -93,7 +93,7 @@ def submit(
                     ),
                     metadata={"task": spec.task_name, "output": readable(spec.output.url)},
                 )
-            except (NotLetIn, UnknownJob):
+            except (NotAuthorized, UnknownJob):
                 raise
             except PrelnError as error:
                 # Somebody took the attempt's id between looking and submitting, the head's agent is still starting, or the

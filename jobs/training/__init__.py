@@ -1,1 +1,1 @@
-"""Labelled or plain text in, a tokenizer or a checkpoint that `preln annotate` takes out."""
+"""Trains tokenizers and checkpoints that `preln annotate` can use."""

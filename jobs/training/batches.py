@@ -1,7 +1,7 @@
-"""Examples' lengths in, which of them make each batch of each epoch out; and those as padded arrays.
+"""Chooses the examples of each batch of each epoch, and pads them to arrays.
 
 Everything is a function of the seed and the number of the epoch or step, so that a resumed run sees what an unbroken one
-would have seen. Legend: B batch, S sequence, C choices.
+would have seen. Legend: B batch, S sequence, C choices, E examples.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Texts in, the files of a byte-level BPE tokenizer with RoBERTa's special tokens out. No framework is imported.
+"""Trains a byte-level BPE tokenizer with RoBERTa's special tokens. Imports no framework.
 
 The four first tokens have the ids 0 to 3 and `<mask>` the last, as in RoBERTa's vocabulary. The same texts in the same order
 give the same bytes. Source: Radford et al. 2019 (byte-level BPE), Liu et al. 2019 (the special tokens).

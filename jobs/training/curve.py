@@ -1,4 +1,4 @@
-"""A run's history in, its learning curve as SVG out; None where matplotlib is not installed."""
+"""Draws a run's learning curve as SVG, if matplotlib is installed."""
 
 import importlib.util
 import io

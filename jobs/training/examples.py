@@ -1,4 +1,4 @@
-"""Rows of a task's data in, token ids with what is to be learnt of them out. No framework is imported."""
+"""Rows of a task's data in, token ids with their targets out. Imports no framework."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

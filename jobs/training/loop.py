@@ -1,4 +1,4 @@
-"""A network and examples in, the trained network and its history out: one plain torch loop, on one process or on many.
+"""The training loop: plain torch, in one process or many.
 
 A step takes `accumulation` batches on each of `workers` processes and averages their gradients. Batches, masks and dropout
 are functions of (seed, step), never of what ran before, which is why a killed run ends with the same bits (snapshots).

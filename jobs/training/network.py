@@ -1,4 +1,4 @@
-"""A checkpoint or a config, and tasks' heads, in; one module with several heads over one encoder out, and its folders.
+"""A module with several heads over one encoder, made from a checkpoint or a config, and the folders it is saved to.
 
 Legend: B batch, S sequence, H hidden size, V vocabulary, G guessed tokens.
 """

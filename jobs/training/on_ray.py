@@ -1,4 +1,4 @@
-"""A training spec in, the same run on the workers of a Ray cluster by Ray Train out.
+"""Runs the same training on the workers of a Ray cluster, with Ray Train.
 
 Every worker reads the data itself and takes its share of each step's batches; gradients are averaged. A worker that dies ends
 the attempt, and Ray Train starts all again from the newest snapshot.

@@ -1,4 +1,4 @@
-"""A training spec in, its network and examples out, read once."""
+"""Reads a training spec's network and examples."""
 
 import hashlib
 import json

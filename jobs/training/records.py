@@ -1,4 +1,4 @@
-"""Training or test files at any URL in, their rows as plain values out: Parquet, Arrow, JSON Lines, CSV, text.
+"""Reads training or test files at any URL as plain values: Parquet, Arrow, JSON Lines, CSV, text.
 
 For data that fits into memory, which labelled data does; jobs that annotate read with pipeline.reading.source instead.
 """
@@ -61,7 +61,7 @@ def _rows(file: tuple[fsspec.AbstractFileSystem, str]) -> Iterator[Record]:
     system, path = file
     suffix = next((ending for ending in SUFFIXES if path.endswith(ending)), None)
     if suffix is None:
-        raise SpecError(f"{path}: of no known kind; there are {', '.join(SUFFIXES)}")
+        raise SpecError(f"{path}: unknown file type; known types: {', '.join(SUFFIXES)}")
     try:
         with system.open(path, "rb") as opened:
             if suffix in (".jsonl", ".ndjson"):

@@ -1,4 +1,4 @@
-"""A training spec in, a checkpoint folder, its history and its learning curve out. Needs torch, and no Ray.
+"""Runs a training spec: writes a checkpoint folder, its history and its learning curve. Needs torch, not Ray.
 
 `python -m jobs.training.run train.yaml` trains on a bare machine; `preln train` does the same, or gives it to Ray Train
 where the spec names resources.

@@ -1,4 +1,4 @@
-"""A run's whole state in, one safetensors object out, put atomically at any URL; and the newest of them back.
+"""Saves a run's whole state atomically as one safetensors object at any URL, and loads the newest.
 
 Weights, both moments of AdamW, the best weights so far, and as metadata the step and the history. Batches, masks and dropout
 are functions of seed and step, so nothing else is needed for a resumed run to end with the bits of an unbroken one.

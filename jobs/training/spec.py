@@ -58,7 +58,7 @@ class TrainTask(_Section):
     labels: list[str] | None = None
     """Names of the labels in the order of their ids; those of the data, sorted, when absent."""
     mask_rate: float = Field(default=0.15, gt=0, le=0.4)
-    """fill-mask: share of a text's tokens to be guessed, drawn anew each time; up to 0.4 for small models."""
+    """fill-mask: share of a text's tokens to mask, sampled again each time; up to 0.4 for small models."""
     repeat: int = Field(default=1, ge=1)
     """How often this data is seen while the longest task's is seen once."""
     weight: float = Field(default=1.0, gt=0)
@@ -88,7 +88,7 @@ class TrainSpec(_Section):
     """Heads over one encoder, by name. One: `output` is its checkpoint. Several: each is a folder in `output` beside
     `encoder`, where the encoder lies once."""
     output: Url
-    """Folder at any URL; the same command on the same folder goes on where a killed run stopped."""
+    """Folder at any URL; the same command on the same folder resumes a killed run."""
     seed: int = 0
     epochs: float | None = Field(default=None, gt=0)
     """Passes over the data; 3 when neither epochs nor steps are given."""

@@ -2,7 +2,7 @@
 
 Through jax.nn.dot_product_attention, unless attention maps, head masks, relative positions or dropout are asked for. On a
 CPU, where it is nothing fused, two products are twice as quick.
-Legend: B batch, S queries, K keys, H hidden size, N heads, D width of one head, A = N x D.
+Legend: B batch, S queries, K keys, H hidden size, N heads, D width of one head, A = N x D, E encoder tokens.
 """
 
 import math
@@ -84,7 +84,11 @@ class FlaxRobertaPreLayerNormSelfAttention(nn.Module):
         return self.merge_heads(context_BNSD), probs_BNSK if output_attentions else None
 
     def relative_scores(self, query_BNSD: Array, key_BNKD: Array, past_tokens: Array) -> Array:
-        """q·E, and k·E for relative_key_query, E by distance; the first query is at past_tokens (B2)."""
+        """q·E, and k·E for relative_key_query, with E the embedding of the distance between query and key.
+
+        The first query is at past_tokens. The reference's torch class gives every query the last one's distances when there
+        is a cache, so that its cached and uncached logits differ.
+        """
         queries, keys = query_BNSD.shape[2], key_BNKD.shape[2]
         furthest = self.config.max_position_embeddings - 1
         place_S = past_tokens + jnp.arange(queries)

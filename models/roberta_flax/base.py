@@ -118,6 +118,11 @@ class FlaxRobertaPreLayerNormModule(nn.Module):
         encoder_mask: Array | None,
         past: KeyValueCache | None,
     ) -> Attended:
+        """The additive masks for self- and cross-attention.
+
+        With a cache of fixed size (`filled`) the keys are all its slots; with a growing one, past tokens and new ones. Raises
+        ValueError for masks of a wrong shape.
+        """
         batch, queries = hidden_BSH.shape[:2]
         filled = None if past is None else past.filled
         keys = queries

@@ -3,7 +3,7 @@
 A cache is never changed in place: every step returns a new one. It counts the real tokens of each row, so that prompts
 with pads go on with the right positions. It grows by concatenation, or, made by `init_cache`, has slots for all tokens
 from the start, so that every step has the same shapes and one compilation serves all.
-Legend: B batch, N heads, K past tokens or slots, E encoder tokens, D width of one head.
+Legend: B batch, N heads, K past tokens or slots, E encoder tokens, D width of one head, S new tokens.
 """
 
 import warnings

@@ -1,7 +1,7 @@
 """The causal language model, and its greedy continuation of a prompt.
 
 Every step has the same shapes, so that two compilations (the prompt, one token) serve all of them.
-Legend: B batch, S tokens so far, V vocabulary.
+Legend: B batch, S tokens so far, V vocabulary, H hidden size.
 """
 
 import logging
@@ -123,7 +123,8 @@ class FlaxRobertaPreLayerNormForCausalLM(FlaxRobertaPreLayerNormPreTrainedModel)
     ) -> Array:
         """The prompt [B, S] and its greedy continuation, up to an end token or max_length (20, prompt counted).
 
-        Pads in the prompt are masked out on either side, and a row's positions count its real tokens only (B1).
+        Pads in the prompt are masked out on either side. Positions count a row's real tokens only and start at P + 1, as in the
+        forward pass; transformers passes 0, 1, 2, … here, which are positions the model was not trained on.
         """
         return greedy_search(
             self,

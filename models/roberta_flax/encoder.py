@@ -1,6 +1,6 @@
 """Embedded tokens in, the residual stream after every layer out.
 
-Legend: B batch, S queries, K keys, E encoder tokens, H hidden size, I intermediate size, N heads.
+Legend: B batch, S queries, K keys, E encoder tokens, H hidden size, I intermediate size, N heads, L layers.
 """
 
 from typing import Any
@@ -168,7 +168,7 @@ class FlaxRobertaPreLayerNormEncoder(nn.Module):
     ) -> EncoderOutput:
         """new_tokens_B: real tokens of each row in this call; given, a cache is returned.
 
-        hidden_states: L + 1 tensors, the last one before the model's final LayerNorm (B3).
+        hidden_states: L + 1 tensors, the last one before the model's final LayerNorm, as in transformers 4.x (5.x: after it).
         """
         hidden_states = [hidden_BSH]
         queries = hidden_BSH.shape[1]

@@ -146,6 +146,10 @@ class FlatRoberta:
         return 1 + ATTENTION_SHARE * width / self.config.hidden_size
 
     def _pieces(self, tokens: Tokens, rows: PackedRows, asked: Mapping[str, "_AskedSlots"]) -> list["_Piece"]:
+        """Run the encoder over the rows in pieces of few distinct shapes, each of which JAX compiles once.
+
+        A piece with few asked slots returns only those, padded to a fixed number; one with many returns all of its slots.
+        """
         config = self.config
         types_T = np.zeros_like(rows.slot_T) if tokens.token_type_ids_T is None else tokens.token_type_ids_T
         inputs = (

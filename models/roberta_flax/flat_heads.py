@@ -74,6 +74,7 @@ class HeadAnswers:
         return whole
 
     def _answer(self, ask: Ask, hidden_UH: Array, slot_G: IntArray, index_G: IntArray) -> Mapping[str, Array]:
+        """A head's arrays at the asked slots, padded to one of few lengths so that JAX compiles few programs."""
         slots = padded(slot_G)
         if self.head not in LM_HEADS:
             return self.logits(self.params, hidden_UH, slots)

@@ -28,8 +28,8 @@ def linear(config: RobertaPreLayerNormConfig, features: int, dtype: Any) -> nn.D
 def normalise(values: Array, scale_H: Array, bias_H: Array, eps: Array) -> Array:
     """(x - mean) / sqrt(variance + eps) · scale + bias over the last axis, in float32.
 
-    The variance takes two passes: E[x²] - E[x]² loses digits (B9). The derivative is given in closed form: with the one
-    that JAX finds for two passes a training step takes 8 % longer.
+    The variance takes two passes: E[x²] - E[x]² in float32 is off by 0.4 where the mean is 1,000 times the deviation. The
+    derivative is given in closed form: with the one that JAX finds for two passes a training step takes 8 % longer.
     """
     normed, _ = _standardise(values, eps)
     return normed * scale_H + bias_H

@@ -1,6 +1,6 @@
 """The masked language model: a score for every word of the vocabulary at every place.
 
-Legend: B batch, S sequence, V vocabulary.
+Legend: B batch, S sequence, V vocabulary, H hidden size.
 """
 
 import logging

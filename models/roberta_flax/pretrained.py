@@ -68,6 +68,10 @@ class FlaxRobertaPreLayerNormPreTrainedModel(FlaxCallableModel):
         return (model, *info) if info else model
 
     def _load(self, checkpoint: Checkpoint, *, ignore_mismatched_sizes: bool) -> tuple[Params, LoadingReport]:
+        """Fill the parameters from the checkpoint and initialise what it lacks.
+
+        Returns what was found, missing or of another size.
+        """
         expected = self.expected_tensors()
         found = {name: info.shape for name, info in checkpoint.tensors.items()}
         report = compare(expected=expected, found=found, config=self.config, bare=self.bare)

@@ -1,7 +1,7 @@
 """Hidden states in, hidden states with what each token attended to out: self- and cross-attention, pre-LayerNorm.
 
 TensorFlow has no fused attention for its public use: two matrix products and a softmax, in float32 at least.
-Legend: B batch, S queries, K keys, H hidden size, N heads, D width of one head, A = N x D.
+Legend: B batch, S queries, K keys, H hidden size, N heads, D width of one head, A = N x D, E encoder tokens.
 """
 
 import math
@@ -69,7 +69,11 @@ class TFRobertaPreLayerNormSelfAttention(Block):
         return context_BSA, probs_BNSK if output_attentions else None
 
     def relative_scores(self, query_BNSD: Tensor, key_BNKD: Tensor) -> Tensor:
-        """q·E, and k·E for relative_key_query, E by distance; queries are the last S of the K tokens (B2)."""
+        """q·E, and k·E for relative_key_query, with E the embedding of the distance between query and key.
+
+        The queries are the last S of the K tokens. transformers gives every query the last one's distances when there is
+        a cache, so that its cached and uncached logits differ.
+        """
         queries, keys = sizes(query_BNSD)[2], sizes(key_BNKD)[2]
         place_S = tf.range(keys - queries, keys)
         place_K = tf.range(keys)

@@ -125,6 +125,10 @@ class TFRobertaPreLayerNormModel(TFRobertaPreLayerNormPreTrainedModel):
         encoder_mask: Tensor | None,
         past: KeyValueCache | None,
     ) -> Attended:
+        """The additive masks for self- and cross-attention; keys are past tokens and new ones.
+
+        Raises ValueError for masks of a wrong shape.
+        """
         batch, queries = sizes(hidden_BSH)[:2]
         keys = queries + (0 if past is None else past.get_seq_length())
         if mask is not None:

@@ -1,6 +1,6 @@
 """Padded token ids in, scores of sequences, choices, tokens or answer spans out.
 
-Legend: B batch, C choices, S sequence, H hidden size, L labels.
+Legend: B batch, C choices, S sequence, H hidden size, L labels, X any leading axes.
 """
 
 from collections.abc import Mapping

@@ -87,6 +87,7 @@ class GroupAttention:
         contexts = tf.TensorArray(query_TA.dtype, size=runs, element_shape=(None, width), infer_shape=False)
 
         def attend_group(group: Tensor, first: Tensor, contexts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            """Attention within one group: sequences of equal length (or padded to it), as one batch."""
             count, length = self.groups.counts_R[group], self.groups.lengths_R[group]
             last = first + count * length
             heads = (

@@ -44,6 +44,10 @@ def _span(model: Any, hidden_GH: Tensor) -> Answers:
 
 
 def _language(model: Any, ask: Ask, hidden_GH: Tensor) -> Answers:
+    """The best ids with their probabilities, or the log-probability of gold ids.
+
+    The vocabulary's logits are made for a slice of positions at a time: all at once they would be larger than the model.
+    """
     lm_head = model.lm_head
     vocabulary = model.config.vocab_size
     candidates_K = _indices(ask.candidates_K) if ask.candidates_K is not None else None

@@ -2,7 +2,7 @@
 
 Keras tracks, names and saves them, but they are called straight: Keras's own call costs more than a small layer's sums,
 and its masks, regularisers and build step are not used. Variables exist as soon as a layer does.
-Legend: H features in, O features out, V rows of a table, X any leading axes.
+Legend: H features in, O features out, V rows of a table, X any leading axes, T all leading axes flattened.
 """
 
 from collections.abc import Iterator

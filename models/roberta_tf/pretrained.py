@@ -106,6 +106,10 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
         return (model, report.as_info()) if output_loading_info else model
 
     def _load(self, checkpoint: Checkpoint, *, ignore_mismatched_sizes: bool) -> LoadingReport:
+        """Fill the model from the checkpoint, initialise what it lacks, tie the weights.
+
+        Returns what was found, missing or of another size.
+        """
         expected = self.expected_tensors()
         found = {name: info.shape for name, info in checkpoint.tensors.items()}
         report = compare(expected=expected, found=found, config=self.config, bare=self.bare)

@@ -1,7 +1,7 @@
 """Hidden states in, hidden states with what each token attended to out: self- and cross-attention, pre-LayerNorm.
 
 Through scaled_dot_product_attention, unless attention maps, head masks or relative positions are asked for.
-Legend: B batch, S queries, K keys, H hidden size, N heads, D width of one head, A = N x D.
+Legend: B batch, S queries, K keys, H hidden size, N heads, D width of one head, A = N x D, E encoder tokens.
 """
 
 import math
@@ -74,7 +74,11 @@ class RobertaPreLayerNormSelfAttention(nn.Module):
         return context_BNSD.transpose(1, 2).flatten(2), probs_BNSK if output_attentions else None
 
     def relative_scores(self, query_BNSD: Tensor, key_BNKD: Tensor) -> Tensor:
-        """q·E, and k·E for relative_key_query, E by distance; queries are the last S of the K tokens (B2)."""
+        """q·E, and k·E for relative_key_query, with E the embedding of the distance between query and key.
+
+        The queries are the last S of the K tokens. transformers gives every query the last one's distances when there is
+        a cache, so that its cached and uncached logits differ.
+        """
         queries, keys = query_BNSD.shape[2], key_BNKD.shape[2]
         place_S = torch.arange(keys - queries, keys, device=query_BNSD.device)
         place_K = torch.arange(keys, device=query_BNSD.device)

@@ -123,6 +123,10 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
         encoder_mask: Tensor | None,
         past: KeyValueCache | None,
     ) -> Attended:
+        """The additive masks for self- and cross-attention; keys are past tokens and new ones.
+
+        Raises ValueError for masks of a wrong shape.
+        """
         batch, queries = hidden_BSH.shape[:2]
         keys = queries + (0 if past is None else past.get_seq_length())
         if mask is not None and not tracing():

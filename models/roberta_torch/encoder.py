@@ -1,6 +1,6 @@
 """Embedded tokens in, the residual stream after every layer out.
 
-Legend: B batch, S queries, K keys, E encoder tokens, H hidden size, I intermediate size, N heads.
+Legend: B batch, S queries, K keys, E encoder tokens, H hidden size, I intermediate size, N heads, L layers.
 """
 
 from dataclasses import dataclass
@@ -132,7 +132,7 @@ class RobertaPreLayerNormEncoder(nn.Module):
     ) -> EncoderOutput:
         """new_tokens_B: real tokens of each row in this call; given, a cache is returned.
 
-        hidden_states: L + 1 tensors, the last one before the model's final LayerNorm (B3).
+        hidden_states: L + 1 tensors, the last one before the model's final LayerNorm, as in transformers 4.x (5.x: after it).
         """
         hidden_states = [hidden_BSH]
         attentions, cross_attentions, caches = [], [], []

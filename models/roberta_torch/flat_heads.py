@@ -55,6 +55,10 @@ def _span(model: RobertaPreLayerNormPreTrainedModel, hidden_GH: Tensor) -> Answe
 
 
 def _language(model: RobertaPreLayerNormPreTrainedModel, ask: Ask, hidden_GH: Tensor) -> Answers:
+    """The best ids with their probabilities, or the log-probability of gold ids.
+
+    The vocabulary's logits are made for a slice of positions at a time: all at once they would be larger than the model.
+    """
     lm_head = model.get_submodule("lm_head")
     vocabulary = model.config.vocab_size
     candidates_K = _indices(ask.candidates_K, hidden_GH) if ask.candidates_K is not None else None

@@ -1,7 +1,7 @@
 """Logits and labels in, one scalar loss out.
 
 Every integer type is a class label. Labels are checked where Python may look at them. All ignored gives nan, as a mean
-of nothing. Legend: B batch, S sequence, V vocabulary, L labels, C choices.
+of nothing. Legend: B batch, S sequence, V vocabulary, L labels, C choices, X any leading axes.
 """
 
 import torch

@@ -124,6 +124,10 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
     def _load(
         self, checkpoint: Checkpoint, *, dtype: torch.dtype, device: str | None, ignore_mismatched_sizes: bool
     ) -> LoadingReport:
+        """Fill the model from the checkpoint, initialise what it lacks, tie the weights.
+
+        Returns what was found, missing or of another size.
+        """
         expected = self.expected_tensors()
         found = {name: info.shape for name, info in checkpoint.tensors.items()}
         report = compare(expected=expected, found=found, config=self.config, bare=self.bare)

@@ -1,4 +1,4 @@
-"""A replica without a place in, words now and then and at last a ResourceError out: nobody waits in silence, or for ever."""
+"""Waits for room for a replica: reports progress, then raises ResourceError."""
 
 import time
 from collections.abc import Callable
@@ -10,18 +10,18 @@ from pipeline.errors import ResourceError, SpecError
 
 Notify = Callable[[str], None]
 
-FIRST_WORD = 5.0
-"""Seconds of waiting before anything is said of it."""
-NEXT_WORD = 30.0
-"""Seconds between one word and the next."""
+FIRST_REPORT = 5.0
+"""Seconds of waiting before the first report."""
+NEXT_REPORT = 30.0
+"""Seconds between reports."""
 
 
 @dataclass
 class CapacityWait:
-    """How long one wait may last, and who is told meanwhile.
+    """One wait: how long it may last, and who is notified meanwhile.
 
-    demand: what a replica asks. seconds: how long it may be waited for. look: the nodes as they are now.
-    refused: requests, of whomever, that the autoscaler says it can never meet.
+    demand: what a replica needs. seconds: the maximum wait. look: the nodes as they are now.
+    refused: requests, of any job, that the autoscaler reports as impossible.
     """
 
     demand: Demand
@@ -31,14 +31,14 @@ class CapacityWait:
     refused: Callable[[], list[Request]] = infeasible_requests
     clock: Callable[[], float] = time.monotonic
     _since: float | None = field(default=None, init=False)
-    _said: float | None = field(default=None, init=False)
+    _reported: float | None = field(default=None, init=False)
 
     def end(self) -> None:
-        """There is a place: the next wait begins anew."""
-        self._since = self._said = None
+        """There is room: the next wait starts from zero."""
+        self._since = self._reported = None
 
     def wait(self) -> None:
-        """There is no place yet. Raises SpecError where there can never be one, ResourceError after `seconds`."""
+        """There is no room yet. Raises SpecError if there can never be any, ResourceError after `seconds`."""
         now = self.clock()
         if self._since is None:
             self._since = now
@@ -46,18 +46,18 @@ class CapacityWait:
         if waited >= self.seconds:
             raise ResourceError(
                 f"no node had room for a replica ({self.demand}) within resources.wait ({self.seconds:g} s); the cluster has "
-                f"{self.look()}. Start such nodes, ask for less by resources, or wait longer; the same command then goes on"
+                f"{self.look()}. Add such nodes, ask for less in resources, or wait longer; then run the same command to resume"
             )
-        if waited >= FIRST_WORD and (self._said is None or now - self._said >= NEXT_WORD):
-            self._said = now
-            self._refuse_what_can_not_come()
+        if waited >= FIRST_REPORT and (self._reported is None or now - self._reported >= NEXT_REPORT):
+            self._reported = now
+            self._refuse_impossible_demand()
             left = self.seconds - waited
             self.say(
                 f"waiting for a node with room for a replica ({self.demand}); the cluster has {self.look()}; "
                 f"{left:.0f} s of resources.wait left"
             )
 
-    def _refuse_what_can_not_come(self) -> None:
+    def _refuse_impossible_demand(self) -> None:
         if self.demand.request in self.refused():  # others on this cluster ask too, for more or for other nodes
             raise SpecError(
                 f"resources: the cluster's autoscaler has no node type for a replica ({self.demand}); the cluster has "

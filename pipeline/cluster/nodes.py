@@ -1,7 +1,7 @@
 """Ray's word on its nodes in, kinds of node that a replica could be placed on out: those that are up and those that may come.
 
-A cluster that is not told to grow is what it is. One with an autoscaler may grow: into the node types that are known (Ray's
-cluster configuration, or the file that `ray up` leaves on the head node), or into types that nobody tells (KubeRay).
+A cluster without an autoscaler does not grow. One with an autoscaler may grow: into the node types that are known (Ray's
+cluster configuration, or the file that `ray up` leaves on the head node), or into unknown types (KubeRay).
 """
 
 import math
@@ -117,7 +117,7 @@ class Nodes:
 
     @property
     def has_unknown_types(self) -> bool:
-        """Whether nodes may come of which nobody knows what they are."""
+        """Whether nodes of unknown types may be added."""
         return self.grows and not self.to_come
 
     @property

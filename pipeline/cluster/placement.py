@@ -16,6 +16,7 @@ from pipeline.cluster.capacity_wait import CapacityWait, Notify
 from pipeline.cluster.nodes import UNLIMITED, Demand, Nodes
 from pipeline.cluster.ray_state import nodes_of_ray
 from pipeline.errors import SpecError
+from pipeline.plurals import counted
 from pipeline.spec.job_spec import JobSpec
 
 READ_CPUS = 0.5
@@ -78,7 +79,7 @@ def warn(message: str) -> None:
 class Cluster:
     """Ray as this job sees it; connected to at the first question that only it can answer.
 
-    say: who is told what is being waited for.
+    say: called with what the run is waiting for.
     """
 
     def __init__(self, connect: Callable[[], None], *, say: Notify = warn) -> None:
@@ -96,7 +97,7 @@ class Cluster:
         return nodes_of_ray(home=Path.home())
 
     def gpus_each(self, spec: JobSpec) -> float:
-        """GPUs that a replica takes. Raises SpecError where the job does not say, and the cluster does not show."""
+        """GPUs per replica. Raises SpecError if neither the job nor the cluster says."""
         if spec.resources.gpus is not None:
             return spec.resources.gpus
         if spec.resources.accelerator or self.nodes.total("GPU") > 0:
@@ -105,14 +106,14 @@ class Cluster:
             self.nodes.has_unknown_types
         ):  # CPU replicas on the GPU nodes that come would be wrong for as long as the output folder lives
             raise SpecError(
-                "resources.gpus: not said, and this cluster does not tell which nodes it may start (Kubernetes); none with a GPU "
-                f"is up: {self.nodes}. Write `gpus: 1` under resources (or --set resources.gpus=1) for one replica a GPU, or "
+                "resources.gpus is not set, and this cluster does not say which nodes it can add (Kubernetes); none with a GPU "
+                f"is up: {self.nodes}. Write `gpus: 1` under resources (or --set resources.gpus=1) for one replica per GPU, or "
                 "`gpus: 0` for replicas on CPUs"
             )
         return 0.0
 
     def placement(self, spec: JobSpec) -> Placement:
-        """What the replicas of a job ask for. Raises SpecError where no node that is or may come can ever give it."""
+        """What the replicas of a job ask for. Raises SpecError if no present or future node can ever provide it."""
         gpus = self.gpus_each(spec)
         cpus, threads = self._gpu_replica(spec, gpus) if gpus > 0 else self._cpu_replica(spec)
         demand = _demand(spec, cpus=cpus, gpus=gpus)
@@ -163,15 +164,15 @@ class Cluster:
     def _refuse_impossible(self, *, demand: Demand, least: int, places: int) -> None:
         if places < least:
             raise SpecError(
-                f"resources: {least} replica{'s' if least > 1 else ''} with {demand} {'each ' if least > 1 else ''}can never "
+                f"resources: {counted(least, 'replica')} with {demand} {'each ' if least > 1 else ''}can never "
                 f"be placed: there is room for {places}. The cluster has {self.nodes}. Ask for less by resources.gpus, "
                 "resources.cpus or resources.replicas, or run on another cluster"
             )
         needed, total = demand.cpus * least + READ_CPUS, self.nodes.total("CPU")
         if needed > total:
             raise SpecError(
-                f"resources: {least} replicas with {demand.cpus:g} CPUs each, and {READ_CPUS:g} to read with, need {needed:g} "
-                f"CPUs, and there are {total:g}; set resources.cpus or resources.replicas"
+                f"resources: {counted(least, 'replica')} with {demand.cpus:g} CPUs each, plus {READ_CPUS:g} for "
+                f"reading, need {needed:g} CPUs, but the cluster has {total:g}; set resources.cpus or resources.replicas"
             )
 
     def resolve_dtype(self, spec: JobSpec) -> str:

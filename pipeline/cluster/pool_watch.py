@@ -25,7 +25,7 @@ GRACE = 10.0
 """Seconds that idle replicas leave a lost one to come back before its shards are given to them, and that a run leaves others
 to give CPUs back."""
 GRACE_OF_THE_FIRST = 60.0
-"""The latter, for the run that came first: the others shall give way."""
+"""The latter, for the run that came first: the others give way."""
 
 
 class ReplicasLostError(Exception):

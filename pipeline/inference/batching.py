@@ -1,4 +1,7 @@
-"""Lengths of token windows in, packs of window numbers out: near-equal lengths, under a token budget, longest first."""
+"""Lengths of token windows in, packs of window numbers out: near-equal lengths, under a token budget, longest first.
+
+Legend: W windows.
+"""
 
 from collections.abc import Iterator, Mapping
 

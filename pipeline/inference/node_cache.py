@@ -91,8 +91,8 @@ def _refuse_changed(url: str, *, at: str, state: CheckpointState, names: Sequenc
     if (at == url and opened.stamp() == state.stamp) or opened.digest() == state.digest:
         return
     raise ResourceError(
-        f"{url} is no longer the checkpoint that this run began with: somebody replaced it meanwhile. Bring the former "
-        "one back, or annotate into a new output folder"
+        f"{url} is no longer the checkpoint that this run started with: it was replaced meanwhile. Restore the former "
+        "one, or annotate into a new output folder"
     )
 
 

@@ -48,6 +48,6 @@ def _model_facts(root: str, folder: str | None, wanted_length: int | None) -> Mo
     limit = min(limit, tokenizer.model_max_length or limit)
     if wanted_length is not None and wanted_length > limit:
         raise SpecError(
-            f"model.max_length: {wanted_length} tokens are more than {checkpoint} can take, which is {limit}"
+            f"model.max_length: {wanted_length} tokens are more than the {limit} that {checkpoint} can take"
         )
     return ModelFacts(config=config, tokenizer=tokenizer, max_length=wanted_length or limit)

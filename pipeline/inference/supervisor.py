@@ -110,6 +110,10 @@ class Supervisor:
     def _solve_alone(
         self, window: int, ask: Callable[[Sequence[int]], Question]
     ) -> Iterator[tuple[Sequence[int], Mapping[str, Answers] | RowError]]:
+        """Repeat one window until it is answered or has killed the process often enough to be the cause.
+
+        SIGKILL needs more deaths: it is also what the system's out-of-memory killer sends because of others.
+        """
         deaths = sigkills = 0
         while True:
             reply = self._call(ask([window]))
@@ -125,6 +129,10 @@ class Supervisor:
                 return
 
     def _call(self, question: Question) -> Reply:
+        """Ask the process once, after starting it if it is not running.
+
+        An error of the model is a reply; a death is counted, and too many in a row raise ResourceError.
+        """
         while self._process is None:
             try:
                 self.start()
@@ -154,6 +162,10 @@ class Supervisor:
             )
 
     def _spawn(self) -> None:
+        """Start the process with the model.
+
+        Two pipes for messages, a file for its output, threads set before any framework is imported.
+        """
         to_child, own_out = os.pipe()
         own_in, from_child = os.pipe()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child

@@ -103,7 +103,8 @@ class FrozenJob:
         except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
             told = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise OutputError(
-                f"{where}: this {JOB_FILE} was not written by preln, or by another version: {told}; choose another output folder"
+                f"{where}: this {JOB_FILE} was not written by preln, or by an incompatible version: {told}; "
+                "choose another output folder"
             ) from None
 
 
@@ -178,7 +179,7 @@ def refuse_another(*, frozen: FrozenJob, identity: Mapping[str, Any], output: st
         shown = "; ".join(
             f"{key} is {_short(frozen.identity.get(key))} there and {_short(identity.get(key))} here" for key in keys
         )
-        raise OutputError(f"{output} holds another job's rows: {shown}. Choose another output, or the same settings")
+        raise OutputError(f"{output} belongs to another job: {shown}. Choose another output, or use the same settings")
 
 
 def _short(value: object) -> str:

@@ -1,4 +1,4 @@
-"""What an output folder says of itself: plans, the keys that exist, manifests, runs and _SUCCESS, read and written.
+"""The records of an output folder: plans, the keys that exist, manifests, runs and _SUCCESS, read and written.
 
 No database, no lock, no rename: one listing of `data/` says what is done, and everything else can be made again from it
 and the plans. Files are named by time and run, so that the newest sorts last and two drivers never share one.

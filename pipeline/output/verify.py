@@ -1,4 +1,4 @@
-"""An output folder in, whether its promise holds out: every planned shard there, every row once, nothing of another job.
+"""Checks an output folder: every planned shard is there, every row once, nothing from another job.
 
 Reads footers, and the `source` and `row` columns of every object; with a recount, the input too.
 """
@@ -31,7 +31,7 @@ READERS = 16
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as promised. rule: which promise. where: the object or file."""
+    """One violation. rule: what is violated. where: the object or file."""
 
     rule: str
     where: str
@@ -40,7 +40,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was looked at, and what is wrong with it; nothing where the promise holds."""
+    """What was checked, and what is wrong with it; no findings if the folder is OK."""
 
     files: int
     shards: int

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from pipeline.errors import SourceError, SpecError
+from pipeline.plurals import counted
 from pipeline.reading.formats import arrow_ipc, parquet
 from pipeline.reading.formats.arrow_types import plain_schema
 from pipeline.reading.tables import current_files
@@ -71,7 +72,7 @@ def list_files(spec: InputSpec, *, output: str) -> Listing:
     for url in spec.urls:
         found = [entry for entry in current_files(url, find(url, hidden=True)) if not _below(entry.uri, output)]
         if not found:
-            raise SpecError(f"input.urls: {url} matches no file; check the spelling, and that the credentials see it")
+            raise SpecError(f"input.urls: {url} matches no file; check the spelling and the credentials")
         for entry in found:
             file = recognised(entry, wanted=spec.format)
             if file is None:
@@ -85,16 +86,16 @@ def list_files(spec: InputSpec, *, output: str) -> Listing:
     if not files:
         count = len(listing.ignored)
         raise SpecError(
-            f"input.urls: of {count} file{'' if count == 1 else 's'} found, such as {listing.ignored[0]}, none has a suffix "
-            f"that is known ({', '.join('.' + suffix for suffix in SUFFIXES)}; .gz or .zst behind text, JSON lines and CSV); "
-            "say input.format"
+            f"input.urls: none of the {counted(count, 'file')} found, such as {listing.ignored[0]}, has a known suffix "
+            f"({', '.join('.' + suffix for suffix in SUFFIXES)}; .gz or .zst after text, JSON Lines and CSV); set "
+            "input.format"
         )
     listing.files.extend(files.values())
     unversioned = [file.uri for file in listing.files if file.version == str(file.size)]
     if unversioned:
         listing.notes.append(
-            f"{len(unversioned)} files, such as {unversioned[0]}, come with neither an etag nor a time: a change that leaves "
-            "the size is not noticed"
+            f"{counted(len(unversioned), 'file')}, such as {unversioned[0]}, without an etag or a time: a change that keeps the "
+            "size is not noticed"
         )
     return listing
 
@@ -180,6 +181,6 @@ def _refuse_names(uri: str, names: Sequence[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1 or name in RESERVED]
     if twice:
         raise SourceError(
-            f"{uri}: the column {twice[0]!r} is there twice, or has a name that preln keeps for itself; rename it",
+            f"{uri}: the column {twice[0]!r} occurs twice, or its name is reserved; rename it",
             reason="unreadable",
         )

@@ -1,4 +1,4 @@
-"""An input file in, how many records it has out: by the same rules as those by which its rows are read."""
+"""Counts the records of an input file by the same rules as those by which its rows are read."""
 
 import io
 from collections.abc import Iterator

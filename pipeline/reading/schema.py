@@ -85,8 +85,8 @@ def _unified(schemas: Iterable[tuple[str, pa.Schema]], *, columns: Columns) -> p
             unified = schema if not len(unified) else unified if unified.equals(schema) else _merged(unified, schema)
         except pa.ArrowException as error:
             raise SpecError(
-                f"{where} has columns of other types than the files before it: {error}; annotate them apart, or leave the "
-                "column out by input.keep"
+                f"{where} has columns of different types than earlier files: {error}; annotate them separately, or leave the "
+                "column out with input.keep"
             ) from None
     # A wanted column of nothing but nulls is text.
     return pa.schema(
@@ -156,7 +156,7 @@ def _json_schema(files: Sequence[SourceFile], *, columns: Columns) -> tuple[pa.S
     fault = None
     if not values and wrong is not None:
         fault = wrong.fault or (
-            f"the JSON lines, such as {files[0].uri}, hold no object to infer columns from; say input.schema"
+            f"the JSON lines, such as {files[0].uri}, contain no object to infer columns from; set input.schema"
         )
     schema = pa.schema(
         [
@@ -186,7 +186,7 @@ def _sample(file: SourceFile) -> _Sample:
     whole = head.rpartition(b"\n")[0] if len(head) == SAMPLE_BYTES else head
     lines = [line for line in whole.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip()]
     if not lines and head.strip():
-        fault = f"{file.uri}: its first line is longer than {SAMPLE_BYTES} bytes; say input.schema"
+        fault = f"{file.uri}: its first line is longer than {SAMPLE_BYTES} bytes; set input.schema"
         return _Sample([], 1, fault)
     return _Sample([dict(record) for record in (jsonl.parse_line(line)[0] for line in lines)], len(lines))
 

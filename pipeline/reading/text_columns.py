@@ -1,4 +1,7 @@
-"""Columns of any text-like Arrow type in, plain strings and each row's reason not to be answered out."""
+"""Columns of any text-like Arrow type in, plain strings and each row's reason not to be answered out.
+
+Legend: R rows, I items.
+"""
 
 import numpy as np
 import pyarrow as pa

@@ -82,7 +82,7 @@ def _without_secret(value: str) -> str:
     if SECRETS.search(value):
         raise PydanticCustomError(
             "secret",
-            "the URL holds credentials, which have no place in a job: fsspec and the cloud SDKs take them from the environment",
+            "the URL contains credentials, which don't belong in a job: fsspec and the cloud SDKs read them from the environment",
         )
     return value
 
@@ -157,7 +157,7 @@ class OutputSpec(_Section):
     """Where the annotated rows go."""
 
     url: Url
-    """Folder for this job's rows, at any URL; the same command on the same folder goes on where the last one stopped."""
+    """Folder for this job's rows, at any URL; the same command on the same folder resumes."""
     prefix: str = ""
     """Put before the name of every column that is added, for inputs that have such a column already."""
 
@@ -268,7 +268,7 @@ class JobSpec(_Section):
             raise ValueError("task and tasks are both given; name one task, or several under tasks")
         if self.task is None and not self.tasks:
             raise PydanticCustomError(
-                "no_task", "task: is missing; there are {names}", {"names": ", ".join(sorted(TASK_NAMES))}
+                "no_task", "missing key 'task'; valid tasks: {names}", {"names": ", ".join(sorted(TASK_NAMES))}
             )
         return self
 

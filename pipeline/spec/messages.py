@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a job in, one line that names the key, the value and the mend out."""
+"""Turns pydantic's errors about a job into one line that names the key, the value and the fix."""
 
 import difflib
 import re
@@ -15,7 +15,7 @@ RANGE = "ReplicaRange"
 
 
 def readable_errors(error: ValidationError, *, root: type[BaseModel]) -> str:
-    """All that is wrong, in one line. root: the model that the values were read as."""
+    """All errors in one line. root: the model that the values were parsed as."""
     problems = [problem for problem in error.errors() if not _is_other_form(problem)] or error.errors()
     return "; ".join(dict.fromkeys(_line(problem, root) for problem in problems))
 
@@ -26,7 +26,7 @@ def _is_other_form(problem: ErrorDetails) -> bool:
 
 
 def _keys(place: Sequence[int | str], root: type[BaseModel]) -> str:
-    """The keys that there are where one is wrong; the one that was meant first, where it can be told."""
+    """The valid keys where one is wrong, or the key that was probably meant."""
     section: Any = root
     for part in place[:-1]:
         tasks = {str(task.model_fields["name"].default): task for task in get_args(AnyTask)}
@@ -34,7 +34,7 @@ def _keys(place: Sequence[int | str], root: type[BaseModel]) -> str:
         section = tasks.get(str(part)) or (_section_of(field.annotation) if field else None) or section
     keys = [known.alias or name for name, known in section.model_fields.items()]
     meant = difflib.get_close_matches(str(place[-1]), keys, n=1)
-    return f"did you mean {meant[0]!r}?" if meant and meant[0] != place[-1] else f"there are {', '.join(keys)}"
+    return f"did you mean {meant[0]!r}?" if meant and meant[0] != place[-1] else f"valid keys: {', '.join(keys)}"
 
 
 def _section_of(annotation: Any) -> Any:
@@ -53,21 +53,23 @@ def _line(problem: ErrorDetails, root: type[BaseModel]) -> str:
     where = ".".join(kept) or "job"
     match problem["type"]:
         case "extra_forbidden":
-            return f"{where}: no such key; {_keys(problem['loc'], root)}"
+            return f"unknown key '{where}'; {_keys(problem['loc'], root)}"
         case "missing":
-            return f"{where}: is missing" + (f"; {_keys(problem['loc'], root)}" if len(problem["loc"]) == 1 else "")
+            return f"missing key '{where}'" + (f"; {_keys(problem['loc'], root)}" if len(problem["loc"]) == 1 else "")
         case "union_tag_not_found":
-            return f"{where}.name: is missing; there are {', '.join(sorted(TASK_NAMES))}"
+            return f"missing key '{where}.name'; valid tasks: {', '.join(sorted(TASK_NAMES))}"
         case "union_tag_invalid":
-            return f"{where}: no task {problem['input'].get('name')!r}; there are {', '.join(sorted(TASK_NAMES))}"
+            return (
+                f"{where}: unknown task {problem['input'].get('name')!r}; valid tasks: {', '.join(sorted(TASK_NAMES))}"
+            )
         case "model_type" | "model_attributes_type":
-            return f"{where}: write keys below it, not {_shown(problem['input'])}"
+            return f"{where}: expected a mapping of keys, not {_shown(problem['input'])}"
         case "secret":
             return f"{where}: {problem['msg']}"
         case "no_task":
             return problem["msg"]
         case "string_pattern_mismatch" if problem["loc"][0] == "tasks":
-            return f"tasks: {_shown(problem['input'])} begins no column; name a task by letters, digits, _ and -"
+            return f"tasks: {_shown(problem['input'])} can't start a column name; use letters, digits, _ and - in a task's name"
     text = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error" and isinstance(problem["input"], Mapping):
         return f"{where}: {text[:1].lower()}{text[1:]}"

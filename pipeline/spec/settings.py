@@ -15,7 +15,7 @@ def read_yaml(text: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise SpecError(f"the job file is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise SpecError("the job file holds no mapping of keys; it needs input, model, task and output")
+        raise SpecError("the job file is not a mapping of keys; it needs input, model, task and output")
     return values
 
 

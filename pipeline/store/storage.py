@@ -152,7 +152,7 @@ def _followed(info: dict[str, Any]) -> tuple[dict[str, Any], bool]:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether a later try may succeed: the store stumbles, rather than refuses."""
+    """Whether a later try may succeed: the store failed transiently and did not refuse."""
     if isinstance(error, REFUSALS) or type(error).__name__ in REFUSALS_BY_NAME:
         return False
     if isinstance(error, OSError) and error.errno in REFUSED_NUMBERS:
@@ -163,7 +163,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def attempt(action: Callable[[], Result], *, what: str) -> Result:
-    """Do a harmlessly repeatable thing, trying again with backoff and jitter while the store only stumbles.
+    """Do a harmlessly repeatable thing, trying again with backoff and jitter while the store fails transiently.
 
     Raises StorageError, naming `what`, once the store refuses or has stayed away for RETRY_SECONDS; FileNotFoundError
     passes as it is, because what is absent means something else to every caller.
@@ -227,7 +227,7 @@ def find(url: str, *, hidden: bool = False) -> list[FileInfo]:
 
 
 def _file_entry(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any] | None:
-    """What the store says of a file; None of a folder, of nothing, and where only listing is allowed."""
+    """The store's metadata of a file; None for a folder, a missing file, and if only listing is allowed."""
     try:
         entry: dict[str, Any] = fs.info(path)
     except (FileNotFoundError, PermissionError):
@@ -263,7 +263,7 @@ def read_range(url: str, start: int, stop: int) -> bytes:
 
 
 class Reading:
-    """An open file whose every read is tried again while the store only stumbles; read, seek and tell, for Arrow."""
+    """An open file whose every read is retried while the store fails transiently; read, seek and tell, for Arrow."""
 
     def __init__(self, handle: Any, *, url: str) -> None:
         self._handle = handle

@@ -5,7 +5,8 @@ answer: each token of its context once (at its highest logit among the windows t
 the window that is least sure of no answer, as SQuAD 2 counts it). So the scores of all spans of an item add up to at most 1,
 compare across windows, and do not depend on how many are asked for.
 
-Legend: G asked tokens (each window's `<s>`, then its context), R rows: starts of spans, C candidate spans, N items, W windows.
+Legend: G asked tokens (each window's `<s>`, then its context), R rows: starts of spans, C candidate spans, N items, W windows,
+S slots: each token of a context once, and no answer.
 """
 
 from dataclasses import dataclass

@@ -36,7 +36,7 @@ class FeatureExtraction(Task):
     dtype: Literal["float32", "float16"] = "float32"
     """Type of the vectors as they are stored."""
     on_long: OnLong = "truncate"
-    """A text longer than the model: truncate (said in `truncated`) or error."""
+    """A text longer than the model: truncate (sets `truncated`) or error."""
 
     def parts(self) -> tuple[Part, ...]:
         return (Part("text"),)

@@ -41,7 +41,7 @@ class FillMask(Task):
     """text: the original text with the one mask replaced. hf: the tokens decoded as the reference does, which shows <s> and
     </s> where there are several masks."""
     on_long: OnLong = "error"
-    """A text longer than the model: error, or truncate (said in `truncated`)."""
+    """A text longer than the model: error, or truncate (sets `truncated`)."""
     no_mask: Literal["error", "empty"] = "error"
     """A text without a mask: error, or an empty list, as where other tasks read the same texts."""
 
@@ -67,6 +67,11 @@ class FillMask(Task):
         return [pa.field("masks", pa.list_(masks))]
 
     def encode(self, parts: Mapping[str, pa.Array], facts: ModelFacts) -> Encoding:
+        """One window per text, cut at the model's length; the head is asked about its masks only.
+
+        `left` and `right` are the characters between which a fill replaces its mask. Texts without a mask have no window: an
+        error, or an empty list of masks where `no_mask` is `empty`.
+        """
         tokens = tokenize(parts["text"], backend=facts.tokenizer.backend)
         room = facts.max_length - 2
         long_N = tokens.lengths_N > room

@@ -25,7 +25,7 @@ class MultipleChoice(Task):
 
     name: Literal["multiple-choice"] = "multiple-choice"
     on_long: OnLong = "truncate"
-    """A prompt and choice longer than the model: truncate the longer of the two (said in `truncated`) or error."""
+    """A prompt and choice longer than the model: truncate the longer of the two (sets `truncated`) or error."""
 
     def parts(self) -> tuple[Part, ...]:
         return (Part("prompt"), Part("choices", kind="texts"))

@@ -2,7 +2,7 @@
 
 A context that does not fit beside its question is read in windows that overlap.
 
-Legend: N items, W windows, T tokens of all contexts, Q tokens of all questions, G asked tokens.
+Legend: N items, W windows, T tokens of all contexts, Q tokens of all questions, G asked tokens, C candidate answers.
 """
 
 from collections.abc import Mapping
@@ -134,6 +134,11 @@ class QuestionAnswering(Task):
         cuts: Cuts,
         facts: ModelFacts,
     ) -> pa.Table:
+        """Windows `<s> question </s></s> part of context </s>`, a row each.
+
+        `positions` are the tokens that the head is asked about: `<s>`, which stands for no answer, then the context's. `start`
+        and `end` are their characters in the context; `question_W`, `item_W`: each window's question and context.
+        """
         first, last = facts.vocabulary.marks
         count_W, length_W = len(item_W), questions.lengths_N[question_W]
         begin_W = contexts.offsets[item_W] + cuts.first_W
@@ -186,6 +191,10 @@ class QuestionAnswering(Task):
         return Decoded(columns=[found, pa.array(null_N.astype(np.float32))], errors=no_errors(len(null_N)))
 
     def _decode_spans(self, contexts: pa.Array, windows: pa.Table, answers: Answers) -> tuple[pa.ListArray, np.ndarray]:
+        """(answers of each item, best first; score of no answer [N]), scored as probabilities over the whole context.
+
+        Overlapping windows see some tokens twice: best_spans counts each once. No answer competes only if allow_null is set.
+        """
         asked = Asked(
             item_W=windows["item"].to_numpy(),
             counts_W=list_lengths(windows, "positions"),

@@ -3,7 +3,7 @@
 Every window has a softmax of its own, and answers of the same text, wherever they stand, add up their scores. Source: the
 behaviour of transformers 4.57.6.
 
-Legend: S asked tokens of a window: `<s>`, then its context.
+Legend: S asked tokens of a window: `<s>`, then its context, C candidate spans, A lengths of an answer.
 """
 
 from collections.abc import Sequence

@@ -4,7 +4,7 @@ Each window is aggregated on its own, and overlapping entities of several window
 together from pieces of the vocabulary; a group is named by what follows the first hyphen of its first label. Source: the
 behaviour of transformers 4.57.6.
 
-Legend: S asked tokens of a window, L labels.
+Legend: S asked tokens of a window, L labels, P pieces of a word.
 """
 
 from collections.abc import Sequence

@@ -38,7 +38,7 @@ class TextClassification(Task):
     thresholds: dict[str, float] = Field(default={})
     """Thresholds of single labels, over `threshold`."""
     on_long: OnLong = "truncate"
-    """A text longer than the model: truncate (said in `truncated`) or error."""
+    """A text longer than the model: truncate (sets `truncated`) or error."""
 
     def parts(self) -> tuple[Part, ...]:
         return (Part("text"), Part("text_pair", required=False))

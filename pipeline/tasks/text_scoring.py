@@ -4,7 +4,7 @@ A causal checkpoint scores each token after those before it, `</s>` included: ex
 the loss it would be trained with. A masked one scores each token of the text in a copy in which it alone is masked, which
 gives the pseudo-log-likelihood (Salazar et al. 2020).
 
-Legend: N items, W windows, T tokens.
+Legend: N items, W windows, T tokens, G scored tokens.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class TextScoring(Task):
     method: Literal["auto", "causal", "masked"] = "auto"
     """causal: each token after those before it; masked: each token among all others; auto goes by the checkpoint."""
     on_long: OnLong = "truncate"
-    """A text longer than the model: truncate (said in `truncated`; the score is that of the part) or error."""
+    """A text longer than the model: truncate (sets `truncated`; the score is that of the part) or error."""
 
     def parts(self) -> tuple[Part, ...]:
         return (Part("text"),)

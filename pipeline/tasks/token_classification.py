@@ -3,7 +3,7 @@
 Long texts are read in windows that overlap; each token's label is that of the window which sees most around it, and
 entities are put together afterwards, over the whole text, so that no window's border cuts one.
 
-Legend: N items, W windows, T tokens, G asked tokens, L labels.
+Legend: N items, W windows, T tokens, G asked tokens, L labels, U words with a label.
 """
 
 from collections.abc import Mapping
@@ -68,7 +68,7 @@ class TokenClassification(Task):
     stride: int | None = Field(default=None, ge=0)
     """Tokens that neighbouring windows of a long text share; a quarter of a window, at most 128, when absent."""
     on_long: Literal["windows", "truncate", "error"] = "windows"
-    """A text longer than the model: read in windows, truncate (said in `truncated`) or error."""
+    """A text longer than the model: read in windows, truncate (sets `truncated`) or error."""
 
     @model_validator(mode="after")
     def _windows_are_merged(self) -> "TokenClassification":
@@ -126,6 +126,10 @@ class TokenClassification(Task):
         return min(LONGEST_OVERLAP, facts.max_length // 4) if self.stride is None else self.stride
 
     def encode(self, parts: Mapping[str, pa.Array], facts: ModelFacts) -> Encoding:
+        """Texts, or lists of words, in overlapping windows or cut, as `on_long` says.
+
+        Lists with null or empty words are errors of their rows.
+        """
         source = parts["words" if self.words else "text"]
         items = len(source)
         faults: list[RowError | None] = [None] * items
@@ -162,6 +166,11 @@ class TokenClassification(Task):
         return in_joined_text(tokenize(source, backend=backend), words=source), joined(source)
 
     def _windows(self, tokens: Tokenized, cuts: Cuts, texts: pa.Array, facts: ModelFacts) -> pa.Table:
+        """Windows `<s> part of the text </s>`, a row each, and the tokens whose labels are asked.
+
+        Overlapping windows see some tokens twice: each is asked only in the window with the most context around it (`kept`),
+        except in the hf rule, which labels every window by itself.
+        """
         first, last = facts.vocabulary.marks
         begin_W = tokens.offsets[cuts.item_W]
         asked_T, end_T, number_T = self._asked(tokens, texts, facts)
@@ -221,6 +230,7 @@ class TokenClassification(Task):
         return Decoded(columns=columns, errors=no_errors(len(texts)))
 
     def _entities(self, texts: pa.Array, windows: pa.Table, scores_GL: Floats, facts: ModelFacts) -> pa.ListArray:
+        """The entities of each text, from tokens or from words merged over the whole text, so that no window border cuts one."""
         aggregation = self.resolved_aggregation(facts)
         units = labelled(
             scores_GL=scores_GL,

@@ -1,6 +1,6 @@
 """Lists of words, and words of texts, in; texts, places and pieces of words out.
 
-Legend: N items, T tokens of all items end to end.
+Legend: N items, T tokens of all items end to end, V vocabulary.
 """
 
 from dataclasses import replace

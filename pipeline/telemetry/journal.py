@@ -1,7 +1,7 @@
-"""What happens on a node in, one JSON object a line on the worker's standard error out, which Ray keeps and collects.
+"""The log: one JSON object per line on the worker's standard error, which Ray collects.
 
 Every line names the run, and where there is one the shard, the replica and the attempt. On the driver's terminal the same
-logger speaks plain words, warnings and worse unless PRELN_LOG_LEVEL asks for more (`jobs.cli`).
+logger prints plain text, warnings and above unless PRELN_LOG_LEVEL says otherwise (`jobs.cli`).
 """
 
 import json
@@ -19,7 +19,7 @@ LEVEL_VARIABLE = "PRELN_LOG_LEVEL"
 
 
 class JsonLines(logging.Formatter):
-    """A record as one JSON object: time, level, message, then what the caller told by `extra={"told": {…}}`."""
+    """A record as one JSON object: time, level, message, then what the caller passed as `extra={"fields": {…}}`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -28,25 +28,29 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "message": record.getMessage(),
             "pid": record.process,
-            **getattr(record, "told", {}),
+            **getattr(record, "fields", {}),
         }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         return json.dumps(fields, ensure_ascii=False, default=str)
 
 
-def write(message: str, *, level: int = logging.INFO, **told: object) -> None:
+def write(message: str, *, level: int = logging.INFO, **extra_fields: object) -> None:
     """One line of a worker's journal; on the way it adds the node and Ray's job."""
     logger = logging.getLogger(LOGGER)
     if not ray.is_initialized():
-        logger.log(level, message, extra={"told": told})
+        logger.log(level, message, extra={"fields": extra_fields})
         return
     context = ray.get_runtime_context()
     if context.worker.mode != ray.WORKER_MODE:
-        logger.log(level, message, extra={"told": told})
+        logger.log(level, message, extra={"fields": extra_fields})
         return
     _set_up(logger)
-    logger.log(level, message, extra={"told": {**told, "node": context.get_node_id(), "ray_job": context.get_job_id()}})
+    logger.log(
+        level,
+        message,
+        extra={"fields": {**extra_fields, "node": context.get_node_id(), "ray_job": context.get_job_id()}},
+    )
 
 
 class PlainWords(logging.Formatter):
@@ -54,13 +58,13 @@ class PlainWords(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        told = ", ".join(f"{key} {value}" for key, value in getattr(record, "told", {}).items())
+        extra_fields = ", ".join(f"{key} {value}" for key, value in getattr(record, "fields", {}).items())
         cause = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
-        return f"preln: {record.getMessage()}{f' ({told})' if told else ''}{cause}"
+        return f"preln: {record.getMessage()}{f' ({extra_fields})' if extra_fields else ''}{cause}"
 
 
 class Terminal(logging.Handler):
-    """Standard error as it is at the moment: a live line stands in for it while a run goes on."""
+    """Prints to the current sys.stderr, which the progress line replaces during a run."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print the record."""
@@ -68,11 +72,11 @@ class Terminal(logging.Handler):
 
 
 def speak_on_the_terminal() -> None:
-    """From now on this process, a driver, says in plain words what its journal has. Raises SpecError for a level that is none."""
+    """Log as plain text on this driver's terminal. Raises SpecError for an unknown level."""
     logger = logging.getLogger(LOGGER)
     name = os.environ.get(LEVEL_VARIABLE, "WARNING").upper()
     if name not in logging.getLevelNamesMapping():
-        raise SpecError(f"{LEVEL_VARIABLE}={name}: no such level; write DEBUG, INFO, WARNING or ERROR")
+        raise SpecError(f"{LEVEL_VARIABLE}={name}: unknown level; use DEBUG, INFO, WARNING or ERROR")
     handler = Terminal()
     handler.setFormatter(PlainWords())
     _speak(logger, handler, level=name)

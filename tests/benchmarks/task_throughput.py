@@ -1,4 +1,4 @@
-"""Real texts in, how many tokens and rows a core encodes and decodes for each task out, as a table.
+"""Measures how many tokens and rows per second one core encodes and decodes for each task, on real texts.
 
 `python -m tests.benchmarks.task_throughput` needs ../shared/data, no model and no Ray: encoding is that of the tasks with
 RoBERTa's tokenizer, decoding is of random answers of the right shapes. CPU time of one thread, median of the rounds.

@@ -1,4 +1,4 @@
-"""A job file in, annotated on the Ray of RAY_ADDRESS; one JSON line a receipt, and one at the end, out.
+"""Annotates a job on the Ray of RAY_ADDRESS and prints one JSON line per receipt, and one at the end.
 
 python -m tests.chaos.driver job.yaml
 """

@@ -1,4 +1,4 @@
-"""Token packs in, logits that follow from each window's own tokens out: NumPy only, so that a killed process is back in a moment.
+"""A model whose logits follow from each window's own tokens: NumPy only, so that a killed process restarts in a moment.
 
 `LoadOrder.loader` is `tests.chaos.fickle_model:load`. The checkpoint's folder may hold `nap`, the seconds a pass takes.
 """

@@ -1,4 +1,4 @@
-"""A multi-node Ray and a job in, the job done all the same out, while model processes, workers, nodes and drivers are killed.
+"""Runs a job to its end on a multi-node Ray while model processes, workers, nodes and drivers are killed.
 
 Only descendants of this cluster's raylets are killed, and the drivers that were started here.
 """

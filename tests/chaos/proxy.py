@@ -1,4 +1,4 @@
-"""Requests to an object store in, most of them answered and some not, out: a seeded reverse proxy that breaks what S3 breaks.
+"""A seeded reverse proxy in front of an object store, which fails some requests the ways S3 does.
 
 The Host header is passed on, so that signatures hold. A fault is one of: 503 SlowDown, a connection cut before the request
 is passed on, a delay, an answer cut in the middle, and the nastiest: the request is done and its reply lost.

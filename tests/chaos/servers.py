@@ -1,4 +1,4 @@
-"""Nothing in, the address of a real object store on a free port out; each is a process of its own, ended with the test."""
+"""Object store servers on free ports; each is a process of its own that ends with the test."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A job in, its connections broken and its processes killed by a seed; proof that its output is that of a quiet run, out.
+"""A job whose connections break and whose processes are killed has the same output as an undisturbed run.
 
 The short run is part of `make test`; `make chaos` goes on for ten minutes, on SeaweedFS, one output folder after another.
 PRELN_CHAOS_SECONDS and PRELN_CHAOS_SEED choose another length and another story.

@@ -1,4 +1,4 @@
-"""KubeRay's definitions in, whether a manifest keeps to them out; fields that they do not know are refused."""
+"""Validates a manifest against a custom resource definition; unknown fields are refused."""
 
 import gzip
 import json

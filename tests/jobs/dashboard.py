@@ -1,4 +1,4 @@
-"""What a job API shall say in, an HTTP server that speaks as Ray's dashboard does out: one that breaks when told."""
+"""An HTTP server that answers like Ray's dashboard, and fails on request."""
 
 import asyncio
 from collections.abc import Callable, Iterator

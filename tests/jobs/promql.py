@@ -1,4 +1,4 @@
-"""Expressions of PromQL and a scrape in Prometheus's text format in; what the scrape can't answer of them out."""
+"""Evaluates PromQL expressions against a scrape and returns what they miss in it."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Small data and a small model in; training specs that run in a second out."""
+"""Training specs with small data and a small model, which run in a second."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A job file, flags and --set in; proof that one spec comes out, in which the latter overrule the former."""
+"""A job file, flags and --set make one spec; the later ones override the earlier."""
 
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def test_a_setting_overrules_file_and_flag(job: Path) -> None:
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(SpecError) as caught:
         job_spec(job=None, task="text-classification")
-    assert {"input: is missing", "model: is missing", "output: is missing"} <= set(str(caught.value).split("; "))
+    assert {"missing key 'input'", "missing key 'model'", "missing key 'output'"} <= set(str(caught.value).split("; "))
 
 
 def test_a_job_file_that_can_not_be_read_is_named_with_the_reason(tmp_path: Path) -> None:

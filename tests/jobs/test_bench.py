@@ -1,4 +1,4 @@
-"""`preln bench` in; proof that it measures what it says, and refuses answers that are wrong, out."""
+"""`preln bench` measures what it says, and refuses wrong answers."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Command lines in; proof of what they print, and of exit code 2 with one line where nothing can be started, out."""
+"""What commands print, and exit code 2 with one line where nothing can be started."""
 
 import json
 import re
@@ -92,13 +92,13 @@ def test_show_spec_prints_a_job_file_with_all_defaults_that_reads_back(preln: Co
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["inptu.urls=x"], "inptu: no such key"),
+        (["inptu.urls=x"], "unknown key 'inptu'"),
         (["resources.replicas=0"], "resources.replicas"),
-        (["input.columns.text=body"], "the column 'body' and the input has id, text; set input.columns.text"),
+        (["input.columns.text=body"], "the column 'body', but the input has id, text; set input.columns.text"),
         (["input.urls=no/such/*.parquet"], "no/such/*.parquet matches no file"),
         (["model.checkpoint=no/such/model"], "no/such/model"),
         (["model.max_length=9999"], "model.max_length: 9999 tokens"),
-        (["task.name=no-such-task"], "no task 'no-such-task'"),
+        (["task.name=no-such-task"], "unknown task 'no-such-task'"),
         (["shards.rows"], "--set shards.rows: write key.path=value"),
     ],
 )
@@ -126,7 +126,7 @@ def test_a_plan_says_what_would_run_and_writes_nothing(preln: Command, folder: P
     told = preln("plan", *words(folder))
     assert told.code == 0
     assert re.search(r"files +2 \(2 new or changed, 0 unreadable\)", told.out)
-    assert re.search(r"shards +4 to run, 0 written", told.out)
+    assert re.search(r"shards +4 to run, 0 done", told.out)
     assert re.search(r"rows +5,002", told.out)
     assert "README.md" in told.out
     assert not (folder / "out").exists()
@@ -144,7 +144,7 @@ def test_the_status_of_a_folder_is_told_for_people_and_for_machines(preln: Comma
     told = preln("status", folder / "out")
     assert told.code == 0
     assert "text-classification with " in told.out
-    assert "Not complete; the same annotate command goes on." in told.out
+    assert "Not complete; run the same annotate command to resume." in told.out
     values = json.loads(preln("status", folder / "out", "--json").out)
     assert (values["done"], values["missing"], values["complete"]) == (0, 0, False)
     assert values["fingerprint"] == job.fingerprint

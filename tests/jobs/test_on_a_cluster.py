@@ -1,4 +1,4 @@
-"""A Ray of two nodes with its dashboard in; jobs that come from outside by HTTP, watched, doubled, stopped and broken, out.
+"""Jobs submitted over HTTP to a two-node Ray: watched, submitted twice, stopped and failed.
 
 One scenario, told once (`story`), and what it must have shown.
 """
@@ -191,7 +191,7 @@ def test_a_job_that_runs_is_found_rather_than_started_twice(story: Story) -> Non
 def test_a_job_stopped_amid_its_work_says_so_and_keeps_its_log_and_its_shards(story: Story) -> None:
     assert story.stopped.strip() == f"{story.ids[0]}: stopped"
     assert 0 < len(story.kept) < FILES
-    assert "of this run are written and stay; the same command goes on." in story.log
+    assert "of this run committed; run the same command to resume." in story.log
     after = objects(story.folder)
     assert {name: after[name] for name in story.kept} == story.kept, "the next attempt wrote none of them again"
 

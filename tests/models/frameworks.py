@@ -1,7 +1,7 @@
-"""A framework's name in, its classes behind NumPy out: calls, gradients, tensors, for tests that hold for all three.
+"""An adapter that puts each framework's classes behind NumPy, for tests that hold for all three.
 
-`each()` and `each_with()` are the parameters of such tests, each with its framework's marker, so that one which is not
-installed is skipped. Rows have 9 tokens wherever they can: JAX compiles every operation once for each shape.
+`each()` and `each_with()` are the parameters of such tests, each with its framework's marker, so that a framework which
+is not installed is skipped. Rows have 9 tokens wherever they can: JAX compiles every operation once for each shape.
 """
 
 import functools

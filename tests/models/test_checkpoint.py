@@ -163,7 +163,7 @@ def test_what_is_not_a_checkpoint_is_refused_naming_what_was_found(tmp_path: Pat
     with pytest.raises(CheckpointError, match=r"no such checkpoint folder"):
         Checkpoint.open(str(tmp_path / "nowhere"))
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(CheckpointError, match=r"no config.json there; found notes.txt"):
+    with pytest.raises(CheckpointError, match=r"no config.json; found notes.txt"):
         Checkpoint.open(str(tmp_path))
     (tmp_path / "config.json").write_text(config().to_json_string())
     (tmp_path / "pytorch_model.bin").write_bytes(b"")

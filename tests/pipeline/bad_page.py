@@ -1,6 +1,6 @@
-"""What bad things got in, docs/bad-inputs.md out.
+"""Writes docs/errors.md from what each bad input got.
 
-python -m tests.pipeline.bad_page > docs/bad-inputs.md      writes the page again
+python -m tests.pipeline.bad_page > docs/errors.md      writes the page
 """
 
 import tempfile
@@ -11,30 +11,30 @@ from tests.pipeline.bad_files import MORE_FILES
 from tests.pipeline.bad_run import Got, attempt
 from tests.pipeline.bad_things import BAD_THINGS, Bad
 
-HEAD = """# What a bad thing gets
+HEAD = """# Error reference
 
-Every line below was run: the file, row, job or checkpoint made bad on purpose, and what `preln annotate` said of it.
-A test runs them again and compares this page. `FOLDER` and `REPOSITORY` stand for the places where it ran.
+Bad files, rows, jobs and checkpoints, and the message that `preln annotate` gives for each. A test runs each
+of them and compares this page. `FOLDER` and `REPOSITORY` stand for the folders where it ran.
 
-- **refused**: in one line, before any replica starts; exit code 2. Nothing was written.
-- **row error**: the row is in the output with null answers and this `error`; the rows beside it are answered.
+- **refused**: one line before any replica starts; exit code 2. Nothing is written.
+- **row error**: the row is in the output with null answers and this `error`; the other rows are answered.
   Too many of them (`limits.error_rows` and `limits.error_share`) stop the run with exit code 3; `empty` never counts.
-- **file failed**: the file is named in the report and in `preln status`; the other files go on; exit code 3,
+- **file failed**: the report and `preln status` name the file; the other files are annotated; exit code 3,
   and the next run tries it again.
 
-What to do after a run that ended otherwise than well is in [recovery.md](recovery.md).
+[recovery.md](recovery.md) says what to do after a failed run.
 """
 BAD_OF = {**BAD_THINGS, "Files": [*BAD_THINGS["Files"], *MORE_FILES]}
 SECTIONS = {
     "Files": "Files that can't be read, or can't be read together.",
-    "Rows": "Rows that can't be answered. All columns but the answers are as in the input.",
-    "Jobs": "Jobs that can't work as they are written.",
-    "Checkpoints": "Checkpoints that answer nothing. Only headers are read before a run is refused.",
+    "Rows": "Rows that can't be answered. Their other columns are as in the input.",
+    "Jobs": "Jobs that can't run as written.",
+    "Checkpoints": "Checkpoints that can't be used. Only their headers are read before a run is refused.",
 }
 
 
 def outcome(bad: Bad, folder: Path) -> Got:
-    """What a bad thing gets, in a folder of its own."""
+    """What a bad input gets, run in a folder of its own."""
     settings = bad.make(folder) or {}
     return attempt(folder, yaml=bad.yaml, settings=list(settings.items()))
 
@@ -43,7 +43,7 @@ def render(outcome_of: Callable[[Bad], Got]) -> str:
     """The page."""
     parts = [HEAD]
     for section, words in SECTIONS.items():
-        parts.append(f"\n## {section}\n\n{words}\n\n| what | gets | and these words |\n| --- | --- | --- |\n")
+        parts.append(f"\n## {section}\n\n{words}\n\n| input | outcome | message |\n| --- | --- | --- |\n")
         parts += [line_of(bad, outcome_of(bad)) for bad in BAD_OF[section]]
     return "".join(parts)
 

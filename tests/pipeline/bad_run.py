@@ -1,4 +1,4 @@
-"""A bad thing in, what it got (a refusal, errors of rows, failed files) out: the product's own run with its stages in line.
+"""Runs a bad input through the product's own `annotate`, with the stages inlined, and returns what it got.
 
 No Ray, and a model of NumPy in a real child process; all the rest, from the spec to the objects, is the product's. The model
 misbehaves at texts that begin with one of the words in TRIGGERS.

@@ -1,4 +1,4 @@
-"""Nothing in; settings that all tests of pipeline/ share out."""
+"""Settings for all tests of pipeline/."""
 
 from hypothesis import HealthCheck, settings
 

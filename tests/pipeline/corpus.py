@@ -1,4 +1,4 @@
-"""Real texts and a random classifier in, an input folder in every format and a checkpoint folder on any store out."""
+"""Real texts in every input format and a random classifier, on any store."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""A name of an extension type and bytes in, a file with a column that claims to be of it out; imported without Ray.
+"""Writes files whose column claims to be of an extension type; imports no Ray.
 
 python -m tests.pipeline.crafted FILE.parquet NAME HEX
 """

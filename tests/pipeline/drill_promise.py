@@ -1,4 +1,4 @@
-"""A drill's dataset in; what is promised of it, at all times and after a run that went through, asserted."""
+"""Asserts what must hold for a drill's dataset at all times, and after a completed run."""
 
 import io
 

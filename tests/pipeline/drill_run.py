@@ -1,4 +1,4 @@
-"""A folder of inputs on any store in, the product's own `run.annotate` over it out, with the stages inlined: no Ray, no model.
+"""The product's own `run.annotate` over any store, with the stages inlined: no Ray, no model.
 
 Planning, reading, writing, settling and closing are the product's; the answer to a text is made up and follows from it.
 Texts with BAD in them are errors until the model is mended.

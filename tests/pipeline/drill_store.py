@@ -1,4 +1,4 @@
-"""Bytes in, bytes out, held in memory as an object store holds them (`drill://bucket/key`); every step can be made to fail.
+"""An in-memory object store (`drill://bucket/key`) in which every step can be made to fail.
 
 A put is whole, an etag is the content's, a listing is of this moment. `STORE` counts the steps that a run takes and asks
 `STORE.trouble` before and after each.

@@ -1,4 +1,4 @@
-"""A folder on a local disk in; a run over it that ends by `os._exit` at each of its touches of the disk in turn, out.
+"""Runs over a local folder that end by `os._exit` at each access to the disk in turn.
 
 python -m tests.pipeline.dying_run FOLDER     prints one JSON object: how many deaths, and what was wrong after which
 

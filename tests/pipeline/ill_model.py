@@ -1,4 +1,4 @@
-"""A checkpoint's folder in, a model that can't start, or a harmless one after some tries, out; for tests of starting.
+"""A model that can't start, or starts after some attempts.
 
 The folder holds `ill`: how a start ends, and how many starts end so. Each start adds its process id to `starts`.
 """

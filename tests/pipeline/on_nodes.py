@@ -1,4 +1,4 @@
-"""Numbers of nodes in, a real Ray of so many nodes on this machine out, and drivers on it whose words are read as they come."""
+"""Starts a real multi-node Ray on this machine, and drivers on it whose output is read as it comes."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Token packs in, after a nap, made-up logits out: a model whose speed is known, for tests of clusters rather than of models.
+"""A model that sleeps, for tests of clusters rather than of models: its speed is known.
 
 The checkpoint's folder holds `nap`, seconds that the next pass takes, which a test may change while it runs.
 """

@@ -1,4 +1,4 @@
-"""A job file in, annotated by the sleepy model on the Ray of RAY_ADDRESS; what happens as JSON lines out.
+"""Annotates a job with the sleepy model on the Ray of RAY_ADDRESS, and prints events as JSON lines.
 
 python -m tests.pipeline.sleepy_driver job.yaml
 """

@@ -1,4 +1,4 @@
-"""Nothing in, small specs, jobs, files and shards out: what the tests of single stages are built from, without Ray."""
+"""Small specs, jobs, files and shards, from which tests of single stages are built, without Ray."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""Every bad thing of the table in; that it gets what it should, in words that name it and the next step, out."""
+"""Every bad input gets the expected outcome, and a message that names it and the next step."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -45,5 +45,5 @@ def test_the_table_is_long_and_says_nothing_twice() -> None:
 
 
 def test_the_page_says_what_was_said(outcome_of: OutcomeOf, repository: Path) -> None:
-    page = (repository / "docs/bad-inputs.md").read_text(encoding="utf-8")
-    assert page == render(outcome_of), "run `python -m tests.pipeline.bad_page > docs/bad-inputs.md`"
+    page = (repository / "docs/errors.md").read_text(encoding="utf-8")
+    assert page == render(outcome_of), "run `python -m tests.pipeline.bad_page > docs/errors.md`"

@@ -1,4 +1,4 @@
-"""Shards with tables in; proof that a dataset row gives every one of them back as it was, out."""
+"""Shards survive the round trip through a dataset row."""
 
 import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""Rows, marks and answers of a shard in; proof that every input row comes out once, in order, with its own answer, out."""
+"""Every input row comes out once, in order, with its own answer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

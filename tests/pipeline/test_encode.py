@@ -1,4 +1,4 @@
-"""Rows with every kind of text in; proof that each is encoded once, or says why it can't be, out."""
+"""Each row is encoded once, or has the reason why it can't be."""
 
 import numpy as np
 import pyarrow as pa

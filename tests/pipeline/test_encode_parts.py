@@ -1,4 +1,4 @@
-"""Columns as files bring them in, parts of a task out: which rows are refused, and why."""
+"""Which rows a task refuses before encoding, and why."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Errors in; proof that they cross processes whole, as Ray sends them, out."""
+"""Errors survive pickling between processes, as Ray sends them."""
 
 import pickle
 

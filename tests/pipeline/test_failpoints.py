@@ -1,4 +1,4 @@
-"""A run that dies before or after each of its steps in; proof that the folder is sound then, and that the next run ends it, out.
+"""A run killed before or after any of its steps leaves a sound folder, which the next run completes.
 
 Every touch of the store is a step: all of them are tried, in a folder that is new, one that has everything to do (a file
 changed, one new, one gone and pruned, error rows to mend), and one with nothing to do.

@@ -1,4 +1,4 @@
-"""Very many small files, or very many shards, in; that a plan and a resume take less than a minute out."""
+"""Planning and resuming very many small files or shards takes less than a minute."""
 
 import os
 import time

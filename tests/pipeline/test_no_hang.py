@@ -105,7 +105,7 @@ def test_a_replica_that_can_not_start_ends_the_run_with_its_reason_after_two_mor
     with pytest.raises(RunFailed, match=reason) as ended:
         annotate(job(tmp_path, checkpoint, ill=f"{how} {INIT_TRIES}", stall=stall))
     assert len(ill_model.starts_of(checkpoint)) == INIT_TRIES
-    assert "the same command goes on" in str(ended.value)
+    assert "run the same command to resume" in str(ended.value)
     assert "\n" not in str(ended.value)
 
 
@@ -219,7 +219,7 @@ def test_an_interrupted_command_ends_in_ten_seconds_and_says_how_to_go_on(
         seconds, said = command.interrupted(how)
     assert seconds < END_SECONDS
     assert said.splitlines()[-1].startswith("Interrupted: ")
-    assert "same command goes on" in said or "nothing was started" in said
+    assert "run the same command to resume" in said or "nothing was started" in said
 
 
 @pytest.mark.torch
@@ -230,7 +230,7 @@ def test_the_command_goes_on_where_it_was_interrupted(ray_environment: Path, rep
         until(lambda: works(command), what="work")
         seconds, said = command.interrupted(signal.SIGTERM)
     assert seconds < END_SECONDS
-    assert "shards of this run are written and stay; the same command goes on" in said
+    assert "of this run committed; run the same command to resume" in said
     written = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out/data").glob("*.parquet")}
     with preln_annotate(str(tmp_path / "in.txt"), tmp_path / "out", repository=repository) as command:
         said, _ = command.process.communicate(timeout=PATIENCE)
@@ -254,4 +254,4 @@ def test_a_command_whose_store_never_answers_can_be_interrupted(
             seconds, said = command.interrupted(signal.SIGTERM)
             accepted.close()
     assert seconds < END_SECONDS
-    assert "the same command goes on" in said
+    assert "run the same command to resume" in said

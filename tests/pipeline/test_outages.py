@@ -1,4 +1,4 @@
-"""Stores that stumble, stay away and change under a reader's hands in; proof that nothing passes for what it is not, out."""
+"""Stores that fail transiently, stay away, or change while being read never cause wrong output."""
 
 import io
 from collections.abc import Iterator
@@ -49,7 +49,10 @@ def test_an_outage_longer_than_the_retries_ends_the_run_and_leaves_what_is_writt
     objects = {key: content for key, content in STORE.objects.items() if "/in/" in key}
     for number in range(first_row, len(steps), 3):
         STORE.objects = dict(objects)
-        with STORE.troubled(away_from(number)), pytest.raises(RunFailed, match="the same command goes on") as told:
+        with (
+            STORE.troubled(away_from(number)),
+            pytest.raises(RunFailed, match="run the same command to resume") as told,
+        ):
             drill.annotate()
         assert "the connection was cut" in str(told.value)
         assert_objects_are_whole(drill)

@@ -1,4 +1,4 @@
-"""Specs that can't work in; proof that each is refused before anything starts, in one line that names the fix, out."""
+"""Specs that can't work are refused before anything starts, in one line that names the fix."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ def test_a_job_that_can_work_is_opened_without_a_trace(folder: Path) -> None:
 def test_a_missing_column_is_answered_with_those_there_are(folder: Path) -> None:
     source = {"urls": str(folder / "in"), "columns": {"text": "body"}}
     message = refusal(folder, source=source)
-    assert "reads the column 'body' and the input has id, text, tags; set input.columns.text" in message
+    assert "reads the column 'body', but the input has id, text, tags; set input.columns.text" in message
 
 
 def test_a_part_that_the_task_does_not_read_is_answered_with_those_it_reads(folder: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_part_that_the_task_does_not_read_is_answered_with_those_it_reads(fold
 @pytest.mark.parametrize(("column", "kind"), [("id", "int64"), ("tags", "list")])
 def test_a_column_that_is_no_text_is_named_with_its_type(folder: Path, column: str, kind: str) -> None:
     message = refusal(folder, source={"urls": str(folder / "in"), "columns": {"text": column}})
-    assert f"the column '{column}' holds {kind}" in message
+    assert f"the column '{column}' is {kind}" in message
 
 
 def test_columns_to_keep_must_be_there_and_once(folder: Path) -> None:
@@ -76,7 +76,7 @@ def test_columns_to_keep_must_be_there_and_once(folder: Path) -> None:
 def test_a_column_that_the_output_adds_too_is_refused_with_two_ways_out(folder: Path, name: str) -> None:
     pq.write_table(pa.table({"text": ["a"], name: ["x"]}), folder / "in" / "a.parquet")
     message = refusal(folder)
-    assert f"the input has a column '{name}', and so has the output" in message
+    assert f"input and output both have a column '{name}'" in message
     assert "output.prefix" in message
     assert "input.keep" in message
     opened(folder, output={"url": str(folder / "out"), "prefix": "preln_"})
@@ -92,7 +92,7 @@ def test_an_input_that_matches_nothing_is_named(folder: Path) -> None:
 def test_an_input_of_which_nothing_can_be_read_says_why(folder: Path) -> None:
     (folder / "in" / "a.parquet").write_bytes(b"no Parquet")
     message = refusal(folder)
-    assert "none of the 1 input files can be read" in message
+    assert "no input file can be read" in message
     assert "a.parquet" in message
 
 
@@ -141,7 +141,7 @@ def test_a_folder_of_another_job_is_refused_and_left_as_it_is(folder: Path) -> N
     job, _ = open_job(spec=spec(source=str(folder / "in"), output=str(folder / "out")), cluster=OfflineCluster())
     freeze(job)
     before = (folder / "out" / "_job.json").read_bytes()
-    with pytest.raises(PrelnError, match=r"holds another job's rows: .*task\.name is") as caught:
+    with pytest.raises(PrelnError, match=r"belongs to another job: .*task\.name is") as caught:
         opened(folder, task="feature-extraction")
     assert "Choose another output" in str(caught.value)
     assert (folder / "out" / "_job.json").read_bytes() == before

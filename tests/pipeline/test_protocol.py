@@ -1,4 +1,4 @@
-"""Runs that crash at any step, lose replies, write late and meet each other in; proof that every row is there once, out.
+"""Every row is there once, after runs that crash at any step, lose replies, write late and overlap.
 
 Hypothesis makes up the stories. What is promised at all times is checked after every event, what is promised of a run
 that went through after every such run.

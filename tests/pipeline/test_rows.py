@@ -1,4 +1,4 @@
-"""Errors of rows in; proof that they are merged in order and counted by reason out."""
+"""Row errors are merged in order and counted by reason."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Receipts, plans and objects in; proof of when a run stops, what it keeps and deletes, and when it may say done, out."""
+"""When a run stops, what it keeps and deletes, and when it reports "done"."""
 
 import gzip
 import os

@@ -1,4 +1,4 @@
-"""Hostile files, names and secrets in; that nothing of them is run, written elsewhere, held whole or told on, out."""
+"""Hostile files, names and secrets: nothing is executed, written elsewhere, held in memory whole, or leaked."""
 
 import gzip
 import io

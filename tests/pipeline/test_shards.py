@@ -1,4 +1,4 @@
-"""Input files in; proof that shards cover them once, and that their names are stable, telling and harmless, out."""
+"""Shards cover the input files once; their names are stable, readable and safe."""
 
 from dataclasses import replace
 

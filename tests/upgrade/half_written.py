@@ -1,4 +1,4 @@
-"""A committed folder in, the same on the tests' S3 server out, every version of every object counted.
+"""Copies a committed folder to the tests' S3 server and counts every version of every object.
 
 A folder is `job.yaml`, `input/` and `output.tar.xz`, which holds `before/` (the output folder as a killed driver of commit
 e717816 left it) and `after/` (what e717816 itself added when it finished it). `make_folders.py` wrote them.

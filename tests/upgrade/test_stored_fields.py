@@ -1,5 +1,4 @@
-"""Folders with fields that this version does not know, and without those that it has a default for, in; proof that both are
-read, and that what can't be read is refused in one line, out."""
+"""Stored fields that are unknown or missing are ignored or defaulted; unreadable records are refused in one line."""
 
 import io
 import json

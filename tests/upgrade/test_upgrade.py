@@ -1,4 +1,4 @@
-"""Half-written output folders of commit e717816 in; proof that this version finishes each and redoes nothing, out.
+"""This version finishes the half-written output folders of commit e717816 and redoes nothing.
 
 This is the upgrade contract: a change may never edit these folders. It finishes each of them with the keys and rows that
 e717816 would have written, or it refuses the folder in one line with the reason, and then says so in a test here.
@@ -131,7 +131,7 @@ def test_a_half_written_folder_is_finished_and_nothing_in_it_is_redone(
         ("parquet-task", "task.top_k=2", 'task.top_k is "all" there and 2 here'),
         ("jsonl-tasks-one", "tasks.kind.top_k=1", 'tasks.kind.top_k is "all" there and 1 here'),
         ("csv-tasks-two", "input.delimiter='|'", 'input.delimiter is ";" there and "|" here'),
-        ("text-tasks-two", "shards.rows=6", "shards.rows was fixed at 5 when this folder was begun and is 6 here"),
+        ("text-tasks-two", "shards.rows=6", "shards.rows was fixed at 5 when this folder was started and is 6 here"),
         ("text-tasks-one", "model.max_length=32", "model.max_length is 64 there and 32 here"),
     ],
     indirect=["folder"],

@@ -1,4 +1,4 @@
-"""The folder of real text and labels in, the demo checkpoint out: one small encoder with four heads, trained from nothing.
+"""Trains the demo checkpoint from scratch: one small encoder with four heads.
 
 `python -m jobs.checkpoints.demo_recipe.checkpoint --data ../shared/data --glosses /usr/share/wordnet --work demo-training` writes
 demo-training/multi-task. Plain torch, no Ray; killed, the same command goes on. Deterministic on one kind of processor.

@@ -1,4 +1,4 @@
-"""The folder of real text and labels in, the demo recipe's JSON Lines out.
+"""Converts the folder of real text and labels to the demo recipe's JSON Lines.
 
 What is held out stays out everywhere: every twentieth introduction, the sentences of the entities' test set (they are
 part of the treebank's text too), all test sets, and XQuAD altogether.

@@ -1,4 +1,4 @@
-"""Intents of CLINC150 in, the domain of each out: ten domains of fifteen intents (Larson et al. 2019, table 1; CC BY 3.0)."""
+"""The domain of each CLINC150 intent: ten domains of fifteen intents (Larson et al. 2019, table 1; CC BY 3.0)."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Introductions of articles in, questions with their answers' places (SQuAD's columns) out, by rules of our own.
+"""Generates questions and answer spans (SQuAD's columns) from article introductions, by rules.
 
 Each rule takes one sentence and asks for a part of it: for a year, a number, a name in the subject's place, what something
 is, where, or by whom. No model and no other data set is involved.

@@ -49,7 +49,7 @@ def read_block(*, uri: str, first: int, stop: int, size: int, line_bytes: int) -
     while reached < size and not pieces[-1].endswith(b"\n"):
         if reached - stop > line_bytes:
             raise SourceError(
-                f"{uri}: the line at byte {stop} or before is over limits.line_bytes ({line_bytes}); raise it, or mend the file",
+                f"{uri}: the line at byte {stop} or before is over limits.line_bytes ({line_bytes}); raise it, or fix the file",
                 reason="unreadable",
             )
         more = _fetch(uri, reached, min(reached + CHUNK_BYTES // 4, size))
@@ -104,7 +104,7 @@ def check_lengths(block: LineBlock, *, uri: str, line_bytes: int) -> None:
     if len(long):
         where = int(starts[long[0]])
         raise SourceError(
-            f"{uri}: the line at byte {where} is over limits.line_bytes ({line_bytes}); raise it, or mend the file",
+            f"{uri}: the line at byte {where} is over limits.line_bytes ({line_bytes}); raise it, or fix the file",
             reason="unreadable",
         )
 

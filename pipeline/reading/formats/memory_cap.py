@@ -1,4 +1,4 @@
-"""A step that decodes what somebody else wrote in; its result, or MemoryError rather than a machine without memory, out.
+"""Runs a decoding step under a memory limit: raises MemoryError instead of exhausting the machine.
 
 A few kilobytes of Parquet can stand for terabytes: a page that swells, one long value repeated. No footer tells, so the
 process is held to a bound while it decodes; where the system has no such bound (it is Linux's), nothing is bounded.

@@ -19,9 +19,9 @@ BUFFER_BYTES = 4 * 1024 * 1024
 BATCH_ROWS = 8_192
 
 MOST_ROWS = 1 << 31
-"""A footer that says more lies, or should have been many files: a plan of its shards would fill the memory."""
+"""A footer with more is wrong, or should have been many files: a plan of its shards would fill the memory."""
 
-MEND = "put a whole file there, or take it away"
+FIX = "replace or remove the file"
 """The next step where a file is corrupt."""
 
 
@@ -59,7 +59,7 @@ def reading_error(uri: str, error: Exception) -> Exception:
             reason="unreadable",
         )
     if isinstance(error, pa.ArrowException) or (isinstance(error, OSError) and error.errno is None):
-        return SourceError(f"{uri}: {_first_line(error).rstrip('.')}; {MEND}", reason="corrupt")
+        return SourceError(f"{uri}: {_first_line(error).rstrip('.')}; {FIX}", reason="corrupt")
     if storage.is_transient(error):
         return StorageError(f"reading {uri}: {type(error).__name__}: {error}", refused=False)
     return SourceError(f"{uri}: {type(error).__name__}: {_first_line(error)}", reason="unreadable")
@@ -82,7 +82,7 @@ def describe(uri: str) -> Footer:
         if metadata.num_rows > MOST_ROWS:
             raise SourceError(
                 f"{uri}: says that it has {metadata.num_rows} rows, and {MOST_ROWS} is the most that is planned for one "
-                f"file; {MEND}",
+                f"file; {FIX}",
                 reason="unreadable",
             )
         return Footer(rows=metadata.num_rows, bytes=size, schema=file.schema_arrow)
@@ -129,7 +129,7 @@ def rows_of_ranges(
         reached = first
         while reached < stop:
             if batch is None:
-                raise SourceError(f"{uri}: ends at row {reached} and should have {stop}; {MEND}", reason="corrupt")
+                raise SourceError(f"{uri}: ends at row {reached} and should have {stop}; {FIX}", reason="corrupt")
             if position + batch.num_rows <= reached:
                 position, batch = next(batches, (0, None))
                 continue

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline.errors import SourceError
 from pipeline.reading.formats.lines import CHUNK_BYTES, LineBlock
-from pipeline.reading.formats.parquet import MEND, reading_error
+from pipeline.reading.formats.parquet import FIX, reading_error
 from pipeline.shards import CutRule
 from pipeline.store.storage import opened
 
@@ -51,7 +51,7 @@ def decompressed(uri: str, *, compression: str) -> Iterator[Any]:
     except SourceError:
         raise
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise SourceError(f"{uri}: {str(error).rstrip('.')}; {MEND}", reason="corrupt") from error
+        raise SourceError(f"{uri}: {str(error).rstrip('.')}; {FIX}", reason="corrupt") from error
     except Exception as error:
         if "too much memory" in str(error):
             raise SourceError(
@@ -85,7 +85,7 @@ def stream_blocks(
                 # A quote may have to be followed for line_bytes before it is known to open nothing.
                 if cut is None and len(held) > rule.bytes + 3 * line_bytes:
                     raise SourceError(
-                        f"{uri}: the record at byte {offset} is over limits.line_bytes ({line_bytes}); raise it, or mend "
+                        f"{uri}: the record at byte {offset} is over limits.line_bytes ({line_bytes}); raise it, or fix "
                         "the file",
                         reason="unreadable",
                     )

@@ -1,4 +1,4 @@
-"""Reports of evaluations in; proof that the card says every number, also one below its floor, out."""
+"""The demo checkpoint's card shows every number, including those below the baseline."""
 
 from jobs.checkpoints.demo_recipe.card import (
     ATTRIBUTION,
@@ -22,7 +22,7 @@ REPORTS = {
 def test_the_card_says_what_it_is_for_first_and_every_number_beside_its_floor() -> None:
     differing = {(data, framework): (number, 70) for data in COMPARED for number, framework in enumerate(OTHERS)}
     page = card(reports=REPORTS, differing=differing, hashes={"texts.jsonl": "ab12"}, steps=(10, 20), machine="a CPU")
-    assert page.splitlines()[2].startswith("For trying the pipeline, and for nothing else")
+    assert page.splitlines()[2].startswith("For trying out the pipeline only")
     assert "| intents (150), accuracy | 0.950 | 0.912 | above |" in page
     assert "| entities, F1 on the UNER test | 0.300 | 0.470 | **below** |" in page
     assert "| questions, F1 on XQuAD | 0.110 | 0.121 | **below** |" in page

@@ -1,5 +1,6 @@
-"""The committed demo checkpoint in; proof that its heads share one small encoder, that its pages are there, and that it knows
-something, in every framework, out."""
+"""The committed demo checkpoint: its heads share one small encoder, its pages exist, and it has learnt something, in every
+framework.
+"""
 
 from typing import Any
 

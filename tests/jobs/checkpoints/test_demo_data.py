@@ -1,4 +1,4 @@
-"""Texts and the folder of real data in; proof of what the demo recipe learns from, and of what it never sees, out."""
+"""The data that the demo recipe trains on, and the data that it holds out."""
 
 import json
 from pathlib import Path

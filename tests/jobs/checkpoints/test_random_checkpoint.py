@@ -1,4 +1,4 @@
-"""The embedded sample and random checkpoint in; proof that they are what their maker says out."""
+"""The embedded sample and random checkpoint are what `make_random` produces."""
 
 import hashlib
 from pathlib import Path

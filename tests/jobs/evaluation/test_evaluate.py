@@ -1,4 +1,4 @@
-"""Small trained checkpoints in; proof that `preln evaluate` measures what `preln annotate` answers, out."""
+"""`preln evaluate` scores the answers that `preln annotate` gives."""
 
 import json
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def test_four_heads_over_one_encoder_are_measured_by_the_pipeline_itself(
 def test_what_can_not_be_evaluated_is_told_with_what_can() -> None:
     result = CliRunner().invoke(app, ["evaluate", "--task", "feature-extraction", "--model", "m", "--data", "d"])
     assert isinstance(result.exception, SpecError)
-    assert "there are text-classification" in str(result.exception)
+    assert "valid tasks: text-classification" in str(result.exception)
 
 
 def test_rows_without_the_truth_are_told() -> None:

@@ -1,4 +1,4 @@
-"""Measured numbers in; proof that the terminal shows them as they are, out."""
+"""The terminal shows measured numbers unchanged."""
 
 import io
 

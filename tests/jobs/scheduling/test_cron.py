@@ -1,4 +1,4 @@
-"""Cron expressions in; proof that they mean here what they mean to cron and to systemd out."""
+"""Cron expressions mean the same here as in cron and systemd."""
 
 import shutil
 import subprocess

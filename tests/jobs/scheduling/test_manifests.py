@@ -1,4 +1,4 @@
-"""Kubernetes manifests and the Dockerfile in; proof that Kubernetes, KubeRay and a linter take them, out."""
+"""The Kubernetes manifests and the Dockerfile are valid for Kubernetes, KubeRay and a linter."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""Jobs and times in; proof that the files written are ones that their platforms take, out."""
+"""The schedule files are valid on their platforms."""
 
 import ast
 import configparser

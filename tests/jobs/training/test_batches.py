@@ -1,4 +1,4 @@
-"""Lengths and rows in; proof of what batches, masks and examples are, out."""
+"""Batches, masks and examples of training data."""
 
 from collections import Counter
 from typing import Any

@@ -1,4 +1,4 @@
-"""Texts in; proof that the tokenizer made of them is one that every checkpoint folder could have, out."""
+"""A trained tokenizer is one that any checkpoint folder could have."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The same run on two Ray workers and in one process in; proof that they end alike, out."""
+"""A run on two Ray workers ends like the same run in one process."""
 
 from collections.abc import Callable
 from pathlib import Path

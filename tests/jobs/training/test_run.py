@@ -1,4 +1,4 @@
-"""Small training runs in; proof that they learn, resume, stop and leave checkpoints that annotate, out."""
+"""Small training runs learn, resume, stop, and write checkpoints that annotate."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Ray's own autoscaler with nodes that are processes, in a network of their own, in; replicas that follow it up and down, out.
+"""Replicas follow Ray's own autoscaler up and down; its nodes are processes in a network namespace.
 
 The fake provider always speaks to port 6379 and would stop at nothing that listens there: so it gets a network namespace of
 its own, which takes root; elsewhere these tests are skipped, saying so.

@@ -1,10 +1,10 @@
-"""A wait of any length in; proof that it is spoken of, ends, and ends at once where it would be in vain, out."""
+"""A wait for room is reported, ends, and ends at once if it can't succeed."""
 
 from collections.abc import Callable
 
 import pytest
 
-from pipeline.cluster.capacity_wait import FIRST_WORD, NEXT_WORD, CapacityWait
+from pipeline.cluster.capacity_wait import FIRST_REPORT, NEXT_REPORT, CapacityWait
 from pipeline.cluster.nodes import Demand, NodeKind, Nodes, Request
 from pipeline.cluster.pool_watch import GRACE, GRACE_OF_THE_FIRST, PoolState, ReplicasLostError, StarvedError, Watched
 from pipeline.errors import ResourceError, SpecError
@@ -37,7 +37,7 @@ def test_a_wait_is_spoken_of_now_and_then_with_what_is_waited_for() -> None:
     for _ in range(100):
         waiting.wait()
         clock.now += 1
-    assert len(said) == 1 + int((100 - FIRST_WORD) // NEXT_WORD)
+    assert len(said) == 1 + int((100 - FIRST_REPORT) // NEXT_REPORT)
     assert said[0] == (
         "waiting for a node with room for a replica (1 GPU and 1 CPU); the cluster has 1 x head (2 CPUs) up; up to 4 x gpu "
         "(8 CPUs, 1 GPU) may be started; 895 s of resources.wait left"
@@ -69,7 +69,7 @@ def test_what_the_autoscaler_says_can_never_come_is_not_waited_for(demand: Deman
     clock = Clock()
     waiting = capacity_wait(clock, [], refused=lambda: [demand.request], demand=demand)
     waiting.wait()
-    clock.now += FIRST_WORD
+    clock.now += FIRST_REPORT
     with pytest.raises(SpecError, match="no node type for a replica"):
         waiting.wait()
 
@@ -89,7 +89,7 @@ def test_what_another_job_asks_for_in_vain_ends_no_wait(own: Demand, of_another_
     clock = Clock()
     waiting = capacity_wait(clock, [], refused=lambda: [of_another_job.request], demand=own)
     waiting.wait()
-    clock.now += FIRST_WORD
+    clock.now += FIRST_REPORT
     waiting.wait()
     further = Request.of(resources={"CPU": 1.0, "GPU": 1.0, "memory": 1e12})
     assert further != DEMAND.request, "memory that another asks for besides is another request"

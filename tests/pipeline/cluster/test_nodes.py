@@ -1,4 +1,4 @@
-"""What Ray and cluster files say of nodes in; proof that the kinds found are those that there are, or may be, out."""
+"""The node types found from Ray and cluster files are those that exist or may be added."""
 
 from pathlib import Path
 

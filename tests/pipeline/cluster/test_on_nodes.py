@@ -1,4 +1,4 @@
-"""Real Rays of several nodes on this machine in; proof that replicas follow the nodes, and survive their leaving, out."""
+"""Replicas follow the nodes of a real multi-node Ray, and the run survives losing them."""
 
 import subprocess
 import sys
@@ -92,5 +92,5 @@ def test_runs_that_leave_each_other_nothing_to_read_with_take_turns(
     ):
         assert elder.end()["state"] == younger.end()["state"] == "done"
     words = [told["words"] for running in (elder, younger) for told in running.of("waiting")]
-    assert any("gives its replicas back" in said for said in words)
+    assert any("releases its replicas" in said for said in words)
     assert all(whole(folder, 20) for folder in folders)

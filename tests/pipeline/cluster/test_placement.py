@@ -1,4 +1,4 @@
-"""Specs and the resources of a cluster in; proof that replicas are placed where they fit, and that others are refused, out."""
+"""Replicas are placed where they fit; demands that fit nowhere are refused."""
 
 import pytest
 
@@ -113,10 +113,13 @@ def test_an_accelerator_and_labels_choose_the_node() -> None:
             {"gpus": 1},
             "1 replica with 1 GPU and 1 CPU can never be placed: there is room for 0. The cluster has 1 x node",
         ),
-        ({"gpus": 0, "cpus": 4}, "1 replicas with 4 CPUs each, and 0.5 to read with, need 4.5 CPUs, and there are 4"),
+        (
+            {"gpus": 0, "cpus": 4},
+            "1 replica with 4 CPUs each, plus 0.5 for reading, need 4.5 CPUs, but the cluster has 4",
+        ),
         ({"gpus": 0, "cpus": 8}, "1 replica with 8 CPUs can never be placed"),
         ({"gpus": 0, "cpus": 1, "replicas": 5}, "5 replicas with 1 CPU each can never be placed: there is room for 4"),
-        ({"gpus": 0, "cpus": 1, "replicas": 4}, "need 4.5 CPUs, and there are 4"),
+        ({"gpus": 0, "cpus": 1, "replicas": 4}, "need 4.5 CPUs, but the cluster has 4"),
     ],
 )
 def test_a_demand_that_can_never_be_met_is_refused_with_what_there_is(resources: dict[str, object], said: str) -> None:
@@ -144,7 +147,7 @@ def test_where_nobody_knows_which_nodes_may_come_the_job_must_say_whether_replic
     untold = Told(Nodes(up=[kind(0, name="head")], grows=True))
     for question in (untold.gpus_each, untold.placement):
         with pytest.raises(
-            SpecError, match=r"resources\.gpus: not said.*Write `gpus: 1` under resources.*or `gpus: 0`"
+            SpecError, match=r"resources\.gpus is not set.*Write `gpus: 1` under resources.*or `gpus: 0`"
         ):
             question(spec(resources={}))
     for gpus in (0, 0.5, 1):

@@ -1,4 +1,4 @@
-"""Lengths of windows in; proof that packs hold each once, within the budget, longest first, out."""
+"""Packs contain each window once, within the token budget, longest first."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Exceptions of every framework in; proof that the process with the model says what kind they are out."""
+"""The model's process classifies the exceptions of every framework."""
 
 from collections.abc import Mapping
 from pathlib import Path

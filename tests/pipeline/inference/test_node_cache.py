@@ -1,4 +1,4 @@
-"""Checkpoints on a store and on this disk in; proof that a node fetches one once, and never loads another than the job's, out."""
+"""A node downloads a checkpoint once, and never loads one other than the job's."""
 
 import json
 import os
@@ -69,9 +69,9 @@ def test_a_head_that_names_its_encoder_is_fetched_with_it(s3_bucket: str) -> Non
 
 def test_a_checkpoint_that_was_replaced_meanwhile_is_refused(stored: str, tmp_path: Path, cache: Path) -> None:
     state = CheckpointState(digest="of another one", stamp="another")
-    with pytest.raises(ResourceError, match="is no longer the checkpoint that this run began with"):
+    with pytest.raises(ResourceError, match="is no longer the checkpoint that this run started with"):
         checkpoint_here(url=stored, state=state)
-    with pytest.raises(ResourceError, match="somebody replaced it"):
+    with pytest.raises(ResourceError, match="it was replaced"):
         checkpoint_here(url=str(CHECKPOINT), state=state)
     assert [path for path in cache.iterdir() if path.is_dir()] == []
 

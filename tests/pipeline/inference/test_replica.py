@@ -1,4 +1,4 @@
-"""Bundles of encoded shards in; proof that every window gets its own answer, whoever its neighbours are, out."""
+"""Every window gets its own answer, whatever is packed with it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path

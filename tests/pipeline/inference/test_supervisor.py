@@ -1,4 +1,4 @@
-"""Packs with rows that crash, hang or raise in; proof that those rows are named, and all others answered right, out.
+"""Rows that crash, hang or raise are identified, and all others are answered.
 
 The children are real processes, with a model of NumPy that does what a window's first token says.
 """

@@ -1,4 +1,4 @@
-"""Specs in; proof that a folder is frozen to one job, and that another is refused with the difference, out."""
+"""A folder is frozen to one job; another job is refused with the difference."""
 
 import json
 import shutil
@@ -112,7 +112,7 @@ def test_the_first_to_freeze_decides_and_the_same_job_may_go_on(tmp_path: Path) 
 def test_another_job_in_the_folder_is_refused_with_each_difference(tmp_path: Path) -> None:
     freeze(replace(job(tmp_path), identity={"task.name": "text-classification", "model.dtype": "float32", "same": 1}))
     other = replace(job(tmp_path), identity={"task.name": "fill-mask", "model.dtype": "bfloat16", "same": 1, "new": 2})
-    with pytest.raises(OutputError, match="holds another job's rows") as caught:
+    with pytest.raises(OutputError, match="belongs to another job") as caught:
         freeze(other)
     message = str(caught.value)
     assert 'task.name is "text-classification" there and "fill-mask" here' in message

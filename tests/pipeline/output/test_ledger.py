@@ -1,4 +1,4 @@
-"""Plans, manifests, runs and _SUCCESS in; proof that an output folder says the same when it is read back, out."""
+"""Plans, manifests, runs and _SUCCESS read back as they were written."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""An input as it is now and a folder's records in; proof that exactly what is new, changed or missing is to be done, out."""
+"""A plan contains exactly what is new, changed or missing."""
 
 import gzip
 import itertools

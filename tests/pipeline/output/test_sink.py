@@ -1,4 +1,4 @@
-"""Annotated shards in; proof that their objects are the same at every writing and that everybody can read them, out."""
+"""A shard's object has the same bytes each time it is written, and any Parquet reader reads it."""
 
 from pathlib import Path
 

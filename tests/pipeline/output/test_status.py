@@ -1,4 +1,4 @@
-"""Output folders at every stage in; proof that their status is told from their records alone out."""
+"""The status of an output folder comes from its records alone."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Folders of files in; proof that each is listed once, with its format, and looked at no further than its footer, out."""
+"""Each file is listed once with its format, and nothing past its footer is read."""
 
 import gzip
 from pathlib import Path
@@ -87,7 +87,9 @@ def test_an_input_that_matches_nothing_is_named(tmp_path: Path) -> None:
 
 def test_files_none_of_which_is_known_are_answered_with_the_suffixes(tmp_path: Path) -> None:
     put(str(tmp_path / "a.docx"), b"x")
-    with pytest.raises(SpecError, match=r"of 1 file found, such as .*a\.docx, none .*\.parquet.* say input\.format"):
+    with pytest.raises(
+        SpecError, match=r"none of the 1 file found, such as .*a\.docx, has .*\.parquet.* set input\.format"
+    ):
         listed(tmp_path)
 
 

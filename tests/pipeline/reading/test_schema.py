@@ -1,4 +1,4 @@
-"""Files that say different things of their columns in; proof that one schema comes out, or one line that says why not."""
+"""Files with different schemas give one schema, or one line that says why not."""
 
 import gzip
 import json
@@ -130,7 +130,7 @@ def test_declared_columns_are_taken_as_they_are(tmp_path: Path) -> None:
 
 def test_files_in_which_no_object_is_found_ask_for_a_declaration(tmp_path: Path) -> None:
     for content in (b"nope\n", b"{}\n"):
-        with pytest.raises(SpecError, match=r"hold no object to infer columns from; say input\.schema"):
+        with pytest.raises(SpecError, match=r"contain no object to infer columns from; set input\.schema"):
             inferred(tmp_path, content)
 
 
@@ -166,7 +166,9 @@ def test_files_that_disagree_a_little_get_the_wider_type(
 
 
 def test_files_that_disagree_for_good_are_refused_with_the_file_and_the_column() -> None:
-    with pytest.raises(SpecError, match=r"1\.parquet has columns of other types .*annotate them apart") as caught:
+    with pytest.raises(
+        SpecError, match=r"1\.parquet has columns of different types .*annotate them separately"
+    ) as caught:
         unified(pa.schema([("id", pa.int64())]), pa.schema([("id", pa.string())]))
     assert "id" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -196,7 +198,7 @@ def test_any_records_get_a_schema_that_their_own_rows_can_be_read_by(
     try:
         schema = inferred(folder, records)
     except SpecError as error:
-        assert "say input.schema" in str(error)  # noqa: PT017 - the only refusal there is, for objects without fields
+        assert "set input.schema" in str(error)  # noqa: PT017 - the only refusal there is, for objects without fields
         return
     carried = Carried(frozenset(schema.names))
     table = json_rows(LineBlock((folder / "0.jsonl").read_bytes(), 0), schema=schema, carried=carried)

@@ -1,4 +1,4 @@
-"""Missing shards and streams in; proof that their rows come in whole shards, and that a broken file costs only its own, out."""
+"""Missing shards and streams are read as whole shards; a broken file affects only itself."""
 
 import gzip
 import json

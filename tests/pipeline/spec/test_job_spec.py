@@ -1,4 +1,4 @@
-"""Job files and flags in; proof that they mean what they say, and that what can't work is said in one line, out."""
+"""Job files and flags mean what they say; what can't work is reported in one line."""
 
 import json
 import re
@@ -97,13 +97,13 @@ def test_a_duration_that_is_none_is_refused_with_its_key(text: object) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"inptu": 1}, "inptu: no such key"),
-        ({"input": {"urls": "a", "colums": {}}}, "input.colums: no such key"),
-        ({"task": {"name": "text-classification", "pooling": "cls"}}, "task.pooling: no such key"),
-        ({"output": {"prefix": "x"}}, "output.url: is missing"),
+        ({"inptu": 1}, "unknown key 'inptu'"),
+        ({"input": {"urls": "a", "colums": {}}}, "unknown key 'input.colums'"),
+        ({"task": {"name": "text-classification", "pooling": "cls"}}, "unknown key 'task.pooling'"),
+        ({"output": {"prefix": "x"}}, "missing key 'output.url'"),
         ({"output": ""}, "output.url: string should have at least 1 character, not ''"),
         ({"input": ""}, "input.urls.0: string should have at least 1 character, not ''"),
-        ({"model": 5}, "model: write keys below it, not 5"),
+        ({"model": 5}, "model: expected a mapping of keys, not 5"),
         ({"model": {"checkpoint": "m", "framework": "tf"}}, "model.framework: input should be 'torch'"),
         ({"resources": {"replicas": 0}}, "resources.replicas: input should be greater than or equal to 1, not 0"),
         ({"resources": {"replicas": "many"}}, "resources.replicas: input should be a valid integer"),
@@ -114,7 +114,7 @@ def test_what_a_spec_gets_wrong_is_named_by_its_key(values: dict[str, object], m
 
 
 def test_a_missing_section_is_named() -> None:
-    with pytest.raises(SpecError, match=r"^output: is missing; there are input, model, task, tasks, output, "):
+    with pytest.raises(SpecError, match=r"^missing key 'output'; valid keys: input, model, task, tasks, output, "):
         JobSpec.parse({key: value for key, value in LEAST.items() if key != "output"})
 
 
@@ -128,7 +128,7 @@ def test_a_range_of_replicas_rises() -> None:
 
 def test_several_mistakes_are_told_at_once() -> None:
     message = refusal({"inptu": 1, "shards": {"rows": 0}})
-    assert "inptu: no such key" in message
+    assert "unknown key 'inptu'" in message
     assert "shards.rows: input should be greater than or equal to 1, not 0" in message
 
 
@@ -234,12 +234,15 @@ def test_the_json_schema_takes_what_the_spec_takes_and_refuses_what_it_refuses()
     ("values", "said"),
     [
         ({**LEAST, **SEVERAL}, "job: task and tasks are both given; name one task, or several under tasks"),
-        ({**SEVERAL, "tasks": {}}, "task: is missing; there are feature-extraction, "),
-        ({**SEVERAL, "tasks": {"9 lives": "fill-mask"}}, "tasks: '9 lives' begins no column; name a task by letters"),
-        ({**SEVERAL, "tasks": {"a": "translation"}}, "tasks.a: no task 'translation'; there are feature-extraction, "),
+        ({**SEVERAL, "tasks": {}}, "missing key 'task'; valid tasks: feature-extraction, "),
+        ({**SEVERAL, "tasks": {"9 lives": "fill-mask"}}, "tasks: '9 lives' can't start a column name; use letters"),
+        (
+            {**SEVERAL, "tasks": {"a": "translation"}},
+            "tasks.a: unknown task 'translation'; valid tasks: feature-extraction, ",
+        ),
         (
             {**SEVERAL, "tasks": {"fill-mask": {"name": "fill-mask", "topk": 1}}},
-            "tasks.fill-mask.topk: no such key; did you mean 'top_k'?",
+            "unknown key 'tasks.fill-mask.topk'; did you mean 'top_k'?",
         ),
     ],
 )

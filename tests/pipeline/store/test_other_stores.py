@@ -1,4 +1,4 @@
-"""Azure's and Google's stores, by their emulators, in; proof that the promise is kept there as on S3 and a local disk, out."""
+"""The guarantees hold on Azure's and Google's stores (by their emulators) as on S3 and a local disk."""
 
 import gzip
 from collections.abc import Callable, Iterator

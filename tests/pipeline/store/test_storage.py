@@ -1,4 +1,4 @@
-"""URLs of local disks and of an object store in; proof that what is put is whole, found, and put once where asked, out."""
+"""What is written to a local disk or an object store is complete, found, and written only once where asked."""
 
 import os
 import socket

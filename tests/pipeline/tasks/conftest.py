@@ -1,4 +1,4 @@
-"""Nothing in, random checkpoints of every head out, made once a test run."""
+"""Random checkpoints of every head, made once per test run."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A task's options and rows in, annotated rows out, in this process: the stages of the flow without Ray and without a child."""
+"""Runs the flow's stages over rows in this process, without Ray and without a child process."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

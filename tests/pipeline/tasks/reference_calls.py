@@ -1,4 +1,4 @@
-"""A call of a Hugging Face pipeline in, the job and rows that stand for it out, and its result in the shape of our answers."""
+"""Translates a call of a Hugging Face pipeline to a job and its rows, and its result to the shape of our answers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Names and kinds of heads in, a folder of random heads around one encoder out, stored as training stores them."""
+"""Makes a folder of random heads around one encoder, stored as training stores them."""
 
 import json
 from collections.abc import Mapping

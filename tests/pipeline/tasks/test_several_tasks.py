@@ -141,7 +141,7 @@ def test_heads_without_a_common_encoder_are_refused(heads: Path, tmp_path: Path)
         (tmp_path / folder / name).rename(tmp_path / "both" / name)
         config = tmp_path / "both" / name / "config.json"
         config.write_text(config.read_text().replace('"encoder"', f'"../{folder}/encoder"'))
-    with pytest.raises(CheckpointError, match="have not one encoder: their weights are in different files"):
+    with pytest.raises(CheckpointError, match="have different encoders: their weights are in different files"):
         checked_tasks(several(tmp_path / "both", {"intents": TASKS["intents"], "entities": TASKS["entities"]}))
     config = heads / "entities" / "config.json"
     kept = config.read_text()

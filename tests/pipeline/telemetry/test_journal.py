@@ -1,4 +1,4 @@
-"""Things that happen in; proof of what the terminal of a driver shows of them, and at which level, out."""
+"""What a driver's terminal shows of logged events, at which level."""
 
 import json
 import logging
@@ -51,9 +51,7 @@ def test_a_level_that_is_none_is_refused_in_one_line(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2
-    assert (
-        capsys.readouterr().err == "preln: PRELN_LOG_LEVEL=LOUD: no such level; write DEBUG, INFO, WARNING or ERROR\n"
-    )
+    assert capsys.readouterr().err == "preln: PRELN_LOG_LEVEL=LOUD: unknown level; use DEBUG, INFO, WARNING or ERROR\n"
 
 
 def test_a_workers_line_is_one_json_object_with_its_exception() -> None:
@@ -61,7 +59,7 @@ def test_a_workers_line_is_one_json_object_with_its_exception() -> None:
         raise ValueError("why")
     except ValueError:
         record = logging.LogRecord("preln", logging.ERROR, __file__, 1, "it %s", ("broke",), sys.exc_info())
-    record.told = {"shard": "a-0-4"}
+    record.fields = {"shard": "a-0-4"}
     fields = json.loads(journal.JsonLines().format(record))
     assert (fields["message"], fields["level"], fields["shard"]) == ("it broke", "error", "a-0-4")
     assert "ValueError: why" in fields["exception"]

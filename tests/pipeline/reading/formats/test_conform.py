@@ -1,4 +1,4 @@
-"""Tables as files have them in; proof that the frozen columns come out, and that what does not fit is said, out."""
+"""Tables are cast to the frozen columns; what does not fit is reported."""
 
 from decimal import Decimal
 

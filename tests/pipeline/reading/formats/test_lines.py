@@ -1,4 +1,4 @@
-"""Files of lines, cut anywhere, in; proof that every record comes out once, at its offset, whatever its bytes are, out."""
+"""Every record of a cut file of lines is read once, at its offset, whatever its bytes are."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Parquet files of every layout in; proof that row ranges are exact and that broken files are named, out."""
+"""Row ranges of Parquet files of every layout are exact; broken files are named."""
 
 import itertools
 from pathlib import Path
