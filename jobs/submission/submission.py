@@ -27,7 +27,7 @@ from pipeline.spec.job_spec import JobSpec
 from pipeline.store.storage import readable
 
 ROOT = Path(__file__).resolve().parents[2]
-SENT = ("pipeline", "models", "jobs", "pyproject.toml", "constraints.txt")
+SENT = ("preln", "pipeline", "models", "jobs", "pyproject.toml", "constraints.txt")
 """What a cluster needs of this repository."""
 NOT_SENT = ("__pycache__", "*.pyc", "clusters", "kubernetes", "sample", ".*", DEMO.name)
 JOB_FILE = "job.yaml"

@@ -134,7 +134,7 @@ def _json_schema(files: Sequence[SourceFile]) -> pa.Schema:
         for name, value in record.items():
             if _is_text(name):
                 values.setdefault(name, []).append(value)
-    kinds = {name: _inferred(column) for name, column in values.items()}
+    kinds = {name: inferred(column) for name, column in values.items()}
     fields = [pa.field(name, kind) for name, kind in kinds.items() if kind is not None]
     if not fields:
         raise SpecError(
@@ -164,7 +164,7 @@ def _sample(file: SourceFile) -> list[dict[str, object]]:
     return [dict(record) for record in records]
 
 
-def _inferred(column: Sequence[object]) -> pa.DataType | None:
+def inferred(column: Sequence[object]) -> pa.DataType | None:
     """The type of most of the values; whole numbers among fractions are fractions, and nothing but nulls is text. None for
     objects that never have a field: there is nothing to carry, and Parquet has no type for them."""
     given = [value for value in column if value is not None]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import Any
 
 import pyarrow as pa
 from ray.data.block import BlockMetadata
@@ -26,14 +26,12 @@ from pipeline.shards import (
     Shard,
     SourceFile,
     Stream,
+    Work,
     delimiter_of,
     into_bundles,
     shard_key,
 )
 from pipeline.store.storage import info
-
-Work: TypeAlias = Shard | Stream
-"""What is to be read: a shard with known borders, or a file whose shards are found while reading it."""
 
 BUNDLE_SHARDS = 64
 """Shards in a bundle at most."""
