@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from jobs.arguments import DtypeName, FrameworkName, Input, JobFile, Model, Output, Settings, TaskName, job_spec
 
@@ -25,6 +24,8 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")] = False,
 ) -> None:
     """Say what `annotate` would run: files, shards, rows and bytes."""
+    from rich.console import Console
+
     from pipeline.store.storage import readable
 
     spec = job_spec(

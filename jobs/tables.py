@@ -48,7 +48,7 @@ def text_columns(spec: JobSpec) -> list[str]:
             raise SpecError(
                 f"a list of texts names no columns, and {task.name} reads {', '.join(needed)}; give dicts or a table"
             )
-        columns |= dict.fromkeys(needed)
+        columns.update(dict.fromkeys(needed))
     return list(columns)
 
 
@@ -60,9 +60,8 @@ def _from_values(values: Sequence[Any], spec: JobSpec) -> tuple[pa.Table, pa.Str
     strange = next((value for value in values if not isinstance(value, Mapping)), None)
     if strange is not None or not all(isinstance(value, Mapping) for value in values):
         raise SpecError(f"the data mixes dicts with {shown(strange)}; give {ACCEPTED}")
-    names = dict.fromkeys(name for value in values for name in value)
     columns, found = {}, []
-    for name in names:
+    for name in dict.fromkeys(name for value in values for name in value):
         cells = [value.get(name) for value in values]
         columns[str(name)], errors = _column(cells, str(name), inferred(cells) or pa.string())
         found += [] if errors is None else [errors]
