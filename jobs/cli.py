@@ -21,6 +21,7 @@ from jobs.exit_codes import exit_code_of
 from jobs.logs import logs
 from jobs.plan import plan
 from jobs.schedule import schedule
+from jobs.show import show
 from jobs.status import status
 from jobs.stop import stop
 from jobs.submit import submit
@@ -38,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (annotate, plan, status, verify, submit, logs, stop, schedule, convert, evaluate, train, bench, demo):
+for verb in (annotate, plan, status, verify, show, submit, logs, stop, schedule, convert, evaluate, train, bench, demo):
     app.command()(verb)
 app.add_typer(tokenizer, name="tokenizer")
 

@@ -37,9 +37,9 @@ SLOWER = 4.0
 """How much slower a loaded test machine may be than the one on which half a second of CPU was promised."""
 
 
-def python(*words: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+def python(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     variables = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1]), **environment}
-    return subprocess.run([sys.executable, *words], cwd=cwd, env=variables, capture_output=True, text=True)
+    return subprocess.run([sys.executable, *words], env=variables, capture_output=True, text=True)
 
 
 @pytest.fixture
