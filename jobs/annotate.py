@@ -160,7 +160,7 @@ def annotate_spec(spec: JobSpec, *, as_json: bool = False, options: run.RunOptio
             spec=spec, cluster=this_cluster(say=line.waiting), watcher=line, options=options or run.DEFAULT_OPTIONS
         )
     if as_json:
-        print(json.dumps(record_of(report)), flush=True)
+        print(json.dumps({"event": "finished", **record_of(report)}), flush=True)
     else:
         print_report(report, console)
     return report
