@@ -1,18 +1,20 @@
 """`preln verify`: an output folder in, whether its promise holds out."""
 
+from __future__ import annotations
+
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from jobs.arguments import Input
-from pipeline.output.verify import Verdict
-from pipeline.output.verify import verify as verify_output
-from pipeline.spec.job_spec import InputSpec
-from pipeline.store.storage import canonical
+
+if TYPE_CHECKING:
+    from pipeline.output.verify import Verdict
+    from pipeline.spec.job_spec import InputSpec
+
 
 SHOWN = 20
 
@@ -29,6 +31,8 @@ def verify(
 
     Exit codes: 0 the promise holds, 3 it does not.
     """
+    from pipeline.output.verify import verify as verify_output
+
     verdict = verify_output(output, input_spec=recount_spec(input_urls, input_format) if input_urls else None)
     if as_json:
         findings = [vars(finding) for finding in verdict.findings]
@@ -44,12 +48,17 @@ def verify(
 
 def recount_spec(urls: Sequence[str], format_: str) -> InputSpec:
     """The input that is counted anew, by absolute URLs. Raises SpecError."""
+    from pipeline.spec.job_spec import InputSpec
+    from pipeline.store.storage import canonical
+
     spec = InputSpec.parse({"urls": urls, "format": format_})
     return spec.model_copy(update={"urls": [canonical(url) for url in spec.urls]})
 
 
 def print_verdict(verdict: Verdict) -> None:
     """A verdict for people."""
+    from rich.console import Console
+
     console = Console(highlight=False, soft_wrap=True, markup=False)
     looked = f"{verdict.shards:,} shards of {verdict.files:,} files with {verdict.rows:,} rows"
     recounted = ", and counted the input anew" if verdict.recounted else ""

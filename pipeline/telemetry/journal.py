@@ -10,8 +10,6 @@ import os
 import sys
 from datetime import UTC, datetime
 
-import ray
-
 from pipeline.errors import SpecError
 
 LOGGER = "preln"
@@ -38,7 +36,10 @@ class JsonLines(logging.Formatter):
 def write(message: str, *, level: int = logging.INFO, **told: object) -> None:
     """One line of a worker's journal; on the way it adds the node and Ray's job."""
     logger = logging.getLogger(LOGGER)
-    if not ray.is_initialized():
+    ray = sys.modules.get(
+        "ray"
+    )  # a process that never imported Ray is no worker of it, and need not wait for its import
+    if ray is None or not ray.is_initialized():
         logger.log(level, message, extra={"told": told})
         return
     context = ray.get_runtime_context()
