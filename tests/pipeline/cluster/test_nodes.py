@@ -6,7 +6,7 @@ import pytest
 import yaml
 from ray.core.generated import autoscaler_pb2, common_pb2
 
-from pipeline.cluster import nodes
+from pipeline.cluster import ray_state
 from pipeline.cluster.nodes import Demand, NodeKind, label_fits
 from pipeline.cluster.ray_state import autoscaler_at_work, infeasible_of, kinds_of_config, kinds_up
 
@@ -76,9 +76,9 @@ def test_an_autoscaler_that_has_not_reported_yet_is_known_of_from_the_head(
     monkeypatch: pytest.MonkeyPatch, second_version: bool
 ) -> None:
     reply_class = autoscaler_pb2.GetClusterStatusReply  # type: ignore[attr-defined]  # made at run time
-    monkeypatch.setattr(nodes, "_gcs_client", NothingReported)
-    monkeypatch.setattr(nodes, "_cluster_status", reply_class)
-    monkeypatch.setattr(nodes, "is_autoscaler_v2", lambda **_: second_version)
+    monkeypatch.setattr(ray_state, "_gcs_client", NothingReported)
+    monkeypatch.setattr(ray_state, "_cluster_status", reply_class)
+    monkeypatch.setattr(ray_state, "is_autoscaler_v2", lambda **_: second_version)
     assert autoscaler_at_work() is second_version
 
 

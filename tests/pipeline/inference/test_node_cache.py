@@ -37,7 +37,7 @@ def copied(url: str) -> str:
 
 
 def state_of(url: str) -> CheckpointState:
-    return checkpoint_state(url, known=None, names=[""])
+    return checkpoint_state(url, known=None, names=None)
 
 
 def test_a_local_checkpoint_is_loaded_from_where_it_is(cache: Path) -> None:
