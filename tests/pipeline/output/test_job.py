@@ -148,22 +148,22 @@ def test_two_drivers_that_race_freeze_one_job(tmp_path: Path) -> None:
 def test_the_state_of_a_checkpoint_is_its_content_not_its_place(tmp_path: Path) -> None:
     shutil.copytree(CHECKPOINT, tmp_path / "copy")
     here, there = (
-        checkpoint_state(CHECKPOINT, known=None, names=[""]),
-        checkpoint_state(str(tmp_path / "copy"), known=None, names=[""]),
+        checkpoint_state(CHECKPOINT, known=None, names=None),
+        checkpoint_state(str(tmp_path / "copy"), known=None, names=None),
     )
     assert here.digest == there.digest
     assert here.stamp != there.stamp
 
 
 def test_a_checkpoint_whose_files_are_untouched_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = replace(checkpoint_state(CHECKPOINT, known=None, names=[""]), digest="as told before")
-    assert checkpoint_state(CHECKPOINT, known=known, names=[""]) == known
-    assert checkpoint_state(CHECKPOINT, known=replace(known, stamp="other"), names=[""]).digest != "as told before"
+    known = replace(checkpoint_state(CHECKPOINT, known=None, names=None), digest="as told before")
+    assert checkpoint_state(CHECKPOINT, known=known, names=None) == known
+    assert checkpoint_state(CHECKPOINT, known=replace(known, stamp="other"), names=None).digest != "as told before"
 
 
 def test_a_checkpoint_that_is_gone_is_named() -> None:
     with pytest.raises(CheckpointError, match="no-such-folder"):
-        checkpoint_state("/no-such-folder", known=None, names=[""])
+        checkpoint_state("/no-such-folder", known=None, names=None)
 
 
 def test_a_job_file_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
