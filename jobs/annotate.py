@@ -1,13 +1,13 @@
 """`preln annotate`: brings a job's output folder up to date."""
 
+from __future__ import annotations
+
 import json
 import sys
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
 
 from jobs.arguments import (
     DtypeName,
@@ -21,16 +21,16 @@ from jobs.arguments import (
     TaskName,
     job_spec,
 )
-from jobs.connect import this_cluster
 from jobs.interruption import GOES_ON, INTERRUPTED
-from jobs.progress import ProgressLine
-from pipeline import run
 from pipeline.errors import PrelnError, SpecError
-from pipeline.output.report import Report, record_of
 from pipeline.plurals import counted
-from pipeline.rows import EMPTY
-from pipeline.spec.job_spec import JobSpec, Seconds
-from pipeline.store.storage import readable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline import run
+    from pipeline.output.report import Report
+    from pipeline.spec.job_spec import JobSpec
 
 EXIT_CODES = {"done": 0, "failed-shards": 3, "too-many-errors": 3, "interrupted": INTERRUPTED}
 
@@ -69,6 +69,8 @@ def annotate(
     Exit codes: 0 done, 1 the run could not continue, 2 wrong use and nothing was started, 3 finished with failed shards or
     too many bad rows, 130 interrupted.
     """
+    from pipeline import run
+
     spec = job_spec(
         job=job,
         task=task,
@@ -101,6 +103,10 @@ def say_interrupted() -> None:
 
 def duration(text: str) -> float:
     """Seconds of a duration such as 90s, 15m, 2h. Raises SpecError."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from pipeline.spec.job_spec import Seconds
+
     try:
         return TypeAdapter(Seconds).validate_python(text)
     except ValidationError:
@@ -112,6 +118,8 @@ def annotate_again(spec: JobSpec, *, every: float, as_json: bool, options: run.R
 
     After a first successful run, one that fails is reported and tried again at the next interval: stores and clusters recover.
     """
+    from rich.console import Console
+
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     ran = False
     try:
@@ -133,13 +141,22 @@ def annotate_again(spec: JobSpec, *, every: float, as_json: bool, options: run.R
         return INTERRUPTED
 
 
-def annotate_spec(spec: JobSpec, *, as_json: bool = False, options: run.RunOptions = run.DEFAULT_OPTIONS) -> Report:
+def annotate_spec(spec: JobSpec, *, as_json: bool = False, options: run.RunOptions | None = None) -> Report:
     """Run a job with a progress line, and print how it ended."""
+    from rich.console import Console
+
+    from jobs.connect import this_cluster
+    from jobs.progress import ProgressLine
+    from pipeline import run
+    from pipeline.output.report import record_of
+
     console = Console(stderr=as_json, highlight=False, soft_wrap=True, markup=False)
     with ProgressLine(console, as_json=as_json) as line:
-        report = run.annotate(spec=spec, cluster=this_cluster(say=line.waiting), watcher=line, options=options)
+        report = run.annotate(
+            spec=spec, cluster=this_cluster(say=line.waiting), watcher=line, options=options or run.DEFAULT_OPTIONS
+        )
     if as_json:
-        print(json.dumps(record_of(report)), flush=True)
+        print(json.dumps({"event": "finished", **record_of(report)}), flush=True)
     else:
         print_report(report, console)
     return report
@@ -147,6 +164,9 @@ def annotate_spec(spec: JobSpec, *, as_json: bool = False, options: run.RunOptio
 
 def print_report(report: Report, console: Console) -> None:
     """Print what a run did and the state of the dataset, in a few lines."""
+    from pipeline.rows import EMPTY
+    from pipeline.store.storage import readable
+
     tally, output = report.tally, readable(report.job.output)
     if tally.receipts:
         rate = tally.rows / report.seconds

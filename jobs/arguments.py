@@ -1,18 +1,52 @@
 """The command line's ways to name a job (a file, flags, --set) in, one JobSpec out: the same for every verb that takes a job."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.errors import SpecError
-from pipeline.spec.job_spec import JobSpec
-from pipeline.spec.settings import override, read_yaml
+
+if TYPE_CHECKING:
+    from pipeline.spec.job_spec import JobSpec
+
 
 JobFile = Annotated[
     Path | None, typer.Argument(help="Job file (YAML). Flags and --set change what it says.", show_default=False)
 ]
-TaskName = Annotated[str | None, typer.Option("--task", help="Task, such as text-classification.", show_default=False)]
+TASK_NAMES = (
+    "feature-extraction",
+    "fill-mask",
+    "multiple-choice",
+    "question-answering",
+    "text-classification",
+    "text-scoring",
+    "token-classification",
+)
+"""For shells that complete words, which wait for no task to be imported; a test compares them with the tasks."""
+
+
+def task_names(typed: str) -> list[str]:
+    """The tasks that a word on its way may become."""
+    return [name for name in TASK_NAMES if name.startswith(typed)]
+
+
+def frameworks(typed: str) -> list[str]:
+    """The frameworks that a word on its way may become."""
+    return [name for name in ("torch", "tensorflow", "flax") if name.startswith(typed)]
+
+
+def dtypes(typed: str) -> list[str]:
+    """The dtypes that a word on its way may become."""
+    return [name for name in ("auto", "float32", "bfloat16", "float16") if name.startswith(typed)]
+
+
+TaskName = Annotated[
+    str | None,
+    typer.Option("--task", help="Task, such as text-classification.", show_default=False, autocompletion=task_names),
+]
 Model = Annotated[str | None, typer.Option("--model", help="Checkpoint folder, at any URL.", show_default=False)]
 Input = Annotated[
     list[str] | None,
@@ -20,10 +54,12 @@ Input = Annotated[
 ]
 Output = Annotated[str | None, typer.Option("--output", help="Output folder, at any URL.", show_default=False)]
 FrameworkName = Annotated[
-    str | None, typer.Option("--framework", help="torch, tensorflow or flax.", show_default=False)
+    str | None,
+    typer.Option("--framework", help="torch, tensorflow or flax.", show_default=False, autocompletion=frameworks),
 ]
 DtypeName = Annotated[
-    str | None, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.", show_default=False)
+    str | None,
+    typer.Option("--dtype", help="auto, float32, bfloat16 or float16.", show_default=False, autocompletion=dtypes),
 ]
 Replicas = Annotated[int | None, typer.Option("--replicas", help="Copies of the model.", min=1, show_default=False)]
 Settings = Annotated[
@@ -50,6 +86,9 @@ def job_spec(
     settings: list[str] | None = None,
 ) -> JobSpec:
     """The job that a command line names. Raises SpecError."""
+    from pipeline.spec.job_spec import JobSpec
+    from pipeline.spec.settings import override, read_yaml
+
     values: dict[str, Any] = {}
     if job is not None:
         try:

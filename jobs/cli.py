@@ -1,9 +1,16 @@
-"""Words of a command line in, an exit code out: the verbs, and how an error reads."""
+"""Words of a command line in, an exit code out: the verbs, and how an error reads.
 
+A verb's module imports what its options need and no more; the rest is imported when it runs, so that `--help` and the
+completion of words answer at once.
+"""
+
+import os
 import sys
+import tempfile
+import traceback
+from pathlib import Path
 
 import typer
-from rich.console import Console
 
 from jobs.annotate import annotate
 from jobs.bench import bench
@@ -14,6 +21,7 @@ from jobs.exit_codes import exit_code_of
 from jobs.logs import logs
 from jobs.plan import plan
 from jobs.schedule import schedule
+from jobs.show import show
 from jobs.status import status
 from jobs.stop import stop
 from jobs.submit import submit
@@ -29,9 +37,9 @@ app = typer.Typer(
     help="Annotate text in bulk with pre-LayerNorm RoBERTa on Ray: every row once, as Parquet.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    rich_markup_mode=None,
 )
-for verb in (annotate, plan, status, verify, submit, logs, stop, schedule, convert, evaluate, train, bench, demo):
+for verb in (annotate, plan, status, verify, show, submit, logs, stop, schedule, convert, evaluate, train, bench, demo):
     app.command()(verb)
 app.add_typer(tokenizer, name="tokenizer")
 
@@ -51,11 +59,49 @@ def options(
     """Annotate text in bulk with pre-LayerNorm RoBERTa on Ray: every row once, as Parquet."""
 
 
+DEBUG_VARIABLE = "PRELN_DEBUG"
+"""Set to 1, errors come with their tracebacks."""
+
+
 def main() -> None:
-    """The `preln` command. A PrelnError is one line and an exit code (`jobs.exit_codes`)."""
+    """The `preln` command. A PrelnError is one line and an exit code (`jobs.exit_codes`); so is an error of ours, whose
+    traceback goes into a file, or with PRELN_DEBUG=1 to the terminal."""
     try:
         journal.speak_on_the_terminal()
         app()
     except PrelnError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(f"preln: {error}", style="red")
+        if debugging():
+            traceback.print_exc()
+        say(str(error))
         sys.exit(exit_code_of(error))
+    except Exception as error:
+        if debugging():
+            raise
+        say(unexpected(error))
+        sys.exit(1)
+
+
+def debugging() -> bool:
+    """Whether the user asks for tracebacks."""
+    return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+
+
+def say(message: str) -> None:
+    """One line on standard error, red where that is a terminal."""
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(f"preln: {message}", style="red")
+
+
+def unexpected(error: Exception) -> str:
+    """An error that nobody foresaw in one line, and where its traceback is."""
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="preln-error-", suffix=".log", delete=False, encoding="utf-8"
+        ) as log:
+            log.write("".join(traceback.format_exception(error)))
+        where = f"the traceback is in {Path(log.name)}"
+    except OSError:
+        where = f"{DEBUG_VARIABLE}=1 prints the traceback"
+    return f"internal error: {what[:300]}; {where}"

@@ -4,7 +4,8 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -32,7 +33,9 @@ def connect() -> None:
             local["_temp_dir"] = folder
     # Its C++ side warns of Ray's issue 53727 at every actor pool, whatever the pool is given.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    with handlers_kept(), silent_stderr():
+    # Ray puts the working folder on its workers' path, where a folder `pipeline` or `models` of the user's would be found
+    # before ours; so that folder is ours while it looks.
+    with handlers_kept(), silent_stderr(), chdir(Path(__file__).resolve().parents[1]):
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=workers_speak, **local)
     if not workers_speak and hasattr(ray._private.worker, "print_to_stdstream"):
         # Of an actor that can't start, Ray prints the whole traceback at every try, whatever its logging level.

@@ -1,37 +1,47 @@
 """`preln convert`: converts any checkpoint to a folder of this model and reports every tensor, or compares two."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import asdict
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from models.boundary import Head
-from models.convert import Conversion, ConversionError, StoredType, TargetFormat
-from models.convert import convert as convert_checkpoint
-from models.difference import CheckpointDifference, difference
 from models.errors import PrelnError
-from models.origin import OriginKind, open_origin
+
+if TYPE_CHECKING:
+    from models.convert import Conversion
+    from models.difference import CheckpointDifference
+
 
 DIFFERENT = 3  # exit code of --check
-FORMATS = [name for choice in get_args(TargetFormat) for name in (get_args(choice) or (choice,))]
+KINDS = ("auto", "hf", "fairseq", "dinkytrain", "efficient-mlm")
+HEADS = (
+    "encoder",
+    "masked-lm",
+    "causal-lm",
+    "sequence-classification",
+    "multiple-choice",
+    "token-classification",
+    "question-answering",
+)
+FORMATS = ("safetensors", "safetensors-tf", "safetensors-flax", "h5", "msgpack", "bin")
+DTYPES = ("stored", "float32", "float16", "bfloat16")
+"""What the options may say, here as plain words: `--help` imports no model. A test compares them with the types."""
 COLOURS = {"mapped": "green", "dropped": "dim", "unexpected": "yellow", "missing": "red", "another shape": "red"}
 
 
 def convert(
     source: Annotated[str, typer.Argument(metavar="SRC", help="Checkpoint folder or fairseq .pt file, at any URL.")],
     destination: Annotated[str, typer.Argument(metavar="DST", help="New folder; with --check the other checkpoint.")],
-    kind: Annotated[str, typer.Option("--from", help=f"What SRC is: {', '.join(get_args(OriginKind))}.")] = "auto",
+    kind: Annotated[str, typer.Option("--from", help=f"What SRC is: {', '.join(KINDS)}.")] = "auto",
     head: Annotated[
         str | None,
-        typer.Option(
-            "--head", help=f"What DST is for: {', '.join(get_args(Head))}. SRC's own by default.", show_default=False
-        ),
+        typer.Option("--head", help=f"What DST is for: {', '.join(HEADS)}. SRC's own by default.", show_default=False),
     ] = None,
     weights_format: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.")] = "safetensors",
-    dtype: Annotated[str, typer.Option("--dtype", help=f"{', '.join(get_args(StoredType))}.")] = "stored",
+    dtype: Annotated[str, typer.Option("--dtype", help=f"{', '.join(DTYPES)}.")] = "stored",
     max_shard_size: Annotated[str, typer.Option("--max-shard-size", help="Split weights above this.")] = "5GB",
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Read pickles (.pt, .bin), weights only; needs PyTorch.")
@@ -53,10 +63,15 @@ def convert(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")] = False,
 ) -> None:
     """Convert a checkpoint of any framework, of fairseq or of DinkyTrain, or compare two."""
-    _check_choice("--from", kind, get_args(OriginKind))
-    _check_choice("--head", head, (None, *get_args(Head)))
+    from models.convert import ConversionError
+    from models.convert import convert as convert_checkpoint
+    from models.difference import difference
+    from models.origin import open_origin
+
+    _check_choice("--from", kind, KINDS)
+    _check_choice("--head", head, (None, *HEADS))
     _check_choice("--format", weights_format, FORMATS)
-    _check_choice("--dtype", dtype, get_args(StoredType))
+    _check_choice("--dtype", dtype, DTYPES)
     reading: dict[str, Any] = {
         "kind": kind,
         "allow_pickle": allow_pickle,
@@ -91,6 +106,9 @@ def _check_choice(option: str, value: str | None, allowed: tuple[Any, ...] | lis
 
 
 def _print_conversion(done: Conversion, *, as_json: bool, destination: str | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     counts: dict[str, int] = {}
     for fate in done.fates:
         counts[fate.fate] = counts.get(fate.fate, 0) + 1
@@ -118,6 +136,9 @@ def _print_conversion(done: Conversion, *, as_json: bool, destination: str | Non
 
 
 def _print_difference(found: CheckpointDifference, first: str, second: str, *, as_json: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     if as_json:
         print(
             json.dumps({**asdict(found), "same": found.same, "largest_of_all": max(found.largest.values(), default=0)})

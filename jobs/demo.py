@@ -1,17 +1,19 @@
 """`preln demo`: nothing in, the embedded sample annotated with the embedded checkpoint's four heads and shown out."""
 
+from __future__ import annotations
+
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pyarrow.dataset as ds
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from jobs.annotate import EXIT_CODES, annotate_spec
 from jobs.embedded import DEMO, SAMPLE
-from pipeline.spec.job_spec import JobSpec
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
 
 QUESTION = "Where?"
 TASKS: dict[str, Any] = {
@@ -29,6 +31,10 @@ def demo(
     ] = None,
 ) -> None:
     """Annotate the embedded sample with four tasks at once, and show some answers."""
+    from rich.console import Console
+
+    from pipeline.spec.job_spec import JobSpec
+
     console = Console(highlight=False, soft_wrap=True, markup=False)
     folder = output or Path(tempfile.mkdtemp(prefix="preln-demo-"))
     spec = JobSpec.parse(
@@ -53,6 +59,9 @@ def demo(
 
 def answers_table(folder: Path) -> Table:
     """Of each input file the rows whose intent, entities and masks are surest, as a table for a terminal."""
+    import pyarrow.dataset as ds
+    from rich.table import Table
+
     rows = ds.dataset(folder / "data").to_table().to_pylist()
     table = Table("text", "answers", title="The surest answers", show_lines=True)
     for source in sorted({row["source"] for row in rows}):

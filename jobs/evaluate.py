@@ -1,26 +1,34 @@
 """`preln evaluate`: a task, a checkpoint and labelled data in, how well the checkpoint answers them out."""
 
+from __future__ import annotations
+
 import json
 import tempfile
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from jobs.annotate import annotate_spec
 from jobs.arguments import DtypeName, FrameworkName, Replicas, Settings, job_spec
-from jobs.connect import this_cluster
-from jobs.evaluation.measure import TASKS, hide_tokens, measure, settings_of
-from jobs.evaluation.picture import draw_confusion
-from jobs.evaluation.scores import Measured
-from jobs.progress import ProgressLine
-from pipeline import run
 from pipeline.errors import SpecError
-from pipeline.output.report import Report
-from pipeline.spec.job_spec import JobSpec
-from pipeline.store.storage import join, put
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from jobs.evaluation.scores import Measured
+    from pipeline.output.report import Report
+    from pipeline.spec.job_spec import JobSpec
+
+
+TASKS = (
+    "text-classification",
+    "token-classification",
+    "question-answering",
+    "multiple-choice",
+    "fill-mask",
+    "text-scoring",
+)
+"""The tasks that have a truth to compare with; `--help` imports none of them, and a test compares."""
 SHOWN_LABELS = 12
 COUNTS = ("rows", "rows_with_errors", "masks", "tokens")
 
@@ -55,6 +63,12 @@ def evaluate(
 
     Accuracy and macro-F1; entity F1; exact match and F1 of answers; guessed tokens; perplexity (text-scoring).
     """
+    from rich.console import Console
+
+    from jobs.evaluation.measure import hide_tokens, measure, settings_of
+    from jobs.evaluation.picture import draw_confusion
+    from pipeline.store.storage import join, put
+
     folder = output or tempfile.mkdtemp(prefix="preln-evaluation-")
     asked = [*settings_of(task), *(settings or ())]
     if task == "fill-mask":
@@ -90,12 +104,20 @@ def evaluate(
 
 def _quietly(spec: JobSpec) -> Report:
     """A watcher that reports only the end of a run."""
+    from rich.console import Console
+
+    from jobs.connect import this_cluster
+    from jobs.progress import ProgressLine
+    from pipeline import run
+
     with ProgressLine(Console(stderr=True, quiet=True), as_json=False) as line:
         return run.annotate(spec=spec, cluster=this_cluster(say=line.waiting), watcher=line)
 
 
 def numbers_table(measured: Measured) -> Table:
     """All numbers, then those of the labels with the most rows, as a table for a terminal."""
+    from rich.table import Table
+
     table = Table("", "value")
     for name, value in measured.numbers.items():
         table.add_row(name.replace("_", " "), f"{value:,.0f}" if name in COUNTS else f"{value:.4f}")

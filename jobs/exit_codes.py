@@ -1,6 +1,7 @@
 """An error in, the exit code of the command that it ended out."""
 
-from jobs.submission.job_api import Unreachable
+import sys
+
 from pipeline.errors import PrelnError, ResourceError, RunFailed
 
 LATER = 1
@@ -11,4 +12,9 @@ WRONG = 2
 
 def exit_code_of(error: PrelnError) -> int:
     """The exit code of a command that this error ended."""
-    return LATER if isinstance(error, RunFailed | ResourceError | Unreachable) else WRONG
+    later: tuple[type[PrelnError], ...] = (RunFailed, ResourceError)
+    if "jobs.submission.job_api" in sys.modules:  # whoever has not imported it has asked no cluster
+        from jobs.submission.job_api import Unreachable
+
+        later = (*later, Unreachable)
+    return LATER if isinstance(error, later) else WRONG

@@ -3,10 +3,7 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from jobs.submission import submission
-from jobs.submission.job_api import JobApi
 from jobs.submit import LOCALHOST, Address
 
 
@@ -18,6 +15,11 @@ def logs(
     ] = True,
 ) -> None:
     """Print the log of a submitted job, from its beginning."""
+    from rich.console import Console
+
+    from jobs.submission import submission
+    from jobs.submission.job_api import JobApi
+
     api = JobApi.at(address, say=Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print)
     api.job(submission_id)
     if not follow:

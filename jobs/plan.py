@@ -1,19 +1,16 @@
 """`preln plan`: shows what a job would run; writes nothing."""
 
 import json
-from typing import Annotated, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from jobs.arguments import DtypeName, FrameworkName, Input, JobFile, Model, Output, Settings, TaskName, job_spec
-from jobs.connect import this_cluster
-from pipeline.output.job import FrozenJob
-from pipeline.output.plan import Plan, make_plan
 from pipeline.plurals import counted
-from pipeline.prepare import open_job
-from pipeline.shards import Shard
-from pipeline.store.storage import readable
+
+if TYPE_CHECKING:
+    from pipeline.spec.job_spec import JobSpec
 
 
 def plan(
@@ -28,6 +25,10 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")] = False,
 ) -> None:
     """Show what `annotate` would run: files, shards, rows and bytes."""
+    from rich.console import Console
+
+    from pipeline.store.storage import readable
+
     spec = job_spec(
         job=job,
         task=task,
@@ -38,8 +39,7 @@ def plan(
         dtype=dtype,
         settings=settings,
     )
-    frozen, described = open_job(spec=spec, cluster=this_cluster())
-    figures = numbers(frozen, make_plan(job=frozen, spec=frozen.spec, described=described))
+    figures = asdict(summary_of(spec))
     if as_json:
         print(json.dumps(figures))
         return
@@ -59,22 +59,49 @@ def plan(
         console.print(f"  not read, unknown format: {name}")
 
 
-def numbers(job: FrozenJob, planned: Plan) -> dict[str, Any]:
-    """A plan as numbers."""
+@dataclass(frozen=True)
+class PlanSummary:
+    """A plan in figures. rows: None where nobody can know before reading. streams: compressed files, cut as they are read."""
+
+    task: str
+    framework: str
+    dtype: str
+    output: str
+    fingerprint: str
+    files: int
+    new_files: int
+    unreadable: int
+    shards: int
+    streams: int
+    written: int
+    rows: int | None
+    bytes: int
+    ignored: list[str]
+
+
+def summary_of(spec: "JobSpec") -> PlanSummary:
+    """What a run of this job would do; nothing is written, and Ray is asked only what nothing else can answer."""
+    from jobs.connect import this_cluster
+    from pipeline.output.plan import make_plan
+    from pipeline.prepare import open_job
+    from pipeline.shards import Shard
+
+    job, described = open_job(spec=spec, cluster=this_cluster())
+    planned = make_plan(job=job, spec=job.spec, described=described)
     shards = sum(isinstance(item, Shard) for item in planned.work)
-    return {
-        "task": job.spec.task_name,
-        "framework": job.spec.model.framework,
-        "dtype": job.dtype,
-        "output": job.output,
-        "fingerprint": job.fingerprint,
-        "files": len(planned.current),
-        "new_files": len(planned.changes),
-        "unreadable": len(planned.unreadable),
-        "shards": shards,
-        "streams": len(planned.work) - shards,
-        "written": len(planned.written),
-        "rows": planned.missing_rows,
-        "bytes": planned.missing_bytes,
-        "ignored": list(planned.ignored),
-    }
+    return PlanSummary(
+        task=job.spec.task_name,
+        framework=job.spec.model.framework,
+        dtype=job.dtype,
+        output=job.output,
+        fingerprint=job.fingerprint,
+        files=len(planned.current),
+        new_files=len(planned.changes),
+        unreadable=len(planned.unreadable),
+        shards=shards,
+        streams=len(planned.work) - shards,
+        written=len(planned.written),
+        rows=planned.missing_rows,
+        bytes=planned.missing_bytes,
+        ignored=list(planned.ignored),
+    )

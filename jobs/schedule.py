@@ -1,22 +1,24 @@
 """`preln schedule`: a job and its times in, files for Kubernetes, crontab, systemd or Airflow out."""
 
+from __future__ import annotations
+
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
-from rich.console import Console
 
 from jobs.arguments import Settings, job_spec
-from jobs.scheduling import manifests, schedules
-from jobs.scheduling.cron import Cron
 from jobs.submit import with_absolute_paths
 from pipeline.errors import SpecError
-from pipeline.prepare import check_columns, checked_tasks, schema_of
-from pipeline.reading.inputs import describe, list_files
-from pipeline.spec.job_spec import JobSpec
+
+if TYPE_CHECKING:
+    from jobs.scheduling import manifests
+    from jobs.scheduling.cron import Cron
+    from pipeline.spec.job_spec import JobSpec
+
 
 Target = Literal["kubernetes", "crontab", "systemd", "airflow"]
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,6 +61,11 @@ def schedule(
     ] = True,
 ) -> None:
     """Write ready files that run a job again and again; every run annotates what is new."""
+    from rich.console import Console
+
+    from jobs.scheduling import manifests, schedules
+    from jobs.scheduling.cron import Cron
+
     times = Cron.parse(cron)
     called = name or _name_from(job)
     if to not in get_args(Target):
@@ -102,6 +109,8 @@ def schedule(
 
 def for_kubernetes(running: manifests.Running, times: Cron, *, zone: str | None) -> dict[str, str]:
     """Both ways to schedule on Kubernetes."""
+    from jobs.scheduling import manifests
+
     when = manifests.Times(times.in_numbers(), zone or "Etc/UTC")
     return {
         f"{running.name}-raycronjob.yaml": manifests.to_yaml(*manifests.ray_cron_job(running, when)),
@@ -111,6 +120,9 @@ def for_kubernetes(running: manifests.Running, times: Cron, *, zone: str | None)
 
 def validate(spec: JobSpec) -> None:
     """Whether the job could run now, as far as that is known without a cluster. Raises PrelnError."""
+    from pipeline.prepare import check_columns, checked_tasks, schema_of
+    from pipeline.reading.inputs import describe, list_files
+
     facts = checked_tasks(spec)
     described = describe(list_files(spec.input, output=spec.output.url).files)
     check_columns(schema=schema_of(described, spec=spec), spec=spec, facts=facts)

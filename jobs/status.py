@@ -1,14 +1,16 @@
 """`preln status`: shows what is done in an output folder."""
 
+from __future__ import annotations
+
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from pipeline.output.status import Status, read_status
 from pipeline.plurals import counted
-from pipeline.store.storage import readable
+
+if TYPE_CHECKING:
+    from pipeline.output.status import Status
 
 
 def status(
@@ -16,6 +18,11 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")] = False,
 ) -> None:
     """Show what is done, missing and failed in an output folder."""
+    from rich.console import Console
+
+    from pipeline.output.status import read_status
+    from pipeline.store.storage import readable
+
     found = read_status(output)
     if as_json:
         print(json.dumps(as_values(found)))

@@ -4,8 +4,6 @@ from typing import Annotated
 
 import typer
 
-from jobs.submission import submission
-from jobs.submission.job_api import JobApi
 from jobs.submit import LOCALHOST, Address
 
 
@@ -14,5 +12,8 @@ def stop(
     address: Address = LOCALHOST,
 ) -> None:
     """End a submitted job like Ctrl-C would; committed shards stay, and submitting it again resumes it."""
+    from jobs.submission import submission
+    from jobs.submission.job_api import JobApi
+
     status = submission.stop(JobApi.at(address), submission_id)
     print(f"{submission_id}: {status.value.lower()}")

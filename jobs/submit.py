@@ -1,10 +1,11 @@
 """`preln submit`: a job and a cluster's address in, its log and its driver's exit code out."""
 
+from __future__ import annotations
+
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from jobs.arguments import (
     DtypeName,
@@ -18,10 +19,11 @@ from jobs.arguments import (
     TaskName,
     job_spec,
 )
-from jobs.submission import submission
-from jobs.submission.job_api import JobApi
 from models.errors import PrelnError
-from pipeline.spec.job_spec import JobSpec
+
+if TYPE_CHECKING:
+    from pipeline.spec.job_spec import JobSpec
+
 
 Address = Annotated[
     str,
@@ -64,6 +66,11 @@ def submit(
 
     Exit codes with --wait are those of annotate on the cluster; 130 where the job was stopped.
     """
+    from rich.console import Console
+
+    from jobs.submission import submission
+    from jobs.submission.job_api import JobApi
+
     spec = job_spec(
         job=job,
         task=task,

@@ -2,11 +2,7 @@
 
 from typing import Annotated
 
-import fsspec
 import typer
-
-from jobs.training.bpe import train_tokenizer
-from jobs.training.records import read_records, texts_of
 
 tokenizer = typer.Typer(help="Tokenizers of your own.", no_args_is_help=True)
 
@@ -31,6 +27,11 @@ def train(
     ] = False,
 ) -> None:
     """Learn a byte-level BPE with RoBERTa's special tokens: tokenizer.json, vocab.json, merges.txt, tokenizer_config.json."""
+    import fsspec
+
+    from jobs.training.bpe import train_tokenizer
+    from jobs.training.records import read_records, texts_of
+
     texts = texts_of(read_records(input_urls), column=column)
     files = train_tokenizer(texts, pieces=pieces, text_limit=max_length, prefix_space=prefix_space)
     system, folder = fsspec.core.url_to_fs(output)

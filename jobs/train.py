@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from jobs.connect import connect
-from jobs.training.spec import TrainSpec
 from pipeline.errors import SpecError
 
 
@@ -20,6 +18,9 @@ def train(
 
     In this process, or by Ray Train on the cluster where the file names `resources`.
     """
+    from jobs.connect import connect
+    from jobs.training.spec import TrainSpec
+
     try:
         spec = TrainSpec.from_yaml(spec_file.read_text(encoding="utf-8"))
     except OSError as error:

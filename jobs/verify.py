@@ -1,19 +1,21 @@
 """`preln verify`: checks an output folder."""
 
+from __future__ import annotations
+
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from jobs.arguments import Input
-from pipeline.output.verify import Verdict
-from pipeline.output.verify import verify as verify_output
 from pipeline.plurals import counted
-from pipeline.spec.job_spec import InputSpec
-from pipeline.store.storage import canonical
+
+if TYPE_CHECKING:
+    from pipeline.output.verify import Verdict
+    from pipeline.spec.job_spec import InputSpec
+
 
 SHOWN = 20
 
@@ -30,6 +32,8 @@ def verify(
 
     Exit codes: 0 the folder is OK, 3 it is not.
     """
+    from pipeline.output.verify import verify as verify_output
+
     verdict = verify_output(output, input_spec=recount_spec(input_urls, input_format) if input_urls else None)
     if as_json:
         findings = [vars(finding) for finding in verdict.findings]
@@ -45,12 +49,17 @@ def verify(
 
 def recount_spec(urls: Sequence[str], format_: str) -> InputSpec:
     """The input to be recounted, with absolute URLs. Raises SpecError."""
+    from pipeline.spec.job_spec import InputSpec
+    from pipeline.store.storage import canonical
+
     spec = InputSpec.parse({"urls": urls, "format": format_})
     return spec.model_copy(update={"urls": [canonical(url) for url in spec.urls]})
 
 
 def print_verdict(verdict: Verdict) -> None:
     """Print a verdict."""
+    from rich.console import Console
+
     console = Console(highlight=False, soft_wrap=True, markup=False)
     checked = (
         f"{counted(verdict.shards, 'shard')} of {counted(verdict.files, 'file')} with {counted(verdict.rows, 'row')}"

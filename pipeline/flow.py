@@ -28,17 +28,14 @@ from pipeline.cluster.ray_state import nodes_of_ray
 from pipeline.decode import annotated
 from pipeline.encode import encode_tasks
 from pipeline.inference.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS
-from pipeline.inference.child import LoadOrder
-from pipeline.inference.questions import asks_of, facts_of, heads_of
+from pipeline.inference.questions import MODEL_LOADER, asks_of, facts_of, load_order
 from pipeline.inference.replica import Replica, ReplicaOrder
 from pipeline.output.job import FrozenJob
 from pipeline.output.sink import Receipt, write_shard
-from pipeline.reading.source import Reading, ShardSource, Work
-from pipeline.shards import Stream
+from pipeline.reading.source import Reading, ShardSource
+from pipeline.shards import Stream, Work
 from pipeline.spec.job_spec import JobSpec
 from pipeline.telemetry import journal, metrics
-
-MODEL_LOADER = "models.load:load"
 
 INIT_TRIES = 3
 """A replica that can't start is tried this often, elsewhere where there is an elsewhere, before the run ends."""
@@ -127,13 +124,7 @@ def replica_order(*, job: FrozenJob, placement: Placement, loader: str = MODEL_L
     spec, facts = job.spec, facts_of(job.spec)
     default = GPU_BATCH_TOKENS if placement.gpus > 0 else CPU_BATCH_TOKENS[spec.model.framework]
     return ReplicaOrder(
-        load=LoadOrder(
-            loader=loader,
-            checkpoint=spec.model.checkpoint,
-            framework=spec.model.framework,
-            heads=heads_of(spec, facts),
-            dtype=job.dtype,
-        ),
+        load=load_order(spec, dtype=job.dtype, loader=loader),
         asks=asks_of(spec, facts),
         batch_tokens=spec.resources.batch_tokens or default,
         threads=placement.threads,

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from pipeline.cluster.placement import Cluster
 from pipeline.errors import PrelnError, RunFailed, SpecError
-from pipeline.flow import MODEL_LOADER, annotate_shards
+from pipeline.flow import annotate_shards
+from pipeline.inference.questions import MODEL_LOADER
 from pipeline.output import ledger
 from pipeline.output.job import FrozenJob, freeze
 from pipeline.output.ledger import Entry

@@ -98,6 +98,10 @@ class Stream:
     done: frozenset[str]
 
 
+Work: TypeAlias = Shard | Stream
+"""What is to be read: a shard with known borders, or a file whose shards are found while reading it."""
+
+
 def shard_key(*, file: SourceFile, first: int, stop: int, fingerprint: str) -> str:
     """`{stem}-{first}-{digest}.parquet`: the same input range answered the same way has the same name, anything else another."""
     content = "\0".join([file.uri, file.version, file.format, file.compression, str(first), str(stop), fingerprint])

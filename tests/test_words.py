@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from jobs import annotate, cli, plan
+from jobs import annotate, cli, connect
 from jobs.progress import ProgressLine
 from pipeline import run
 from pipeline.output import ledger
@@ -54,7 +54,7 @@ def test_the_report_of_a_run_prints_file_names_as_they_are(
     failures = tuple(f"in/{name}: the file is gone" for name in NAMES)
     report = ended.report(state="failed-shards", settled=Settled(entries={}, failures=failures))
     monkeypatch.setattr(run, "annotate", lambda **_: report)
-    monkeypatch.setattr(annotate, "this_cluster", OfflineCluster)
+    monkeypatch.setattr(connect, "this_cluster", OfflineCluster)
     annotate.annotate_spec(job.spec)
     told = capsys.readouterr().out
     assert [name for name in NAMES if f"failed: in/{name}" not in told] == []
@@ -80,7 +80,7 @@ def test_status_and_plan_print_file_names_as_they_are(
     assert [name for name in NAMES if f"  {name}: gone\n" not in told] == []
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "in" / "a.parquet")
     (tmp_path / "in" / "part[old].doc").write_bytes(b"")
-    monkeypatch.setattr(plan, "this_cluster", OfflineCluster)
+    monkeypatch.setattr(connect, "this_cluster", OfflineCluster)
     flags = {"task": "text-classification", "model": CHECKPOINT, "input": str(tmp_path / "in"), "dtype": "float32"}
     words = [
         word for name, value in {**flags, "output": str(tmp_path / "new")}.items() for word in (f"--{name}", value)

@@ -15,9 +15,11 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
 from ray.job_submission import JobStatus
 
 from jobs.embedded import DEMO
@@ -27,7 +29,7 @@ from pipeline.spec.job_spec import JobSpec
 from pipeline.store.storage import readable
 
 ROOT = Path(__file__).resolve().parents[2]
-SENT = ("pipeline", "models", "jobs", "pyproject.toml", "constraints.txt")
+SENT = ("preln", "pipeline", "models", "jobs", "pyproject.toml", "constraints.txt")
 """What a cluster needs of this repository."""
 NOT_SENT = ("__pycache__", "*.pyc", "clusters", "kubernetes", "sample", ".*", DEMO.name)
 JOB_FILE = "job.yaml"
@@ -125,7 +127,7 @@ def working_folder(spec: JobSpec) -> Iterator[Path]:
         for name in SENT:
             if (ROOT / name).is_dir():
                 shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(*NOT_SENT))
-            else:
+            elif (ROOT / name).is_file():  # an installed package has no pyproject.toml, and the cluster reads none
                 shutil.copy(ROOT / name, folder / name)
         (folder / JOB_FILE).write_text(spec.to_yaml(), encoding="utf-8")
         yield folder
@@ -151,17 +153,37 @@ def extras_for(spec: JobSpec) -> list[str]:
 
 def packages_for(spec: JobSpec) -> list[str]:
     """Pinned packages of the base and of the job's extras; Ray itself is the cluster's."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = list(project["dependencies"])
-    for extra in extras_for(spec):
-        wanted += project["optional-dependencies"][extra]
+    wanted = requirements(extras_for(spec))
     pins = _pins()
     names = dict.fromkeys(_name(requirement) for requirement in wanted)
     return [pins.get(name, name) for name in names if name != "ray"]
 
 
+def requirements(extras: Sequence[str]) -> list[str]:
+    """What the package and these extras of it require: by pyproject.toml in the repository, else by the installed package."""
+    file = ROOT / "pyproject.toml"
+    if not file.is_file():
+        wanted = [Requirement(line) for line in metadata.requires("preln") or ()]
+        chosen = [one for one in wanted if not one.marker or any(one.marker.evaluate({"extra": e}) for e in extras)]
+        return [one.name for one in chosen]
+    project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+    found = list(project["dependencies"])
+    for extra in extras:
+        found += project["optional-dependencies"][extra]
+    return found
+
+
+def constraints_file() -> Path | None:
+    """The pinned versions: in the repository, or where the wheel put them; None where there are none."""
+    files = [ROOT / "constraints.txt"]
+    if not files[0].is_file():
+        files = [Path(str(file.locate())) for file in metadata.files("preln") or () if file.name == "constraints.txt"]
+    return next((file for file in files if file.is_file()), None)
+
+
 def _pins() -> dict[str, str]:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    file = constraints_file()
+    lines = [] if file is None else file.read_text(encoding="utf-8").splitlines()
     return {_name(line): line for line in lines if "==" in line and not line.startswith("#")}
 
 

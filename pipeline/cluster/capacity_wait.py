@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pipeline.cluster.nodes import Demand, Nodes, Request
-from pipeline.cluster.ray_state import infeasible_requests
 from pipeline.errors import ResourceError, SpecError
 
 Notify = Callable[[str], None]
@@ -14,6 +13,12 @@ FIRST_REPORT = 5.0
 """Seconds of waiting before the first report."""
 NEXT_REPORT = 30.0
 """Seconds between reports."""
+
+
+def _refused_by_ray() -> list[Request]:
+    from pipeline.cluster.ray_state import infeasible_requests  # imports Ray, which planning need not wait for
+
+    return infeasible_requests()
 
 
 @dataclass
@@ -28,7 +33,7 @@ class CapacityWait:
     seconds: float
     say: Notify
     look: Callable[[], Nodes]
-    refused: Callable[[], list[Request]] = infeasible_requests
+    refused: Callable[[], list[Request]] = _refused_by_ray
     clock: Callable[[], float] = time.monotonic
     _since: float | None = field(default=None, init=False)
     _reported: float | None = field(default=None, init=False)

@@ -9,12 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from models.boundary import Framework
 from pipeline.cluster.capacity_wait import CapacityWait, Notify
 from pipeline.cluster.nodes import UNLIMITED, Demand, Nodes
-from pipeline.cluster.ray_state import nodes_of_ray
 from pipeline.errors import SpecError
 from pipeline.plurals import counted
 from pipeline.spec.job_spec import JobSpec
@@ -93,6 +90,8 @@ class Cluster:
 
     def nodes_now(self) -> Nodes:
         """The nodes as they are at this moment."""
+        from pipeline.cluster.ray_state import nodes_of_ray  # takes a second to import, and not every verb asks
+
         self._connect()
         return nodes_of_ray(home=Path.home())
 
@@ -183,6 +182,8 @@ class Cluster:
         if spec.model.dtype != "auto":
             return spec.model.dtype
         placement = self.placement(spec)
+        import ray
+
         demand = _demand(spec, cpus=LEAST_CPUS, gpus=placement.gpus)
         asked = ray.remote(**ray_options(demand))(best_dtype).remote(spec.model.framework, placement.gpus > 0)
         capacity_wait = CapacityWait(demand=demand, seconds=placement.wait, say=self.say, look=self.nodes_now)

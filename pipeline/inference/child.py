@@ -86,9 +86,12 @@ def load_model(order: LoadOrder) -> FlatModel:
 
 
 def answer(
-    model: FlatModel, tokens: Tokens, asks: Mapping[str, Ask]
+    model: FlatModel, tokens: Tokens, asks: Mapping[str, Ask], *, expendable: bool = True
 ) -> tuple[str, Mapping[str, Answers], float] | tuple[str, str, str]:
-    """The reply to one pack: answers and the seconds they took, or why there are none."""
+    """The reply to one pack: answers and the seconds they took, or why there are none.
+
+    expendable: this process ends where its device can't be used any more; another will take its place.
+    """
     began = time.perf_counter()
     try:
         answers = model(tokens, asks)
@@ -97,7 +100,7 @@ def answer(
     except Exception as error:
         if out_of_memory(error):
             return ("failed", "oom", _readable(error))
-        if poisoned(error):
+        if expendable and poisoned(error):
             print(_readable(error), file=sys.stderr, flush=True)
             os._exit(POISONED_EXIT)
         return ("failed", "exception", _readable(error))

@@ -9,8 +9,11 @@ from models.checkpoint import Checkpoint
 from models.named_heads import head_folder
 from models.tokenizer import load_tokenizer
 from pipeline.errors import SpecError
+from pipeline.inference.child import LoadOrder
 from pipeline.spec.job_spec import JobSpec
 from pipeline.tasks.task import ModelFacts
+
+MODEL_LOADER = "models.load:load"
 
 
 def facts_of(spec: JobSpec) -> dict[str, ModelFacts]:
@@ -37,6 +40,17 @@ def heads_of(spec: JobSpec, facts: Mapping[str, ModelFacts]) -> tuple[Head, ...]
         return {name: ask.head for name, ask in asks_of(spec, facts).items()}
     ((name, task),) = spec.named_tasks.items()
     return task.task.heads(facts[name])
+
+
+def load_order(spec: JobSpec, *, dtype: str, loader: str = MODEL_LOADER) -> LoadOrder:
+    """What the process that holds the model is to load for this job."""
+    return LoadOrder(
+        loader=loader,
+        checkpoint=spec.model.checkpoint,
+        framework=spec.model.framework,
+        heads=heads_of(spec, facts_of(spec)),
+        dtype=dtype,
+    )
 
 
 @cache

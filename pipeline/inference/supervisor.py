@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import IO, Any
 
 from models.boundary import Answers, Ask, Tokens
@@ -27,6 +28,8 @@ SIGKILLS_ALONE = 3
 DEATHS_IN_A_ROW = 24
 """Children that ended one after the other, without one good pack between them, after which the replica gives up."""
 LAST_WORDS = 2_000
+OWN_FOLDER = str(Path(__file__).resolve().parents[2])
+"""Where `pipeline` and `models` lie: before everything else on the child's path, whatever else is called so."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,15 @@ class Supervisor:
     """Keeps one child with the model alive and asks it.
 
     order: what the child loads. threads: CPU threads it may use. stall: seconds that one pack, or the loading, may take.
-    environment: variables that the child gets beside those of this process.
+    environment: variables that the child gets beside those of this process. launch: starts the child; it dies with the
+    thread that does.
     """
 
     order: LoadOrder
     threads: int
     stall: float
     environment: Mapping[str, str] = field(default_factory=dict)
+    launch: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
     seconds: Seconds = field(default_factory=Seconds)
     _process: subprocess.Popen[bytes] | None = None
     _outgoing: Connection | None = None
@@ -173,14 +178,15 @@ class Supervisor:
         environment = {
             **os.environ,
             **self.environment,
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "PYTHONPATH": os.pathsep.join([OWN_FOLDER, *(path for path in sys.path if path and path != OWN_FOLDER)]),
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
             "PRELN_THREADS": threads,
             "TF_CPP_MIN_LOG_LEVEL": "2",
         }
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.inference.child", str(to_child), str(from_child), str(os.getpid())],
+        self._process = self.launch(
+            # -P: a folder `pipeline` or `models` where the user happens to be is not ours.
+            [sys.executable, "-P", "-m", "pipeline.inference.child", str(to_child), str(from_child), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,

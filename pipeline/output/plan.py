@@ -12,8 +12,7 @@ from pipeline.output import ledger
 from pipeline.output.job import FORMAT_KEY, FrozenJob
 from pipeline.output.ledger import Entry, PlannedFile
 from pipeline.reading.inputs import Described, describe, format_by_name, list_files
-from pipeline.reading.source import Work
-from pipeline.shards import Shard, SourceFile, Stream, cut_bytes, cut_rows, key_stem
+from pipeline.shards import Shard, SourceFile, Stream, Work, cut_bytes, cut_rows, key_stem
 from pipeline.spec.job_spec import JobSpec
 from pipeline.store.storage import exists
 

@@ -29,14 +29,12 @@ from pipeline.shards import (
     Shard,
     SourceFile,
     Stream,
+    Work,
     delimiter_of,
     into_bundles,
     shard_key,
 )
 from pipeline.store.storage import info
-
-Work: TypeAlias = Shard | Stream
-"""What is to be read: a shard with known borders, or a file whose shards are found while reading it."""
 
 BUNDLE_SHARDS = 64
 """Shards in a bundle at most."""

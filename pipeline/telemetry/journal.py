@@ -10,8 +10,6 @@ import os
 import sys
 from datetime import UTC, datetime
 
-import ray
-
 from pipeline.errors import SpecError
 
 LOGGER = "preln"
@@ -38,7 +36,8 @@ class JsonLines(logging.Formatter):
 def write(message: str, *, level: int = logging.INFO, **extra_fields: object) -> None:
     """One line of a worker's journal; on the way it adds the node and Ray's job."""
     logger = logging.getLogger(LOGGER)
-    if not ray.is_initialized():
+    ray = sys.modules.get("ray")  # a process that has not imported Ray is not a Ray worker
+    if ray is None or not ray.is_initialized():
         logger.log(level, message, extra={"fields": extra_fields})
         return
     context = ray.get_runtime_context()

@@ -4,11 +4,13 @@ Counted where it happens, so a shard that is done twice counts twice here; recei
 Ray worker (tests of single stages) nothing is counted.
 """
 
+import sys
 from collections.abc import Mapping
 from functools import cache
+from typing import TYPE_CHECKING
 
-import ray
-from ray.util.metrics import Counter, Histogram
+if TYPE_CHECKING:
+    from ray.util.metrics import Counter, Histogram
 
 PREFIX = "preln_"
 TAGS = ("task",)
@@ -40,26 +42,36 @@ HISTOGRAMS: Mapping[str, tuple[str, list[float]]] = {
 
 
 @cache
-def _counter(name: str) -> Counter:
+def _counter(name: str) -> "Counter":
+    from ray.util.metrics import Counter
+
     description, tags = COUNTERS[name]
     return Counter(PREFIX + name, description=description, tag_keys=tags)
 
 
 @cache
-def _histogram(name: str) -> Histogram:
+def _histogram(name: str) -> "Histogram":
+    from ray.util.metrics import Histogram
+
     description, boundaries = HISTOGRAMS[name]
     return Histogram(PREFIX + name, description=description, boundaries=boundaries, tag_keys=TAGS)
 
 
+def _ray_is_here() -> bool:
+    """Whether this process is connected to a Ray; one that never imported it need not wait for its import."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
+
+
 def count(name: str, amount: float, **tags: str) -> None:
     """Add to a counter of COUNTERS."""
-    if amount > 0 and ray.is_initialized():
+    if amount > 0 and _ray_is_here():
         _counter(name).inc(amount, tags)
 
 
 def observe(name: str, value: float, **tags: str) -> None:
     """One more value of a histogram of HISTOGRAMS."""
-    if ray.is_initialized():
+    if _ray_is_here():
         _histogram(name).observe(value, tags)
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from jobs import annotate, cli, plan
+from jobs import cli, connect
 from pipeline import __version__
 from pipeline.output.job import freeze
 from pipeline.prepare import open_job
@@ -22,8 +22,7 @@ from tests.pipeline.small import CHECKPOINT, OfflineCluster, spec
 @pytest.fixture
 def preln(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """The command in this process, without a Ray to connect to."""
-    for module in (annotate, plan):
-        monkeypatch.setattr(module, "this_cluster", OfflineCluster)
+    monkeypatch.setattr(connect, "this_cluster", OfflineCluster)
     return in_this_process(monkeypatch, capsys)
 
 

@@ -33,7 +33,8 @@ from pipeline.output import report as run_report
 from pipeline.output.job import FrozenJob
 from pipeline.output.report import Report
 from pipeline.output.sink import Receipt
-from pipeline.reading.source import Work, read_bundles, read_tasks
+from pipeline.reading.source import read_bundles, read_tasks
+from pipeline.shards import Work
 from pipeline.spec.job_spec import JobSpec
 from pipeline.spec.settings import override, read_yaml
 from tests.pipeline.small import CHECKPOINT, OfflineCluster

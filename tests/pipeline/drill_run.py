@@ -24,10 +24,10 @@ from pipeline.output.job import FrozenJob
 from pipeline.output.plan import Plan
 from pipeline.output.report import Report
 from pipeline.output.sink import DATA, Receipt, write_shard
-from pipeline.reading.source import Reading, Work, read_bundles, read_tasks
+from pipeline.reading.source import Reading, read_bundles, read_tasks
 from pipeline.rows import error_array
 from pipeline.run import DEFAULT_OPTIONS, RunOptions
-from pipeline.shards import CutRule
+from pipeline.shards import CutRule, Work
 from pipeline.store import storage
 from pipeline.store.storage import canonical, join, put, read_bytes
 from tests.pipeline.small import FINGERPRINT, OfflineCluster, frozen_job, spec

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.bundle import ShardTables, unpack
-from pipeline.reading.source import Reading, ShardSource, Work, read_bundles, read_tasks
-from pipeline.shards import CutRule, Shard, SourceFile, Stream, cut_bytes, cut_rows, shard_key
+from pipeline.reading.source import Reading, ShardSource, read_bundles, read_tasks
+from pipeline.shards import CutRule, Shard, SourceFile, Stream, Work, cut_bytes, cut_rows, shard_key
 from tests.pipeline.small import FINGERPRINT, file_at, reasons
 
 RULE = CutRule(rows=10, bytes=1_000_000)

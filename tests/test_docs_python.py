@@ -1,0 +1,21 @@
+"""docs/python.md in; proof that its examples run out."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = re.compile(r"<!-- executed -->\n```python\n(.*?)```", re.DOTALL)
+
+
+@pytest.mark.ray
+@pytest.mark.torch
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("number", range(3))
+def test_an_example_of_the_documentation_runs(
+    number: int, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    examples = EXAMPLES.findall((repository / "docs" / "python.md").read_text(encoding="utf-8"))
+    assert len(examples) == 3
+    exec(compile(examples[number], f"docs/python.md, example {number + 1}", "exec"), {})
