@@ -14,6 +14,7 @@ from models.checkpoint import Checkpoint
 from models.checkpoint_writer import WeightsFormat, write_checkpoint
 from models.checks import check_config
 from models.config import RobertaPreLayerNormConfig
+from models.families import check_class_family
 from models.loading import LoadingReport, compare, judge, override_config
 from models.outputs import ModelOutput
 from models.roberta_tf.heads import TFRobertaPreLayerNormDecoder
@@ -34,6 +35,7 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
     head: ClassVar[Head] = "encoder"
 
     def __init__(self, config: RobertaPreLayerNormConfig, *, name: str | None = None) -> None:
+        check_class_family(config.model_type, class_name=type(self).__name__)
         check_config(config)
         super().__init__(config, name=name)
 

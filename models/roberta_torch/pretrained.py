@@ -15,6 +15,7 @@ from models.checkpoint import Checkpoint
 from models.checkpoint_writer import WeightsFormat, write_checkpoint
 from models.checks import check_config
 from models.config import RobertaPreLayerNormConfig
+from models.families import check_class_family
 from models.loading import LoadingReport, compare, judge, override_config
 from models.outputs import ModelOutput
 from models.roberta_torch.encoder import RobertaPreLayerNormEncoder
@@ -45,6 +46,7 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__()
+        check_class_family(config.model_type, class_name=type(self).__name__)
         check_config(config)
         self.config = config
 
