@@ -41,7 +41,7 @@ class Family:
 FAMILIES: Mapping[str, Family] = {
     family.model_type: family
     for family in (
-        Family(PRE_LAYER_NORM, "pre", True, "RobertaPreLayerNorm", PRE_LAYER_NORM),
+        Family(PRE_LAYER_NORM, "pre", True, "RobertaPreLayerNorm", "roberta-prelayernorm"),
         Family("roberta", "post", True, "Roberta", "roberta"),
         Family("xlm-roberta", "post", True, "XLMRoberta", "roberta", {"vocab_size": 30522}),
         Family("camembert", "post", True, "Camembert", "roberta", {"vocab_size": 30522}),

@@ -58,7 +58,8 @@ def open_weights(
 ) -> WeightFiles:
     """The folder's weights, from the first of its formats: safetensors, pickle if an opener is given, h5, msgpack.
 
-    names: the folder's files. family: whose names of tensors they have. Raises CheckpointError where there are none, naming what was found.
+    names: the folder's files. family: whose names of tensors they have. Raises CheckpointError where there are none,
+    naming what was found.
     """
     stored = stored_weights(url=url, names=names, pickle=pickle)
     try:

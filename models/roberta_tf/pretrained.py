@@ -22,7 +22,7 @@ from models.roberta_tf.keras_model import KerasModel
 from models.roberta_tf.layers import PLAN, Embedding, building
 from models.roberta_tf.surgery import prune, resize_embedding, resize_language_head
 from models.roberta_tf.weights import dtype_name, fill, initialise, neutral_variables, to_numpy
-from models.tensors import ARCHITECTURES, PREFIX, expected_tensors
+from models.tensors import PREFIX, architecture, expected_tensors
 
 
 class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
@@ -144,7 +144,7 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
         safe_serialization=False, the reference's word, means "h5".
         """
         config = RobertaPreLayerNormConfig.from_dict(self.config.to_dict())
-        config.architectures = [ARCHITECTURES[type(self).head]]
+        config.architectures = [architecture(head=type(self).head, family=config.family)]
         config.dtype = self.dtype
         tensors = {
             name.removeprefix(PREFIX) if self.bare else name: to_numpy(self, name) for name in self.expected_tensors()

@@ -31,7 +31,7 @@ from models.roberta_torch.weights import (
     to_numpy,
     without_values,
 )
-from models.tensors import ARCHITECTURES, PREFIX, expected_tensors
+from models.tensors import PREFIX, architecture, expected_tensors
 from models.weight_files import PICKLE_NAME
 
 
@@ -162,7 +162,7 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         safe_serialization=False, the reference's word, means "pickle".
         """
         config = RobertaPreLayerNormConfig.from_dict(self.config.to_dict())
-        config.architectures = [ARCHITECTURES[type(self).head]]
+        config.architectures = [architecture(head=type(self).head, family=config.family)]
         config.dtype = str(self.dtype).removeprefix("torch.")
         if weights_format == "pickle" or not safe_serialization:
             self._save_pickle(url, config, tokenizer_files or {})

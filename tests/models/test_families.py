@@ -4,15 +4,23 @@ All families and heads are compared where ../shared is beside the repository; th
 """
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 
 from models.boundary import Answers, Ask, Framework, Head, Tokens
+from models.checkpoint import Checkpoint
+from models.checkpoint_writer import write_checkpoint
+from models.convert import convert
+from models.errors import CheckpointError
 from models.families import FAMILIES, every_family
 from models.load import load
+from models.safetensors_file import write_tensors
+from models.weight_files import open_weights
 from tests.models import golden
 from tests.models.frameworks import CLASSES, INSTALLED
 
@@ -114,3 +122,125 @@ def test_flat_tokens_are_answered_as_the_reference_answers_padded_ones(
         wanted = expected["logits"][real] if head == "token-classification" else expected["logits"]
         found = call()["logits"].reshape(wanted.shape)
         np.testing.assert_allclose(found, wanted, rtol=0, atol=golden.LOGITS_TOLERANCE)
+
+
+def folder_of(tmp_path: Path, family: str, task: str, *, tokenizer: bool = False, **fields: Any) -> Path:
+    """A writable checkpoint folder: a task's weights and, if wanted, the family's tokenizer; fields of config.json."""
+    folder = tmp_path / family / task
+    folder.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_bytes((FOLDERS / family / task / name).read_bytes())
+    if tokenizer:
+        for path in (FOLDERS / family).glob("*token*.json"):
+            (folder / path.name).write_bytes(path.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **fields}))
+    return folder
+
+
+FIRST = {family: next((task for name, task in CASES if name == family), "") for family in OTHERS}
+families = pytest.mark.parametrize("family", OTHERS)
+
+
+@families
+@pytest.mark.parametrize("framework", INSTALLED)
+def test_the_public_classes_refuse_another_family_and_name_what_takes_it(family: str, framework: str) -> None:
+    task = FIRST[family]
+    with pytest.raises(ValueError, match=rf"is for model_type 'roberta-prelayernorm', this is '{family}'; .*load\(\)"):
+        CLASSES[framework].load(KINDS[HEADS[task]], str(FOLDERS / family / task))
+
+
+def test_an_unknown_model_type_is_refused_by_name_with_the_list(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "roberta", FIRST["roberta"], model_type="deberta-v2")
+    with pytest.raises(CheckpointError, match="model_type 'deberta-v2'; known are roberta-prelayernorm, roberta, xlm-"):
+        Checkpoint.open(str(folder))
+
+
+@families
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"position_embedding_type": "relative_key"}, "has only 'absolute' positions"),
+        ({"is_decoder": True, "add_cross_attention": True}, "has no cross-attention"),
+    ],
+)
+def test_what_would_be_silently_wrong_is_refused(
+    family: str, fields: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    folder = folder_of(tmp_path, family, FIRST[family], **fields)
+    with pytest.raises(CheckpointError, match=said):
+        Checkpoint.open(str(folder))
+
+
+@pytest.mark.parametrize(("family", "said_to_be"), [("roberta", "xlm-roberta-xl"), ("xlm-roberta-xl", "camembert")])
+def test_tensors_of_another_family_than_config_says_are_refused(family: str, said_to_be: str, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, family, FIRST[family], model_type=said_to_be)
+    with pytest.raises(CheckpointError, match=f"is no tensor of model_type '{said_to_be}'"):
+        Checkpoint.open(str(folder))
+
+
+@pytest.mark.parametrize(("family", "task"), [(family, task) for family, task in FIRST.items() if task])
+@pytest.mark.parametrize(
+    "weights_format", ["safetensors", "safetensors-tf", "safetensors-flax", "h5", "msgpack", "bin"]
+)
+def test_convert_writes_and_reads_every_format(family: str, task: str, weights_format: Any, tmp_path: Path) -> None:
+    source = Checkpoint.open(str(FOLDERS / family / task))
+    there, back = str(tmp_path / "there"), str(tmp_path / "back")
+    convert(source=source.url, destination=there, weights_format=weights_format)
+    convert(source=there, destination=back, allow_pickle=True)
+    again = Checkpoint.open(back)
+    assert again.config.model_type == family
+    assert again.config.architectures == source.config.architectures
+    assert again.weights_digest() == source.weights_digest()
+    assert sorted(again.sources[0].stored_names.values()) == sorted(source.sources[0].stored_names.values())
+
+
+@families
+def test_old_spellings_are_read(family: str, tmp_path: Path) -> None:
+    """gamma and beta, a buffer of positions, a pooler that the head does not use."""
+
+    folder = folder_of(tmp_path, family, FIRST[family])
+    old = folder_of(tmp_path / "old", family, FIRST[family])
+    (old / "model.safetensors").unlink()
+    source = Checkpoint.open(str(folder))
+    stored = source.sources[0].stored_names
+    arrays = {}
+    for name, array in source.stream():
+        ending = {"weight": "gamma", "bias": "beta"}
+        owner, _, leaf = stored[name].rpartition(".")
+        is_norm = owner.lower().endswith("layernorm") or owner.endswith("layer_norm")
+        arrays[f"{owner}.{ending[leaf]}" if is_norm else stored[name]] = array
+    prefix = "" if FIRST[family] == "feature-extraction" else "roberta."
+    arrays[f"{prefix}embeddings.position_ids"] = np.arange(62)[None]
+    write_tensors(
+        system=fsspec.filesystem("file"),
+        path=str(old / "model.safetensors"),
+        tensors=arrays,
+        metadata={"format": "pt"},
+    )
+    assert Checkpoint.open(str(old)).weights_digest() == source.weights_digest()
+    assert open_weights(url=str(old), names={"model.safetensors"}, family=source.config.family).stored_names
+
+
+def test_long_position_tables_work(tmp_path: Path) -> None:
+    """8,194 positions take 8,192 tokens; an answer at the end needs the last row of the table."""
+
+    source = Checkpoint.open(str(FOLDERS / "roberta" / "token-classification"))
+    tensors = dict(source.stream())
+    name = "roberta_prelayernorm.embeddings.position_embeddings.weight"
+    short = tensors[name]
+    long = np.concatenate([short, np.random.default_rng(3).normal(size=(8194 - len(short), short.shape[1]))])
+    tensors[name] = long.astype(np.float32)
+    config = type(source.config).from_dict({**source.config.to_dict(), "max_position_embeddings": 8194})
+    write_checkpoint(url=str(tmp_path / "long"), config=config, tensors=tensors)
+    ids = np.full((1, 8192), 7)
+    found = flat_answers(
+        url=str(tmp_path / "long"), head="token-classification", framework="torch", ids=ids, mask=np.ones_like(ids)
+    )["logits"]
+    assert found.shape == (8192, 6)
+    assert np.isfinite(found).all()
+    ids = np.full((1, 8193), 7)
+    with pytest.raises(ValueError, match="8193"):
+        flat_answers(
+            url=str(tmp_path / "long"), head="token-classification", framework="torch", ids=ids, mask=np.ones_like(ids)
+        )
