@@ -38,6 +38,7 @@ def on_characters(tokens: Tokenized, *, texts: pa.Array, blank_V: npt.NDArray[np
     first_T = offsets[text_T]
     start_T, end_T = _trimmed(tokens.start_T + first_T, tokens.end_T + first_T, class_C == SPACE)
     blank_T = blank_V[tokens.ids_T]
+    start_T = _past_blanks(start_T, blank_T, tokens)
     end_T = np.where(blank_T, start_T, end_T)
     found = replace(tokens, start_T=(start_T - first_T).astype(np.int32), end_T=(end_T - first_T).astype(np.int32))
     if lists or not len(blank_T):
@@ -51,6 +52,18 @@ def on_characters(tokens: Tokenized, *, texts: pa.Array, blank_V: npt.NDArray[np
     begins_T &= ~alone_T
     number_T = np.cumsum(begins_T)
     return replace(found, word_T=(number_T - number_T[tokens.offsets[text_T]]).astype(np.int32))
+
+
+def _past_blanks(
+    start_T: npt.NDArray[np.int64], blank_T: npt.NDArray[np.bool_], tokens: Tokenized
+) -> npt.NDArray[np.int64]:
+    """A lone space begins where the next token of its word does: the place of the word."""
+    if not len(blank_T):
+        return start_T
+    places = np.arange(len(blank_T))
+    next_T = np.minimum.accumulate(np.where(blank_T, len(blank_T) - 1, places)[::-1])[::-1]
+    word_T = np.cumsum(tokens.word_starts_T)
+    return np.where(blank_T & ~blank_T[next_T] & (word_T[next_T] == word_T), start_T[next_T], start_T)
 
 
 def _trimmed(
