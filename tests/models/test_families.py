@@ -244,3 +244,23 @@ def test_long_position_tables_work(tmp_path: Path) -> None:
         flat_answers(
             url=str(tmp_path / "long"), head="token-classification", framework="torch", ids=ids, mask=np.ones_like(ids)
         )
+
+
+@pytest.mark.parametrize(
+    ("family", "task"), [(family, task) for family, task in CASES if task == "token-classification"]
+)
+def test_half_precision_answers_as_single_does_to_its_tolerance(family: str, task: str) -> None:
+    given, expected = case_of(family, task)
+    real = given["attention_mask"].astype(bool)
+    tokens = Tokens(
+        input_ids_T=given["input_ids"][real].astype(np.int32),
+        cu_seqlens=np.append(0, np.cumsum(real.sum(1))).astype(np.int32),
+    )
+    ask = Ask(positions_G=np.arange(len(tokens.input_ids_T), dtype=np.int32))
+    model = load(
+        checkpoint=str(FOLDERS / family / task), heads=["token-classification"], dtype="bfloat16", device="cpu"
+    )
+    found = model(tokens, {"token-classification": ask})["token-classification"]["logits"]
+    wanted = expected["logits"][real]
+    # Eight bits of a mantissa, through three layers of large random weights.
+    assert np.abs(found - wanted).max() < 0.1 * np.abs(wanted).max()
