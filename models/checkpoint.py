@@ -20,8 +20,9 @@ from models.boundary import Head
 from models.checks import check_config
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig, read_config
 from models.errors import CheckpointError
+from models.families import PRE_LAYER_NORM
 from models.safetensors_file import AnyArray, TensorInfo
-from models.tensors import HEADS, PREFIX, expected_tensors, second_names
+from models.tensors import HEADS, PREFIX, expected_tensors, second_names, stored_name
 from models.unread_parts import refuse_labels, refuse_unread, refuse_whole_numbers
 from models.weight_files import PickleOpener, WeightFiles, open_weights
 
@@ -33,6 +34,7 @@ TOKENIZER_NAMES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
+SENTENCEPIECE_NAME = "sentencepiece.bpe.model"
 # Fields of config.json that no answer depends on.
 SILENT_FIELDS = ("transformers_version", "architectures", "_name_or_path", "dtype", "base_model_name_or_path")
 MAX_BASES = 4
@@ -62,7 +64,8 @@ class Checkpoint:
         url = str(url)
         names = _find_folder(url)
         fields = read_config(url)
-        sources = [open_weights(url=url, names=names, pickle=pickle)]
+        config = _config(url, fields)
+        sources = [open_weights(url=url, names=names, pickle=pickle, family=config.family)]
         refuse_unread(url=url, names=names, fields=fields, tensors=())
         base, place = fields.get("base_model_name_or_path"), url
         for _ in range(MAX_BASES):
@@ -70,14 +73,20 @@ class Checkpoint:
                 break
             place = beside(url=place, name=base)
             names = _find_folder(place)
-            refuse_unread(url=place, names=names, fields=read_config(place), tensors=())
-            sources.append(open_weights(url=place, names=names, pickle=pickle))
-            base = read_config(place).get("base_model_name_or_path")
+            around = read_config(place)
+            refuse_unread(url=place, names=names, fields=around, tensors=())
+            if around.get("model_type", PRE_LAYER_NORM) != config.model_type:
+                raise CheckpointError(
+                    f"{url}: its model_type is '{config.model_type}', that of the encoder it names, {place}, "
+                    f"'{around.get('model_type')}'; name an encoder of the same model_type"
+                )
+            sources.append(open_weights(url=place, names=names, pickle=pickle, family=config.family))
+            base = around.get("base_model_name_or_path")
         else:
             raise CheckpointError(
                 f"{url}: base_model_name_or_path leads on for more than {MAX_BASES} folders; a circle?"
             )
-        return cls(url=url, config=_config(url, fields), sources=tuple(sources))
+        return cls(url=url, config=config, sources=tuple(sources))
 
     @property
     def tensors(self) -> dict[str, TensorInfo]:
@@ -138,8 +147,9 @@ class Checkpoint:
                 if name not in tensors:
                     raise CheckpointError(self._missing(head, name))
                 if tensors[name].shape != shape:
+                    name_there = stored_name(name, family=self.config.family)
                     raise CheckpointError(
-                        f"{self.url}: '{name}' is {tensors[name].shape}, {CONFIG_NAME} says {shape} for the head "
+                        f"{self.url}: '{name_there}' is {tensors[name].shape}, {CONFIG_NAME} says {shape} for the head "
                         f"'{head}'; was it saved from another size, label count or head?"
                     )
         if tokenizer:
@@ -148,6 +158,7 @@ class Checkpoint:
     def _missing(self, head: Head, name: str) -> str:
         found = ", ".join(other for other in self.heads() if other != "encoder") or "none but the encoder"
         if name.startswith(PREFIX):
+            name = stored_name(name, family=self.config.family)
             return f"{self.url}: '{name}' is missing, which {CONFIG_NAME} asks for; was it saved from another size?"
         return (
             f"{self.url}: no head '{head}' ('{name}' is missing); it has heads: {found}; "
@@ -223,6 +234,10 @@ def beside(*, url: str, name: str) -> str:
 def check_tokenizer_files(url: str) -> None:
     """Raise CheckpointError unless the folder has tokenizer.json, or vocab.json with merges.txt."""
     names = file_names(url)
+    if SENTENCEPIECE_NAME in names and "tokenizer.json" not in names and not {"vocab.json", "merges.txt"} <= names:
+        raise CheckpointError(
+            f"{url}: no tokenizer.json, only {SENTENCEPIECE_NAME}; `preln convert {url} NEW_FOLDER` makes one of it"
+        )
     if "tokenizer.json" not in names and not {"vocab.json", "merges.txt"} <= names:
         raise CheckpointError(
             f"{url}: no tokenizer: neither tokenizer.json nor vocab.json with merges.txt; found {listing(names)}"

@@ -14,14 +14,23 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig
+from models.families import Family
 from models.foreign_names import ForeignFormat, to_foreign
 from models.h5_file import H5_NAME, write_h5
 from models.msgpack_file import MSGPACK_NAME, write_msgpack
 from models.safetensors_file import AnyArray, write_tensors
-from models.tensors import BASE_STEMS, PREFIX
+from models.tensors import BASE_STEMS, FAMILY_COLUMNS, FAMILY_PREFIX, PREFIX, stored_name
 from models.weight_files import INDEX_NAME, WEIGHTS_NAME
 
 WeightsFormat: TypeAlias = Literal["safetensors", "safetensors-tf", "safetensors-flax", "h5", "msgpack"]
+
+KERAS_NAMES = {
+    "roberta-prelayernorm": "tf_roberta_pre_layer_norm",
+    "roberta": "tf_roberta",
+    "xlm-roberta": "tfxlm_roberta",
+    "camembert": "tf_camembert",
+    "xlm-roberta-xl": "tfxlm_roberta_xl",
+}
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -37,17 +46,18 @@ def write_checkpoint(
 ) -> None:
     """Write config.json, the weights (safetensors in shards with an index above max_shard_size) and the tokenizer.
 
-    tensors: torch's names, with the prefix or in the bare model's form.
+    tensors: neutral names, with the prefix or in the bare model's form; written under the config's family's names.
     weights_format: "safetensors" (torch's names), "safetensors-tf", "safetensors-flax", "h5" (tf_model.h5) or "msgpack"
     (flax_model.msgpack).
     """
     system, folder = fsspec.core.url_to_fs(str(url))
     system.makedirs(folder, exist_ok=True)
+    tensors = {stored_name(name, family=config.family): array for name, array in tensors.items()}
     stored, metadata = tensors, "pt"
     if weights_format in ("safetensors-tf", "h5"):
-        stored, metadata = foreign_tensors(tensors=tensors, stored_format="tf"), "tf"
+        stored, metadata = foreign_tensors(tensors=tensors, stored_format="tf", family=config.family), "tf"
     elif weights_format in ("safetensors-flax", "msgpack"):
-        stored, metadata = foreign_tensors(tensors=tensors, stored_format="flax"), "flax"
+        stored, metadata = foreign_tensors(tensors=tensors, stored_format="flax", family=config.family), "flax"
     if weights_format == "h5":
         write_h5(system=system, path=f"{folder}/{H5_NAME}", tensors=stored, model=_object_name(config))
     elif weights_format == "msgpack":
@@ -59,11 +69,14 @@ def write_checkpoint(
     system.pipe_file(f"{folder}/{CONFIG_NAME}", config.to_json_string().encode())
 
 
-def foreign_tensors(*, tensors: Mapping[str, AnyArray], stored_format: ForeignFormat) -> dict[str, AnyArray]:
+def foreign_tensors(
+    *, tensors: Mapping[str, AnyArray], stored_format: ForeignFormat, family: Family
+) -> dict[str, AnyArray]:
     """Torch's names and layout -> TensorFlow's or Flax's. TF's names always have the prefix, Flax's stay as given."""
     found = {}
+    prefix = FAMILY_PREFIX if family.names in FAMILY_COLUMNS else PREFIX
     for name, array in tensors.items():
-        dressed = PREFIX + name if stored_format == "tf" and name.startswith(BASE_STEMS) else name
+        dressed = prefix + name if stored_format == "tf" and name.startswith(BASE_STEMS) else name
         foreign = to_foreign(name=dressed, stored_format=stored_format)
         found[foreign.name] = np.ascontiguousarray(array.T) if foreign.transposed else array
     return found
@@ -71,8 +84,9 @@ def foreign_tensors(*, tensors: Mapping[str, AnyArray], stored_format: ForeignFo
 
 def _object_name(config: RobertaPreLayerNormConfig) -> str:
     """Keras's name of the model object, which readers skip."""
-    kind = (config.architectures or ["RobertaPreLayerNormModel"])[0].removeprefix("RobertaPreLayerNorm")
-    return "tf_roberta_pre_layer_norm" + re.sub(r"(?<!L)([A-Z])", r"_\1", kind).lower()
+    prefix = config.family.class_prefix
+    kind = (config.architectures or [f"{prefix}Model"])[0].removeprefix(prefix)
+    return KERAS_NAMES[config.model_type] + re.sub(r"(?<!L)([A-Z])", r"_\1", kind).lower()
 
 
 def _write_safetensors(

@@ -1,5 +1,7 @@
 """config.json or keywords in, the sizes and switches of one RoBERTa-PreLayerNorm model out; no framework is imported.
 
+Also of the families beside it: `model_type` decides where the norms stand (models.families).
+
 A plain class rather than a frozen one: code written for the reference sets `config.is_decoder = True` after building.
 What can't work together is refused where a model is built from it (`models.checks.check_config`).
 Source: spec of transformers 4.57.6's RobertaPreLayerNormConfig; published checkpoints differ from the defaults.
@@ -13,6 +15,7 @@ from typing import Any, TypeAlias
 import fsspec
 
 from models.errors import CheckpointError
+from models.families import FAMILIES, PRE_LAYER_NORM, Family
 
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 POSITION_TYPES = ("absolute", "relative_key", "relative_key_query")
@@ -66,7 +69,7 @@ class RobertaPreLayerNormConfig:
     Raises ValueError for a `problem_type` or `position_embedding_type` that does not exist.
     """
 
-    model_type = "roberta-prelayernorm"
+    model_type = PRE_LAYER_NORM
 
     vocab_size: int
     hidden_size: int
@@ -115,10 +118,13 @@ class RobertaPreLayerNormConfig:
         num_labels: how many labels; LABEL_0 … are made. Where `id2label` names another number, `id2label` wins.
         """
         torch_dtype = fields.pop("torch_dtype", None)
-        fields.pop("model_type", None)
+        model_type = fields.pop("model_type", None) or PRE_LAYER_NORM
+        _check_choice("model_type", model_type, tuple(FAMILIES))
+        if model_type != PRE_LAYER_NORM:
+            self.model_type = model_type
         if fields.get("dtype") is None:
             fields["dtype"] = torch_dtype
-        for name, default in {**OWN_DEFAULTS, **INHERITED_DEFAULTS}.items():
+        for name, default in {**OWN_DEFAULTS, **INHERITED_DEFAULTS, **self.family.defaults}.items():
             setattr(self, name, fields.pop(name, dict(default) if isinstance(default, dict) else default))
         self.dtype = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
         self.pruned_heads = {int(layer): sorted(heads) for layer, heads in self.pruned_heads.items()}
@@ -127,6 +133,7 @@ class RobertaPreLayerNormConfig:
             setattr(self, name, value)
         _check_choice("problem_type", self.problem_type, (None, *PROBLEM_TYPES))
         _check_choice("position_embedding_type", self.position_embedding_type, POSITION_TYPES)
+        self._check_family()
 
     def _set_labels(
         self, num_labels: int | None, id2label: Mapping[int | str, str] | None, label2id: Mapping[str, int] | None
@@ -145,6 +152,22 @@ class RobertaPreLayerNormConfig:
             )
         self.id2label = {int(label_id): label for label_id, label in id2label.items()}
         self.label2id = dict(label2id) if label2id else {label: i for i, label in self.id2label.items()}
+
+    def _check_family(self) -> None:
+        if self.model_type == PRE_LAYER_NORM:
+            return
+        if self.position_embedding_type != "absolute":
+            raise ValueError(
+                f"position_embedding_type is '{self.position_embedding_type}'; model_type '{self.model_type}' has only "
+                "'absolute' positions here"
+            )
+        if self.add_cross_attention:
+            raise ValueError(f"add_cross_attention is set; model_type '{self.model_type}' has no cross-attention here")
+
+    @property
+    def family(self) -> Family:
+        """Where the norms stand, and what this family's checkpoints call things."""
+        return FAMILIES[self.model_type]
 
     @property
     def num_labels(self) -> int:
@@ -254,7 +277,7 @@ class RobertaPreLayerNormConfig:
 
 
 def read_config(url: str) -> Json:
-    """config.json's object from a checkpoint folder or a JSON file; refuses another model's."""
+    """config.json's object from a checkpoint folder or a JSON file; refuses an unknown `model_type`."""
     system, path = fsspec.core.url_to_fs(str(url))
     path = path if path.endswith(".json") else f"{path}/{CONFIG_NAME}"
     try:
@@ -265,10 +288,10 @@ def read_config(url: str) -> Json:
         raise CheckpointError(f"{url}: {CONFIG_NAME} is not JSON ({error}); write it again") from None
     if not isinstance(fields, dict):
         raise CheckpointError(f"{url}: {CONFIG_NAME} holds a {type(fields).__name__}, not an object of fields")
-    found = fields.get("model_type", RobertaPreLayerNormConfig.model_type)
-    if found != RobertaPreLayerNormConfig.model_type:
+    found = fields.get("model_type", PRE_LAYER_NORM)
+    if found not in FAMILIES:
         raise CheckpointError(
-            f"{url}: {CONFIG_NAME} says model_type '{found}', this is for '{RobertaPreLayerNormConfig.model_type}'; "
+            f"{url}: {CONFIG_NAME} says model_type '{found}'; known are {', '.join(FAMILIES)}; "
             "`preln convert` reads fairseq and efficient_mlm checkpoints"
         )
     return fields

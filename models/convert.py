@@ -20,7 +20,7 @@ from models.loading import LoadingReport, compare
 from models.msgpack_file import MSGPACK_NAME
 from models.origin import Origin, OriginKind, open_origin, torch_module
 from models.safetensors_file import AnyArray
-from models.tensors import ARCHITECTURES, HEADS, PREFIX, TIED, expected_tensors
+from models.tensors import HEADS, PREFIX, TIED, architecture, expected_tensors, stored_name
 from models.weight_files import INDEX_NAME, PICKLE_INDEX_NAME, PICKLE_NAME, WEIGHTS_NAME
 
 TargetFormat: TypeAlias = WeightsFormat | Literal["bin"]
@@ -49,12 +49,14 @@ class TensorFate:
 
 @dataclass(frozen=True)
 class Conversion:
-    """head: what the folder is a checkpoint of; fates: one a tensor; notes: what was assumed or is left to do."""
+    """head: what the folder is a checkpoint of; fates: one a tensor; notes: what was assumed or is left to do; mapped: the
+    neutral names of what is written."""
 
     head: Head
     config: RobertaPreLayerNormConfig
     fates: tuple[TensorFate, ...]
     notes: tuple[str, ...]
+    mapped: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -120,11 +122,12 @@ def plan_conversion(*, origin: Origin, head: Head | None = None) -> Conversion:
     report = compare(expected=expected, found=found, config=origin.config, bare=False)
     config = RobertaPreLayerNormConfig.from_dict(origin.config.to_dict())
     vars(config).pop("base_model_name_or_path", None)
-    config.architectures = [ARCHITECTURES[chosen]]
+    config.architectures = [architecture(head=chosen, family=config.family)]
     notes = list(origin.notes)
     if chosen == "causal-lm" and not config.is_decoder:
         notes.append("config.json says is_decoder=False: load it with is_decoder=True to predict the next token")
-    return Conversion(head=chosen, config=config, fates=_fates(origin, report, expected, chosen), notes=tuple(notes))
+    fates = _fates(origin, report, expected, chosen)
+    return Conversion(head=chosen, config=config, fates=fates, notes=tuple(notes), mapped=tuple(report.mapped))
 
 
 def _fates(
@@ -136,7 +139,7 @@ def _fates(
     """
 
     def written(name: str) -> str:
-        return name.removeprefix(PREFIX) if head == "encoder" else name
+        return written_name(name, head=head, config=origin.config)
 
     tensors = origin.tensors
     mapped = [
@@ -154,12 +157,17 @@ def _fates(
     return (*mapped, *others, *dropped)
 
 
+def written_name(name: str, *, head: Head, config: RobertaPreLayerNormConfig) -> str:
+    """A neutral name as the folder of a head has it."""
+    return stored_name(name.removeprefix(PREFIX) if head == "encoder" else name, family=config.family)
+
+
 def _head_of(origin: Origin) -> Head:
     """The head that the config names in `architectures`, else the only one whose tensors are all there.
 
     Raises CheckpointError.
     """
-    named = {name: head for head, name in ARCHITECTURES.items()}
+    named = {architecture(head=head, family=origin.config.family): head for head in HEADS}
     for name in origin.config.architectures or ():
         if name in named:
             return named[name]
@@ -199,9 +207,8 @@ def _write(
     max_shard_size: int | str,
 ) -> None:
     """Read the mapped tensors, cast them to dtype and write the folder. Raises CheckpointError."""
-    neutral = [
-        PREFIX + fate.name if plan.head == "encoder" else fate.name for fate in plan.fates if fate.fate == "mapped"
-    ]
+    neutral_of = {written_name(name, head=plan.head, config=plan.config): name for name in plan.mapped}
+    neutral = [neutral_of[fate.name] for fate in plan.fates if fate.fate == "mapped"]
     arrays = {name: _cast(array, dtype) for name, array in origin.read(neutral)}
     tensors = {name.removeprefix(PREFIX) if plan.head == "encoder" else name: arrays[name] for name in neutral}
     plan.config.dtype = next(iter(tensors.values())).dtype.name
@@ -229,7 +236,8 @@ def _write_pickle(
     system, folder = fsspec.core.url_to_fs(str(url))
     system.makedirs(folder, exist_ok=True)
     twice = {second: tensors[first] for second, first in TIED.items() if first in tensors and second not in tensors}
-    arrays = {**tensors, **(twice if "lm_head.bias" in tensors else {})}
+    doubled = {**tensors, **(twice if "lm_head.bias" in tensors else {})}
+    arrays = {stored_name(name, family=config.family): array for name, array in doubled.items()}
     torch_module("pickle_file").write_arrays(system=system, path=f"{folder}/{PICKLE_NAME}", arrays=arrays)
     for name, content in files.items():
         system.pipe_file(f"{folder}/{name}", content)

@@ -20,7 +20,10 @@ THEIR_TYPES = ("roberta", RobertaPreLayerNormConfig.model_type)
 
 def is_dinkytrain(url: str, names: list[str]) -> bool:
     """Whether config.json or the tensors' names are of that kind."""
-    return any(name.startswith(THEIR_PREFIX) for name in names) or _fields(url).get("model_type") == "roberta"
+    model_type = _fields(url).get("model_type", "roberta")
+    if model_type == RobertaPreLayerNormConfig.model_type:
+        return any(name.startswith(THEIR_PREFIX) for name in names)
+    return model_type == "roberta" and not {"LayerNorm.weight", THEIR_PREFIX + "LayerNorm.weight"}.isdisjoint(names)
 
 
 def dinkytrain_config(url: str) -> RobertaPreLayerNormConfig:
@@ -41,8 +44,8 @@ def dinkytrain_names(url: str, names: list[str]) -> tuple[dict[str, str], dict[s
     dressed = {_dressed(name): name for name in names if name not in dropped}
     if PREFIX + "LayerNorm.weight" not in dressed and "LayerNorm.weight" not in dressed:
         raise CheckpointError(
-            f"{url}: no '{THEIR_PREFIX}LayerNorm.weight': it is plain RoBERTa, which normalises after each layer and "
-            "computes something else; use a model of that kind"
+            f"{url}: no '{THEIR_PREFIX}LayerNorm.weight': it is plain RoBERTa, which normalises after each layer; "
+            f"{CONFIG_NAME} must say model_type 'roberta'"
         )
     try:
         return {new: dressed[old] for old, new in neutral_names(list(dressed)).items()}, dropped

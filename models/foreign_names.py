@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 ForeignFormat: TypeAlias = Literal["tf", "flax"]
 
 # Modules whose `weight` is no linear layer's, by ending, with the leaf's name in each format.
-NORM_ENDINGS = ("LayerNorm", "layer_norm")
+NORM_ENDINGS = ("LayerNorm", "layer_norm", "self_attn_layer_norm")
 TF_TABLES = {
     "word_embeddings": "weight",
     "position_embeddings": "embeddings",

@@ -18,6 +18,7 @@ from models.tensors import PREFIX
 
 POOLER = f"{PREFIX}pooler."
 ENCODER_FIELDS = (
+    "model_type",
     "vocab_size",
     "hidden_size",
     "num_hidden_layers",

@@ -1,6 +1,6 @@
 """A checkpoint as somebody else left it in, its config and its tensors under neutral names out.
 
-Read are: folders of this model in every format (models.checkpoint), fairseq's .pt files, and the folders of DinkyTrain
+Read are: folders of every family in every format (models.checkpoint), fairseq's .pt files, and the folders of DinkyTrain
 (princeton-nlp's efficient_mlm), whose names begin with `roberta.`. Nothing is written here.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import fsspec
 import numpy as np
 
-from models.checkpoint import Checkpoint, read_tokenizer_files
+from models.checkpoint import SENTENCEPIECE_NAME, Checkpoint, read_tokenizer_files
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig
 from models.dinkytrain_folder import dinkytrain_config, dinkytrain_names, is_dinkytrain
 from models.errors import CheckpointError, PrelnError
@@ -24,6 +24,7 @@ from models.fairseq_names import (
     neutral_fairseq_names,
 )
 from models.safetensors_file import AnyArray
+from models.sentencepiece_file import tokenizer_json
 from models.tensors import second_names
 from models.weight_files import PickleOpener, StoredWeights, stored_weights
 
@@ -95,7 +96,7 @@ def _open_hf(url: str, pickle: PickleOpener | None) -> Origin:
     """A folder as transformers saves it: config and names are read as by any load, tensors are streamed."""
     checkpoint = Checkpoint.open(url, pickle=pickle)
     stored = {name: real for source in reversed(checkpoint.sources) for name, real in source.stored_names.items()}
-    files = read_tokenizer_files(url)
+    files, notes = _tokenizer_files(url, checkpoint.config)
     return Origin(
         url=url,
         kind="hf",
@@ -105,9 +106,25 @@ def _open_hf(url: str, pickle: PickleOpener | None) -> Origin:
             for name, info in checkpoint.tensors.items()
         },
         read=checkpoint.stream,
-        notes=() if files else (NO_TOKENIZER,),
+        notes=notes,
         tokenizer_files=files,
     )
+
+
+def _tokenizer_files(url: str, config: RobertaPreLayerNormConfig) -> tuple[dict[str, bytes], tuple[str, ...]]:
+    """The folder's tokenizer files; tokenizer.json is made where there is only SentencePiece's model."""
+    files = read_tokenizer_files(url)
+    if "tokenizer.json" in files or {"vocab.json", "merges.txt"} <= set(files):
+        return files, ()
+    system, folder = fsspec.core.url_to_fs(url)
+    if SENTENCEPIECE_NAME not in _names(url):
+        return files, (NO_TOKENIZER,)
+    content = system.cat_file(f"{folder}/{SENTENCEPIECE_NAME}")
+    try:
+        files["tokenizer.json"] = tokenizer_json(content, model_type=config.model_type)
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{url}: {SENTENCEPIECE_NAME} can't be read: {error}; copy it again") from None
+    return files, (f"tokenizer.json was made of {SENTENCEPIECE_NAME}",)
 
 
 def _open_dinkytrain(url: str, weights: StoredWeights) -> Origin:

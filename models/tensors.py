@@ -3,14 +3,18 @@
 Neutral names are torch's, in the form that every head's file has: the encoder's tensors under `roberta_prelayernorm.`.
 A file of the bare model leaves the prefix out. TensorFlow's and Flax's own names are made from this table there.
 
+Neutral names are those of roberta-prelayernorm, the first column; other families' files differ by FAMILY_NAMES.
+
 Legend: V vocabulary, H hidden size, P rows of the position table, Y token types, I intermediate size, L labels,
 D width of one head, A = D x heads left in that layer (H unless heads are pruned), R = 2 P - 1 distances.
 """
 
+import re
 from collections.abc import Mapping
 
 from models.boundary import Head
 from models.config import RobertaPreLayerNormConfig
+from models.families import Family, NamesColumn
 
 PREFIX = "roberta_prelayernorm."
 
@@ -78,6 +82,22 @@ HEADS: Mapping[Head, Mapping[str, str]] = {
     "question-answering": {"qa_outputs.weight": "2 H", "qa_outputs.bias": "2"},
 }
 
+# Where the files of other families differ: neutral name, roberta (xlm-roberta, camembert), xlm-roberta-xl; None: no such
+# tensor. Owners, without `.weight` and `.bias`.
+FAMILY_NAMES: Mapping[str, tuple[str | None, str | None]] = {
+    "embeddings.LayerNorm": ("embeddings.LayerNorm", None),
+    "encoder.layer.{i}.attention.LayerNorm": (
+        "encoder.layer.{i}.attention.output.LayerNorm",
+        "encoder.layer.{i}.attention.self_attn_layer_norm",
+    ),
+    "encoder.layer.{i}.intermediate.LayerNorm": ("encoder.layer.{i}.output.LayerNorm", "encoder.layer.{i}.LayerNorm"),
+    "LayerNorm": (None, "encoder.LayerNorm"),
+}
+FAMILY_COLUMNS: Mapping[NamesColumn, int] = {"roberta": 0, "xlm-roberta-xl": 1}
+FAMILY_PREFIX = "roberta."
+_LAYER_NUMBER = re.compile(r"encoder\.layer\.(\d+)\.")
+_FOREIGN_NORMS = frozenset(name for names in FAMILY_NAMES.values() for name in names if name is not None)
+
 # Second names of one tensor: files may hold both, or only one of them. decoder.weight only while tied.
 TIED = {
     "lm_head.decoder.weight": PREFIX + "embeddings.word_embeddings.weight",
@@ -91,6 +111,8 @@ LEGACY_ENDINGS = {
     "LayerNorm.beta": "LayerNorm.bias",
     "layer_norm.gamma": "layer_norm.weight",
     "layer_norm.beta": "layer_norm.bias",
+    "self_attn_layer_norm.gamma": "self_attn_layer_norm.weight",
+    "self_attn_layer_norm.beta": "self_attn_layer_norm.bias",
 }
 BASE_STEMS = ("embeddings.", "encoder.", "LayerNorm.", "pooler.")
 
@@ -108,6 +130,11 @@ ARCHITECTURES: Mapping[Head, str] = {
 }
 
 
+def architecture(*, head: Head, family: Family) -> str:
+    """The reference's class of a head, as `architectures` in config.json has it, e.g. XLMRobertaForMaskedLM."""
+    return family.class_prefix + ARCHITECTURES[head].removeprefix("RobertaPreLayerNorm")
+
+
 def expected_tensors(
     *, config: RobertaPreLayerNormConfig, head: Head, pooler: bool | None = None
 ) -> dict[str, tuple[int, ...]]:
@@ -116,12 +143,15 @@ def expected_tensors(
     pooler: whether the pooler is among them; by default for multiple choice only (the bare model may have one).
     """
     shapes: dict[str, tuple[int, ...]] = {}
+    missing = absent_owners(config.family)
     for name, letters in EMBEDDINGS.items():
+        if name.rpartition(".")[0] in missing:
+            continue
         shapes[PREFIX + name] = tensor_shape(letters=letters, config=config)
     for layer in range(config.num_hidden_layers):
         for name, letters in _layer_table(config).items():
             shapes[PREFIX + name.format(i=layer)] = tensor_shape(letters=letters, config=config, layer=layer)
-    tail = {PREFIX + name: letters for name, letters in FINAL.items()}
+    tail = {PREFIX + name: letters for name, letters in FINAL.items() if name.rpartition(".")[0] not in missing}
     if pooler if pooler is not None else head == "multiple-choice":
         tail |= {PREFIX + name: letters for name, letters in POOLER.items()}
     tail |= HEADS[head]
@@ -153,13 +183,64 @@ def second_names(config: RobertaPreLayerNormConfig) -> frozenset[str]:
     return frozenset(TIED if config.tie_word_embeddings else {"lm_head.decoder.bias"})
 
 
-def neutral_names(names: list[str]) -> dict[str, str]:
-    """A torch-named file's names -> neutral names; names that nobody needs are left out.
+def absent_owners(family: Family) -> frozenset[str]:
+    """Owners in the table that this family's models lack."""
+    if family.names not in FAMILY_COLUMNS:
+        return frozenset()
+    column = FAMILY_COLUMNS[family.names]
+    return frozenset(owner for owner, names in FAMILY_NAMES.items() if names[column] is None)
+
+
+def stored_name(name: str, *, family: Family) -> str:
+    """A neutral name, with the prefix or in the bare model's form, as this family's files have it in torch's names."""
+    if family.names not in FAMILY_COLUMNS:
+        return name
+    bare = name.removeprefix(PREFIX)
+    prefix = FAMILY_PREFIX if bare != name else ""
+    if bare == name and not name.startswith(BASE_STEMS):
+        return name
+    owner, _, leaf = bare.rpartition(".")
+    renamed = FAMILY_NAMES.get(_LAYER_NUMBER.sub("encoder.layer.{i}.", owner))
+    if renamed is not None:
+        stored, layer = renamed[FAMILY_COLUMNS[family.names]], _LAYER_NUMBER.match(owner)
+        assert stored is not None, f"{family.model_type} has no '{name}'"
+        owner = stored.replace("{i}", layer[1] if layer else "")
+    return f"{prefix}{owner}.{leaf}"
+
+
+def _family_to_neutral(name: str, *, family: Family) -> str:
+    """A family's stored name in its modern spelling -> the neutral one; raises ValueError for another family's."""
+    bare = name.removeprefix(FAMILY_PREFIX)
+    prefix = PREFIX if bare != name else ""
+    owner, _, leaf = bare.rpartition(".")
+    if not prefix and not name.startswith(BASE_STEMS):
+        return name
+    column = FAMILY_COLUMNS[family.names]
+    layer, pattern = _LAYER_NUMBER.match(owner), _LAYER_NUMBER.sub("encoder.layer.{i}.", owner)
+    for neutral, names in FAMILY_NAMES.items():
+        if names[column] == pattern:
+            return f"{prefix}{neutral.replace('{i}', layer[1] if layer else '')}.{leaf}"
+    if pattern in FAMILY_NAMES or pattern in _FOREIGN_NORMS:
+        raise ValueError(
+            f"'{name}' is no tensor of model_type '{family.model_type}': its norms stand elsewhere; if it is a "
+            "DinkyTrain (efficient_mlm) checkpoint, convert it with `preln convert`, else correct model_type in "
+            "config.json"
+        )
+    return prefix + bare
+
+
+def neutral_names(names: list[str], *, family: Family | None = None) -> dict[str, str]:
+    """A torch-named file's names -> neutral names; names that nobody needs are left out. family: whose names they are.
 
     The bare model's file gets the prefix; gamma and beta become weight and bias; a file that has `lm_head.decoder.bias`
     but no `lm_head.bias` keeps its bias. Raises ValueError for plain RoBERTa's names and for a mixture of both forms.
     """
-    foreign = [name for name in names if name.startswith("roberta.")]
+    if family is not None and family.names in FAMILY_COLUMNS:
+        kept = [name for name in names if not name.endswith(UNUSED)]
+        modern = {_modern(name): name for name in kept}
+        renamed = {_family_to_neutral(new, family=family): old for new, old in modern.items()}
+        return {renamed[name]: new for name, new in neutral_names(list(renamed)).items()}
+    foreign = [name for name in names if name.startswith(FAMILY_PREFIX)]
     if foreign:
         raise ValueError(
             f"its tensors are named as in plain RoBERTa or DinkyTrain ('{foreign[0]}', …), not "

@@ -1,6 +1,7 @@
-"""A checkpoint folder at any path or URL in, its byte-level BPE tokenizer with RoBERTa's template out.
+"""A checkpoint folder at any path or URL in, its tokenizer with RoBERTa's template out: byte-level BPE, or Unigram.
 
-tokenizer.json is used where it exists, else vocab.json and merges.txt. Truncation and padding are always off: what is
+tokenizer.json is used where it exists, else vocab.json and merges.txt. A folder that has only SentencePiece's model is
+refused: `preln convert` makes tokenizer.json of it. Truncation and padding are always off: what is
 too long is the caller's decision. Source: spec of RobertaTokenizerFast.
 """
 
@@ -33,6 +34,7 @@ class CheckpointTokenizer:
 
     backend: encodes "A" as `<s> A </s>` and a pair as `<s> A </s></s> B </s>`, with character offsets.
     model_max_length: tokens with specials, None where the folder names no limit.
+    byte_level: False where `▁` in a piece stands for a space (Metaspace); offsets may then include spaces.
     """
 
     backend: Tokenizer
@@ -45,6 +47,7 @@ class CheckpointTokenizer:
     model_max_length: int | None
     add_prefix_space: bool
     clean_up_tokenization_spaces: bool
+    byte_level: bool = True
 
     @property
     def vocab_size(self) -> int:
@@ -79,6 +82,8 @@ def load_tokenizer(url: str, *, add_prefix_space: bool | None = None) -> Checkpo
         raise CheckpointError(f"{url}: the tokenizers library refuses the files: {error}; copy them again") from None
     backend.no_truncation()
     backend.no_padding()
+    part = json.loads(backend.to_str())["pre_tokenizer"] or {}
+    metaspace = _part_of_type(part, "Metaspace")
     ids = {name: -1 if (i := backend.token_to_id(token)) is None else i for name, token in specials.items()}
     return CheckpointTokenizer(
         backend=backend,
@@ -89,7 +94,8 @@ def load_tokenizer(url: str, *, add_prefix_space: bool | None = None) -> Checkpo
         mask_id=ids["mask_token"],
         mask_token=specials["mask_token"],
         model_max_length=limit,
-        add_prefix_space=prefix_space,
+        add_prefix_space=prefix_space if metaspace is None else metaspace.get("prepend_scheme") == "always",
+        byte_level=metaspace is None,
         clean_up_tokenization_spaces=bool(settings.get("clean_up_tokenization_spaces", False)),
     )
 
@@ -128,9 +134,18 @@ def _from_json(content: bytes, *, prefix_space: bool, wanted: bool) -> Tokenizer
     parts = [part for part in (fields.get("pre_tokenizer"), fields.get("post_processor")) if part]
     # tokenizer_config.json wins over tokenizer.json, as in the reference.
     for part in parts:
-        if "add_prefix_space" in part and (wanted or prefix_space):
+        # Metaspace's own is how the checkpoint was trained, and no setting of the reference.
+        if "add_prefix_space" in part and part.get("type") != "Metaspace" and (wanted or prefix_space):
             part["add_prefix_space"] = prefix_space
     return Tokenizer.from_str(json.dumps(fields))
+
+
+def _part_of_type(part: dict[str, Any], wanted: str) -> dict[str, Any] | None:
+    """The pre-tokenizer of a type, alone or in a sequence."""
+    if part.get("type") == wanted:
+        return part
+    found = (_part_of_type(inner, wanted) for inner in part.get("pretokenizers", ()))
+    return next((inner for inner in found if inner is not None), None)
 
 
 def _from_vocabulary(files: dict[str, bytes], *, specials: dict[str, str], prefix_space: bool) -> Tokenizer:

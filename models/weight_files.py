@@ -12,6 +12,7 @@ import fsspec
 from fsspec.spec import AbstractFileSystem
 
 from models.errors import CheckpointError
+from models.families import Family
 from models.foreign_names import ForeignFormat, to_neutral
 from models.h5_file import H5_NAME, read_h5_header, read_h5_tensors
 from models.msgpack_file import MSGPACK_NAME, read_msgpack
@@ -53,15 +54,18 @@ class WeightFiles:
     stored_names: Mapping[str, str]
 
 
-def open_weights(*, url: str, names: set[str], pickle: PickleOpener | None = None) -> WeightFiles:
+def open_weights(
+    *, url: str, names: set[str], pickle: PickleOpener | None = None, family: Family | None = None
+) -> WeightFiles:
     """The folder's weights, from the first of its formats: safetensors, pickle if an opener is given, h5, msgpack.
 
-    names: the folder's files. Raises CheckpointError where there are none, naming what was found.
+    names: the folder's files. family: whose names of tensors they have. Raises CheckpointError where there are none,
+    naming what was found.
     """
     stored = stored_weights(url=url, names=names, pickle=pickle)
     refuse_unread(url=url, names=names, fields={}, tensors=stored.tensors)
     try:
-        places = _places(list(stored.tensors), stored.foreign)
+        places = _places(list(stored.tensors), stored.foreign, family)
     except ValueError as error:
         raise CheckpointError(f"{url}: {error}") from None
 
@@ -177,13 +181,13 @@ class _Place:
     transposed: bool
 
 
-def _places(names: list[str], foreign: ForeignFormat | None) -> dict[str, _Place]:
+def _places(names: list[str], foreign: ForeignFormat | None, family: Family | None) -> dict[str, _Place]:
     """Neutral name -> the file's name, and whether it lies there transposed."""
     torch_names = {plain: _Place(name, transposed=False) for plain, name in plain_names(names).items()}
     if foreign is not None:
         translated = {name: to_neutral(name=name, stored_format=foreign) for name in names}
         torch_names = {new.name: _Place(old, new.transposed) for old, new in translated.items()}
-    return {new: torch_names[old] for old, new in neutral_names(list(torch_names)).items()}
+    return {new: torch_names[old] for old, new in neutral_names(list(torch_names), family=family).items()}
 
 
 def _shapes(tensors: Mapping[str, TensorInfo], places: Mapping[str, _Place]) -> dict[str, TensorInfo]:

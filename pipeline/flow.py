@@ -295,4 +295,5 @@ def provenance(job: FrozenJob) -> dict[str, str]:
         "task": job.spec.task_name,
         "framework": job.spec.model.framework,
         "dtype": job.dtype,
+        **({} if job.checkpoint.model_type is None else {"model_type": job.checkpoint.model_type}),
     }

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from models.families import PRE_LAYER_NORM
 from models.named_heads import open_heads
 from pipeline.cluster.placement import Cluster
 from pipeline.errors import OptionError, OutputError, SpecError
@@ -68,6 +69,12 @@ def checked_tasks(spec: JobSpec) -> dict[str, ModelFacts]:
             f"tasks.{causal}: reads a text from left to right only, and others do not; run them as two jobs"
         )
     for name, task in spec.named_tasks.items():
+        config = facts[name].config
+        if config.is_decoder and config.model_type != PRE_LAYER_NORM and task.task.name != "text-scoring":
+            raise SpecError(
+                f"{task.key}: the checkpoint is a decoder of model_type '{config.model_type}' (is_decoder in config.json), "
+                f"which only text-scoring takes, not {task.task.name}; name an encoder's checkpoint"
+            )
         try:
             task.task.fields(facts[name])
         except OptionError as error:

@@ -22,10 +22,11 @@ from models.checkpoint import Checkpoint
 from models.checkpoint_copy import BASE_FIELD
 from models.checkpoint_writer import write_checkpoint
 from models.config import RobertaPreLayerNormConfig
+from models.families import every_family
 from models.named_heads import head_folder
 from models.roberta_torch.weights import neutral_parameters, to_numpy
 from models.safetensors_file import AnyArray
-from models.tensors import ARCHITECTURES, PREFIX, expected_tensors
+from models.tensors import ARCHITECTURES, PREFIX, architecture, expected_tensors
 from pipeline.store.storage import join
 
 NUMPY_TYPES = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
@@ -54,7 +55,7 @@ class HeadPlan:
             fields["id2label"] = {0: "score"}
         if self.task == "text-classification":
             fields["problem_type"] = self.labels.kind
-        fields["architectures"] = [ARCHITECTURES[self.head]]
+        fields["architectures"] = [architecture(head=self.head, family=base.family)]
         return RobertaPreLayerNormConfig.from_dict(fields)
 
 
@@ -126,13 +127,14 @@ def build(
     for name, plan in plans.items():
         kind = getattr(models, ARCHITECTURES[plan.head])
         config = plan.config(base)
-        built[name] = (
-            kind(config)
-            if checkpoint is None
-            else kind.from_pretrained(
-                head_folder(checkpoint=checkpoint, name=name), config=config, ignore_mismatched_sizes=True
+        with every_family():
+            built[name] = (
+                kind(config)
+                if checkpoint is None
+                else kind.from_pretrained(
+                    head_folder(checkpoint=checkpoint, name=name), config=config, ignore_mismatched_sizes=True
+                )
             )
-        )
     return Network(plans, built)
 
 
@@ -156,7 +158,7 @@ def write_network(network: Network, *, url: str, tokenizer_files: Mapping[str, b
         for name, parameter in neutral_parameters(network.encoder, bare=True).items()
     }
     config = HeadPlan(task="fill-mask").config(network.encoder.config)
-    config.architectures, config.dtype = [ARCHITECTURES["encoder"]], dtype
+    config.architectures, config.dtype = [architecture(head="encoder", family=config.family)], dtype
     write_checkpoint(url=join(url, ENCODER), config=config, tensors=bare, tokenizer_files=tokenizer_files)
     for name, folder in zip(network.plans, folders, strict=True):
         _write(network, name, url=folder, base=ENCODER, tokenizer_files=tokenizer_files, dtype=dtype)
@@ -168,7 +170,8 @@ def _write(
 ) -> None:
     model: Any = network.heads[name]
     fields = json.loads(model.config.to_json_string())
-    fields |= {"dtype": dtype, "architectures": [ARCHITECTURES[network.plans[name].head]]}
+    named = architecture(head=network.plans[name].head, family=model.config.family)
+    fields |= {"dtype": dtype, "architectures": [named]}
     if base is not None:
         fields[BASE_FIELD] = base
     parameters = neutral_parameters(model, bare=False)

@@ -14,7 +14,8 @@ from flax import linen as nn
 
 from models.config import RobertaPreLayerNormConfig
 from models.roberta_flax.cache import append
-from models.roberta_flax.layers import Array, Dropout, embedding, layer_norm, linear
+from models.roberta_flax.layers import Array, Dropout, embedding, linear
+from models.roberta_flax.norms import sub_layer_norm
 
 
 class FlaxRobertaPreLayerNormSelfAttention(nn.Module):
@@ -134,7 +135,7 @@ class FlaxRobertaPreLayerNormAttention(nn.Module):
             config, heads=heads, position_embedding_type=positions, dtype=self.dtype
         )
         self.output = FlaxRobertaPreLayerNormSelfOutput(config, dtype=self.dtype)
-        self.LayerNorm = layer_norm(config, self.dtype)
+        self.LayerNorm = sub_layer_norm(config, self.dtype)
 
     def __call__(
         self,
@@ -155,7 +156,7 @@ class FlaxRobertaPreLayerNormAttention(nn.Module):
         taken instead. past: keys and values of earlier tokens, in the first `filled` slots if that is given.
         """
         attention = self.self
-        normed_BSH = self.LayerNorm(hidden_BSH)
+        normed_BSH = self.LayerNorm.enter(hidden_BSH)
         query_BNSD = attention.split_heads(attention.query(normed_BSH))
         past_tokens: Array = 0
         if known_cross is not None:
@@ -179,7 +180,7 @@ class FlaxRobertaPreLayerNormAttention(nn.Module):
             output_attentions=output_attentions,
         )
         projected_BSH = self.output(context_BSA, deterministic=deterministic)
-        return hidden_BSH + projected_BSH, probs_BNSK, (key_BNKD, value_BNKD)
+        return self.LayerNorm.leave(hidden_BSH + projected_BSH), probs_BNSK, (key_BNKD, value_BNKD)
 
 
 def causal_mask(queries: int, keys: int, dtype: Any, filled: Array | None = None) -> Array:

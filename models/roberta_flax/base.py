@@ -17,7 +17,8 @@ from models.roberta_flax.cache import KeyValueCache, as_cache
 from models.roberta_flax.embeddings import FlaxRobertaPreLayerNormEmbeddings
 from models.roberta_flax.encoder import Attended, FlaxRobertaPreLayerNormEncoder
 from models.roberta_flax.heads import FlaxRobertaPreLayerNormPooler
-from models.roberta_flax.layers import Array, layer_norm, readable
+from models.roberta_flax.layers import Array, readable
+from models.roberta_flax.norms import final_norm
 from models.roberta_flax.pretrained import FlaxRobertaPreLayerNormPreTrainedModel
 
 Past = KeyValueCache | Sequence[Sequence[Array | None]]
@@ -40,7 +41,7 @@ class FlaxRobertaPreLayerNormModule(nn.Module):
         self.encoder = FlaxRobertaPreLayerNormEncoder(
             config, dtype=self.dtype, gradient_checkpointing=self.gradient_checkpointing
         )
-        self.LayerNorm = layer_norm(config, self.dtype)
+        self.LayerNorm = final_norm(config, self.dtype)
         self.pooler = FlaxRobertaPreLayerNormPooler(config, dtype=self.dtype) if self.add_pooling_layer else None
 
     def __call__(

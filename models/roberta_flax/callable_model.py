@@ -18,6 +18,7 @@ import models.roberta_flax.pytrees  # noqa: F401 -- registers the output classes
 from models.boundary import Head
 from models.checks import check_config
 from models.config import RobertaPreLayerNormConfig
+from models.families import check_class_family
 from models.outputs import ModelOutput
 from models.roberta_flax.cache import KeyValueCache, empty_cache
 from models.roberta_flax.layers import Array, readable
@@ -66,6 +67,7 @@ class FlaxCallableModel:
 
     def check(self) -> None:
         """Refuse a config that this model can't be built from."""
+        check_class_family(self.config.model_type, class_name=type(self).__name__)
         check_config(self.config)
 
     @property

@@ -12,7 +12,8 @@ from flax import linen as nn
 
 from models.checks import check_length, check_range
 from models.config import RobertaPreLayerNormConfig
-from models.roberta_flax.layers import Array, Dropout, embedding, layer_norm, readable
+from models.roberta_flax.layers import Array, Dropout, embedding, readable
+from models.roberta_flax.norms import embeddings_norm
 
 
 class FlaxRobertaPreLayerNormEmbeddings(nn.Module):
@@ -29,7 +30,7 @@ class FlaxRobertaPreLayerNormEmbeddings(nn.Module):
             config, config.max_position_embeddings, width, self.dtype, padding_index=padding_index
         )
         self.token_type_embeddings = embedding(config, config.type_vocab_size, width, self.dtype)
-        self.LayerNorm = layer_norm(config, self.dtype)
+        self.LayerNorm = embeddings_norm(config, self.dtype)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def __call__(

@@ -15,7 +15,8 @@ from models.outputs import EncoderOutput
 from models.roberta_flax.activations import activation
 from models.roberta_flax.attention import FlaxRobertaPreLayerNormAttention
 from models.roberta_flax.cache import KeyValueCache, LayerCache
-from models.roberta_flax.layers import Array, Dropout, layer_norm, linear
+from models.roberta_flax.layers import Array, Dropout, linear
+from models.roberta_flax.norms import sub_layer_norm
 
 
 @struct.dataclass
@@ -34,13 +35,13 @@ class FlaxRobertaPreLayerNormIntermediate(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        self.LayerNorm = layer_norm(self.config, self.dtype)
+        self.LayerNorm = sub_layer_norm(self.config, self.dtype)
         self.dense = linear(self.config, self.config.intermediate_size, self.dtype)
         self.activation = activation(self.config.hidden_act)
 
     def __call__(self, hidden_BSH: Array) -> Array:
         """[B, S, H] -> [B, S, I]."""
-        return self.activation(self.dense(self.LayerNorm(hidden_BSH)))
+        return self.activation(self.dense(self.LayerNorm.enter(hidden_BSH)))
 
 
 class FlaxRobertaPreLayerNormOutput(nn.Module):
@@ -118,11 +119,12 @@ class FlaxRobertaPreLayerNormLayer(nn.Module):
         """h + W2·act(W1·LN(h)), in pieces of chunk_size_feed_forward tokens if that is set."""
         chunk = self.config.chunk_size_feed_forward
         if chunk <= 0:
-            return self.output(self.intermediate(hidden_BSH), hidden_BSH, deterministic=deterministic)
+            fed_BSH = self.output(self.intermediate(hidden_BSH), hidden_BSH, deterministic=deterministic)
+            return self.intermediate.LayerNorm.leave(fed_BSH)
         check_chunks(length=hidden_BSH.shape[1], chunk=chunk)
         pieces = jnp.split(hidden_BSH, hidden_BSH.shape[1] // chunk, axis=1)
         fed = [self.output(self.intermediate(piece), piece, deterministic=deterministic) for piece in pieces]
-        return jnp.concatenate(fed, axis=1)
+        return self.intermediate.LayerNorm.leave(jnp.concatenate(fed, axis=1))
 
 
 class FlaxRobertaPreLayerNormLayerStack(nn.Module):

@@ -212,7 +212,8 @@ def encode_rows(
         hidden_RSH, _, _ = layer.attention(hidden_RSH, bias_B1SK=bias_R1SS)
         if layer is layers[-1]:
             hidden_RSH = _picked(hidden_RSH, slots_U)
-        hidden_RSH = layer.output(layer.intermediate(hidden_RSH), hidden_RSH)
+        fed_RSH = layer.output(layer.intermediate(hidden_RSH), hidden_RSH)
+        hidden_RSH = layer.intermediate.LayerNorm.leave(fed_RSH)
     return base.LayerNorm(hidden_RSH if layers else _picked(hidden_RSH, slots_U))
 
 

@@ -18,7 +18,7 @@ from models.roberta_flax.callable_model import FlaxCallableModel
 from models.roberta_flax.layers import Array
 from models.roberta_flax.surgery import WORDS, prune, resize_vocabulary
 from models.roberta_flax.weights import Params, fresh_params, nested, param_path, to_params, to_tensors
-from models.tensors import ARCHITECTURES, PREFIX
+from models.tensors import PREFIX, architecture
 
 
 class FlaxRobertaPreLayerNormPreTrainedModel(FlaxCallableModel):
@@ -107,7 +107,7 @@ class FlaxRobertaPreLayerNormPreTrainedModel(FlaxCallableModel):
         )
         tensors = {name.removeprefix(PREFIX) if self.bare else name: array for name, array in found.items()}
         config = RobertaPreLayerNormConfig.from_dict(self.config.to_dict())
-        config.architectures = [ARCHITECTURES[type(self).head]]
+        config.architectures = [architecture(head=type(self).head, family=config.family)]
         config.dtype = next(iter(tensors.values())).dtype.name
         write_checkpoint(
             url=url,

@@ -11,7 +11,8 @@ import tensorflow as tf
 from tensorflow import Tensor
 
 from models.config import RobertaPreLayerNormConfig
-from models.roberta_tf.layers import Block, Dense, Dropout, Embedding, LayerNorm, Seeds, at_least_float32, drop, sizes
+from models.roberta_tf.layers import Block, Dense, Dropout, Embedding, Seeds, at_least_float32, drop, sizes
+from models.roberta_tf.norms import SubLayerNorm
 
 
 class TFRobertaPreLayerNormSelfAttention(Block):
@@ -108,7 +109,7 @@ class TFRobertaPreLayerNormAttention(Block):
         # `self` and `output` in files; Keras keeps `output` for itself (models.roberta_tf.weights has the table).
         self.inner = TFRobertaPreLayerNormSelfAttention(config, heads=heads, position_embedding_type=positions)
         self.projection = TFRobertaPreLayerNormSelfOutput(config, heads=heads)
-        self.LayerNorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.LayerNorm = SubLayerNorm(config)
 
     def forward(
         self,
@@ -128,7 +129,7 @@ class TFRobertaPreLayerNormAttention(Block):
         taken instead. past: keys and values of earlier tokens.
         """
         attention = self.inner
-        normed_BSH = self.LayerNorm(hidden_BSH)
+        normed_BSH = self.LayerNorm.enter(hidden_BSH)
         query_BNSD = attention.split_heads(attention.query(normed_BSH))
         if known_cross is not None:
             key_BNKD, value_BNKD = known_cross
@@ -148,7 +149,8 @@ class TFRobertaPreLayerNormAttention(Block):
             seeds=seeds,
             output_attentions=output_attentions,
         )
-        return hidden_BSH + self.projection(context_BSA, seeds), probs_BNSK, (key_BNKD, value_BNKD)
+        hidden_BSH = self.LayerNorm.leave(hidden_BSH + self.projection(context_BSA, seeds))
+        return hidden_BSH, probs_BNSK, (key_BNKD, value_BNKD)
 
     def prune_heads(self, kept: list[int]) -> None:
         """Keep only these of the present heads (indices into them), cutting the weights."""

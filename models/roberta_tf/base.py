@@ -18,7 +18,8 @@ from models.roberta_tf.cache import KeyValueCache, as_cache
 from models.roberta_tf.embeddings import TFRobertaPreLayerNormEmbeddings
 from models.roberta_tf.encoder import Attended, TFRobertaPreLayerNormEncoder
 from models.roberta_tf.heads import TFRobertaPreLayerNormPooler
-from models.roberta_tf.layers import LayerNorm, readable, sizes, static_shape
+from models.roberta_tf.layers import readable, sizes, static_shape
+from models.roberta_tf.norms import final_norm
 from models.roberta_tf.pretrained import TFRobertaPreLayerNormPreTrainedModel
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class TFRobertaPreLayerNormModel(TFRobertaPreLayerNormPreTrainedModel):
         super().__init__(config, name=name)
         self.embeddings = TFRobertaPreLayerNormEmbeddings(config)
         self.encoder = TFRobertaPreLayerNormEncoder(config)
-        self.LayerNorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.LayerNorm = final_norm(config)
         self.pooler = TFRobertaPreLayerNormPooler(config) if add_pooling_layer else None
         self.warned = False
         self.post_init()

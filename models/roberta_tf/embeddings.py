@@ -8,7 +8,8 @@ from tensorflow import Tensor
 
 from models.checks import check_length, check_range
 from models.config import RobertaPreLayerNormConfig
-from models.roberta_tf.layers import Block, Dropout, Embedding, LayerNorm, Seeds, readable, sizes
+from models.roberta_tf.layers import Block, Dropout, Embedding, Seeds, readable, sizes
+from models.roberta_tf.norms import embeddings_norm
 
 
 class TFRobertaPreLayerNormEmbeddings(Block):
@@ -22,7 +23,7 @@ class TFRobertaPreLayerNormEmbeddings(Block):
             config.max_position_embeddings, config.hidden_size, padding_idx=config.pad_token_id
         )
         self.token_type_embeddings = Embedding(config.type_vocab_size, config.hidden_size)
-        self.LayerNorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.LayerNorm = embeddings_norm(config)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(

@@ -14,7 +14,8 @@ from models.outputs import EncoderOutput
 from models.roberta_tf.activations import activation
 from models.roberta_tf.attention import TFRobertaPreLayerNormAttention
 from models.roberta_tf.cache import KeyValueCache, LayerCache
-from models.roberta_tf.layers import Block, Dense, Dropout, LayerNorm, Seeds
+from models.roberta_tf.layers import Block, Dense, Dropout, Seeds
+from models.roberta_tf.norms import SubLayerNorm
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +32,13 @@ class TFRobertaPreLayerNormIntermediate(Block):
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__()
-        self.LayerNorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.LayerNorm = SubLayerNorm(config)
         self.dense = Dense(config.hidden_size, config.intermediate_size)
         self.activation = activation(config.hidden_act)
 
     def forward(self, hidden_BSH: Tensor) -> Tensor:
         """[B, S, H] -> [B, S, I]."""
-        return self.activation(self.dense(self.LayerNorm(hidden_BSH)))
+        return self.activation(self.dense(self.LayerNorm.enter(hidden_BSH)))
 
 
 class TFRobertaPreLayerNormOutput(Block):
@@ -108,7 +109,8 @@ class TFRobertaPreLayerNormLayer(Block):
     def feed_forward(self, hidden_BSH: Tensor, seeds: Seeds | None = None) -> Tensor:
         """h + W2·act(W1·LN(h)), in pieces of chunk_size_feed_forward tokens if that is set."""
         if self.chunk <= 0:
-            return self.narrow(self.intermediate(hidden_BSH), hidden_BSH, seeds)
+            fed_BSH = self.narrow(self.intermediate(hidden_BSH), hidden_BSH, seeds)
+            return self.intermediate.LayerNorm.leave(fed_BSH)
         length = hidden_BSH.shape[1]
         if length is None:
             raise ValueError(
@@ -117,7 +119,8 @@ class TFRobertaPreLayerNormLayer(Block):
             )
         check_chunks(length=length, chunk=self.chunk)
         pieces = tf.split(hidden_BSH, length // self.chunk, axis=1)
-        return tf.concat([self.narrow(self.intermediate(piece), piece, seeds) for piece in pieces], axis=1)
+        fed_BSH = tf.concat([self.narrow(self.intermediate(piece), piece, seeds) for piece in pieces], axis=1)
+        return self.intermediate.LayerNorm.leave(fed_BSH)
 
 
 class TFRobertaPreLayerNormEncoder(Block):

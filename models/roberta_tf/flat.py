@@ -17,6 +17,7 @@ from tensorflow import Tensor
 
 from models.boundary import Answers, Ask, Dtype, Head, IntArray, Tokens
 from models.config import RobertaPreLayerNormConfig
+from models.families import every_family
 from models.flat_tokens import check_asks, flat_positions, length_order, sequence_of_positions, token_order
 from models.named_heads import NamedHead, encoder_config
 from models.roberta_tf.base import TFRobertaPreLayerNormModel
@@ -35,7 +36,7 @@ def load_flat(*, heads: Mapping[str, NamedHead], dtype: Dtype, device: str | Non
     place = claim_device(device)
     config = encoder_config(heads)
     kinds = {name: named.head for name, named in heads.items()}
-    with building(dtype=dtype, started=False), tf.device(place):
+    with building(dtype=dtype, started=False), tf.device(place), every_family():
         base = TFRobertaPreLayerNormModel(config, add_pooling_layer="multiple-choice" in kinds.values())
         filled: set[str] = set()
         built: dict[str, Any] = {}
@@ -156,13 +157,13 @@ def _run_layer(
     layer: TFRobertaPreLayerNormLayer, hidden_TH: Tensor, attend: GroupAttention, asked_U: Tensor | None
 ) -> Tensor:
     """[T, H] -> [T, H], or [U, H] of the asked tokens only."""
-    normed_TH = layer.attention.LayerNorm(hidden_TH)
+    normed_TH = layer.attention.LayerNorm.enter(hidden_TH)
     attention = layer.attention.inner
     context_TA = attend(attention, attention.query(normed_TH), attention.key(normed_TH), attention.value(normed_TH))
     if asked_U is not None:
         hidden_TH, context_TA = tf.gather(hidden_TH, asked_U), tf.gather(context_TA, asked_U)
-    hidden_TH = hidden_TH + layer.attention.projection(context_TA)
-    return layer.narrow(layer.intermediate(hidden_TH), hidden_TH)
+    hidden_TH = layer.attention.LayerNorm.leave(hidden_TH + layer.attention.projection(context_TA))
+    return layer.intermediate.LayerNorm.leave(layer.narrow(layer.intermediate(hidden_TH), hidden_TH))
 
 
 def indices(values: npt.NDArray[Any]) -> Tensor:

@@ -14,6 +14,7 @@ from models.checkpoint import Checkpoint
 from models.checkpoint_writer import WeightsFormat, write_checkpoint
 from models.checks import check_config
 from models.config import RobertaPreLayerNormConfig
+from models.families import check_class_family
 from models.loading import LoadingReport, compare, judge, override_config
 from models.outputs import ModelOutput
 from models.roberta_tf.heads import TFRobertaPreLayerNormDecoder
@@ -21,7 +22,7 @@ from models.roberta_tf.keras_model import KerasModel
 from models.roberta_tf.layers import PLAN, Embedding, building
 from models.roberta_tf.surgery import prune, resize_embedding, resize_language_head
 from models.roberta_tf.weights import dtype_name, fill, initialise, neutral_variables, to_numpy
-from models.tensors import ARCHITECTURES, PREFIX, expected_tensors
+from models.tensors import PREFIX, architecture, expected_tensors
 
 
 class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
@@ -34,6 +35,7 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
     head: ClassVar[Head] = "encoder"
 
     def __init__(self, config: RobertaPreLayerNormConfig, *, name: str | None = None) -> None:
+        check_class_family(config.model_type, class_name=type(self).__name__)
         check_config(config)
         super().__init__(config, name=name)
 
@@ -146,7 +148,7 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
         safe_serialization=False, the reference's word, means "h5".
         """
         config = RobertaPreLayerNormConfig.from_dict(self.config.to_dict())
-        config.architectures = [ARCHITECTURES[type(self).head]]
+        config.architectures = [architecture(head=type(self).head, family=config.family)]
         config.dtype = self.dtype
         tensors = {
             name.removeprefix(PREFIX) if self.bare else name: to_numpy(self, name) for name in self.expected_tensors()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.config import RobertaPreLayerNormConfig
+from models.roberta_torch.norms import SubLayerNorm
 
 
 class RobertaPreLayerNormSelfAttention(nn.Module):
@@ -115,7 +116,7 @@ class RobertaPreLayerNormAttention(nn.Module):
         # The file format's name for it.
         self.add_module("self", attention)
         self.output = RobertaPreLayerNormSelfOutput(config, heads=heads)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.LayerNorm = SubLayerNorm(config)
 
     @property
     def inner(self) -> RobertaPreLayerNormSelfAttention:
@@ -141,7 +142,7 @@ class RobertaPreLayerNormAttention(nn.Module):
         taken instead. past: keys and values of earlier tokens.
         """
         attention = self.inner
-        normed_BSH = self.LayerNorm(hidden_BSH)
+        normed_BSH = self.LayerNorm.enter(hidden_BSH)
         query_BNSD = attention.split_heads(attention.query(normed_BSH))
         if known_cross is not None:
             key_BNKD, value_BNKD = known_cross
@@ -160,7 +161,8 @@ class RobertaPreLayerNormAttention(nn.Module):
             head_mask_N11=head_mask_N11,
             output_attentions=output_attentions,
         )
-        return hidden_BSH + self.output(context_BSA), probs_BNSK, (key_BNKD, value_BNKD)
+        hidden_BSH = self.LayerNorm.leave(hidden_BSH + self.output(context_BSA))
+        return hidden_BSH, probs_BNSK, (key_BNKD, value_BNKD)
 
     def prune_heads(self, kept: list[int]) -> None:
         """Keep only these of the present heads (indices into them), cutting the weights."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.checks import check_head_mask, check_inputs, check_mask
 from models.config import RobertaPreLayerNormConfig
@@ -19,6 +19,7 @@ from models.roberta_torch.embeddings import RobertaPreLayerNormEmbeddings, reada
 from models.roberta_torch.encoder import Attended, RobertaPreLayerNormEncoder
 from models.roberta_torch.exporting import traceable, tracing
 from models.roberta_torch.heads import RobertaPreLayerNormPooler
+from models.roberta_torch.norms import final_norm
 from models.roberta_torch.pretrained import RobertaPreLayerNormPreTrainedModel
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
         super().__init__(config)
         self.embeddings = RobertaPreLayerNormEmbeddings(config)
         self.encoder = RobertaPreLayerNormEncoder(config)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.LayerNorm = final_norm(config)
         self.pooler = RobertaPreLayerNormPooler(config) if add_pooling_layer else None
         self.warned = False
         self.post_init()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from models.checks import check_length, check_range
 from models.config import RobertaPreLayerNormConfig
+from models.roberta_torch.norms import embeddings_norm
 
 
 class RobertaPreLayerNormEmbeddings(nn.Module):
@@ -21,7 +22,7 @@ class RobertaPreLayerNormEmbeddings(nn.Module):
             config.max_position_embeddings, config.hidden_size, padding_idx=config.pad_token_id
         )
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.LayerNorm = embeddings_norm(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
@@ -54,7 +55,8 @@ class RobertaPreLayerNormEmbeddings(nn.Module):
         hidden_BSH = words_BSH + self.token_type_embeddings(token_type_ids_BS)
         if self.config.position_embedding_type == "absolute":
             hidden_BSH = hidden_BSH + self.position_embeddings(position_ids_BS)
-        return self.dropout(self.LayerNorm(hidden_BSH))
+        embedded_BSH: Tensor = self.dropout(self.LayerNorm(hidden_BSH))
+        return embedded_BSH
 
     def default_positions(
         self, input_ids_BS: Tensor | None, inputs_embeds_BSH: Tensor, past_tokens_B: Tensor | None

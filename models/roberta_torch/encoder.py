@@ -15,6 +15,7 @@ from models.outputs import EncoderOutput
 from models.roberta_torch.activations import activation
 from models.roberta_torch.attention import RobertaPreLayerNormAttention
 from models.roberta_torch.cache import KeyValueCache, LayerCache
+from models.roberta_torch.norms import SubLayerNorm
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +32,13 @@ class RobertaPreLayerNormIntermediate(nn.Module):
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__()
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.LayerNorm = SubLayerNorm(config)
         self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
         self.activation = activation(config.hidden_act)
 
     def forward(self, hidden_BSH: Tensor) -> Tensor:
         """[B, S, H] -> [B, S, I]."""
-        return self.activation(self.dense(self.LayerNorm(hidden_BSH)))
+        return self.activation(self.dense(self.LayerNorm.enter(hidden_BSH)))
 
 
 class RobertaPreLayerNormOutput(nn.Module):
@@ -104,11 +105,11 @@ class RobertaPreLayerNormLayer(nn.Module):
     def feed_forward(self, hidden_BSH: Tensor) -> Tensor:
         """h + W2·act(W1·LN(h)), in pieces of chunk_size_feed_forward tokens if that is set."""
         if self.chunk <= 0:
-            whole_BSH: Tensor = self.output(self.intermediate(hidden_BSH), hidden_BSH)
-            return whole_BSH
+            return self.intermediate.LayerNorm.leave(self.output(self.intermediate(hidden_BSH), hidden_BSH))
         check_chunks(length=hidden_BSH.shape[1], chunk=self.chunk)
         pieces = hidden_BSH.split(self.chunk, dim=1)
-        return torch.cat([self.output(self.intermediate(piece), piece) for piece in pieces], dim=1)
+        fed_BSH = torch.cat([self.output(self.intermediate(piece), piece) for piece in pieces], dim=1)
+        return self.intermediate.LayerNorm.leave(fed_BSH)
 
 
 class RobertaPreLayerNormEncoder(nn.Module):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models.boundary import Answers, Ask, Dtype, Head, IntArray, Tokens
 from models.config import RobertaPreLayerNormConfig
+from models.families import every_family
 from models.flat_tokens import check_asks, flat_positions, length_order, sequence_of_positions, token_order
 from models.named_heads import NamedHead, encoder_config
 from models.roberta_torch.base import RobertaPreLayerNormModel
@@ -72,7 +73,7 @@ def _build_head(
     config: RobertaPreLayerNormConfig, head: Head, base: RobertaPreLayerNormModel | None
 ) -> RobertaPreLayerNormPreTrainedModel:
     """The head's class without values, around the encoder that an earlier head brought, if there is one."""
-    with without_values():
+    with without_values(), every_family():
         if head == "encoder":
             return base or RobertaPreLayerNormModel(config, add_pooling_layer=False)
         model = CLASSES[head](config)
@@ -103,7 +104,7 @@ class FlatRoberta:
         self.base = base
         layers = [cast("RobertaPreLayerNormLayer", layer) for layer in base.encoder.layer]
         norms_after = [*(layer.attention.LayerNorm for layer in layers[1:]), base.LayerNorm]
-        self.norm_before = layers[0].attention.LayerNorm if layers else base.LayerNorm
+        self.norm_before = layers[0].attention.LayerNorm.enter if layers else base.LayerNorm
         self.layers = [
             FlatLayer(layer, norm_after=norm, last=layer is layers[-1])
             for layer, norm in zip(layers, norms_after, strict=False)  # without layers there is one norm

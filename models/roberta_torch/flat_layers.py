@@ -5,6 +5,8 @@ exact GELU and the residual sum are done while the product is still in registers
 Legend: T packed tokens, K asked tokens, H hidden size, I intermediate size, A heads x width of one head, O outputs.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -78,11 +80,11 @@ def can_prepack(weight_OH: Tensor) -> bool:
 class FlatLayer:
     """Attention's products and everything that is done token by token; attention itself is given.
 
-    norm_after: what reads this layer's output first: the next layer's LayerNorm, or the model's last one.
+    norm_after: what reads this layer's output first: the next layer's LayerNorm, or the model's last one (pre-norm only).
     last: of the last layer queries may be wanted of few tokens, so that they are a product of their own.
     """
 
-    def __init__(self, layer: RobertaPreLayerNormLayer, *, norm_after: nn.LayerNorm, last: bool) -> None:
+    def __init__(self, layer: RobertaPreLayerNormLayer, *, norm_after: nn.Module, last: bool) -> None:
         self.attention: RobertaPreLayerNormSelfAttention = layer.attention.inner
         self.query_key_value: FlatLinear | None = None
         if last:
@@ -94,8 +96,10 @@ class FlatLayer:
         self.widen = FlatLinear(layer.intermediate.dense)
         self.narrow = FlatLinear(layer.output.dense)
         self.activation = layer.intermediate.activation
-        self.norm_before_widening = layer.intermediate.LayerNorm
-        self.norm_after = norm_after
+        # In a post-norm family a layer's own norms follow its two sums, and what they give is the residual too.
+        self.before = layer.attention.LayerNorm.before
+        self.norm_before_widening = layer.intermediate.LayerNorm if self.before else layer.attention.LayerNorm
+        self.norm_after = cast("nn.LayerNorm", norm_after) if self.before else layer.intermediate.LayerNorm
 
     def parts(self, normed_TH: Tensor, asked_K: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [T, A], or [K, A] of the asked tokens, keys and values [T, A]; views, side by side in memory."""
@@ -112,9 +116,15 @@ class FlatLayer:
         """
         if compiled is None:
             hidden_TH = self.projection.added(context_TA, hidden_TH)
-            wide_TI = self.widen.activated(self.norm_before_widening(hidden_TH), self.activation)
+            hidden_TH, normed_TH = self.residual(hidden_TH, self.norm_before_widening(hidden_TH))
+            wide_TI = self.widen.activated(normed_TH, self.activation)
             hidden_TH = self.narrow.added(wide_TI, hidden_TH)
-            return hidden_TH, self.norm_after(hidden_TH)
-        hidden_TH, normed_TH = compiled.sum_and_norm(hidden_TH, self.projection(context_TA), self.norm_before_widening)
+            return self.residual(hidden_TH, self.norm_after(hidden_TH))
+        summed = compiled.sum_and_norm(hidden_TH, self.projection(context_TA), self.norm_before_widening)
+        hidden_TH, normed_TH = self.residual(*summed)
         wide_TI = compiled.activate(self.widen.without_bias(normed_TH), self.widen.bias_O)
-        return compiled.sum_and_norm(hidden_TH, self.narrow(wide_TI), self.norm_after)
+        return self.residual(*compiled.sum_and_norm(hidden_TH, self.narrow(wide_TI), self.norm_after))
+
+    def residual(self, sum_TH: Tensor, normed_TH: Tensor) -> tuple[Tensor, Tensor]:
+        """(what the next sum adds to, what the next product reads): after a sum and its norm."""
+        return (sum_TH, normed_TH) if self.before else (normed_TH, normed_TH)

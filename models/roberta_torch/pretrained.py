@@ -15,6 +15,7 @@ from models.checkpoint import Checkpoint
 from models.checkpoint_writer import WeightsFormat, write_checkpoint
 from models.checks import check_config
 from models.config import RobertaPreLayerNormConfig
+from models.families import check_class_family
 from models.loading import LoadingReport, compare, judge, override_config
 from models.outputs import ModelOutput
 from models.roberta_torch.encoder import RobertaPreLayerNormEncoder
@@ -30,7 +31,7 @@ from models.roberta_torch.weights import (
     to_numpy,
     without_values,
 )
-from models.tensors import ARCHITECTURES, PREFIX, expected_tensors
+from models.tensors import PREFIX, architecture, expected_tensors
 from models.weight_files import PICKLE_NAME
 
 
@@ -45,6 +46,7 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__()
+        check_class_family(config.model_type, class_name=type(self).__name__)
         check_config(config)
         self.config = config
 
@@ -164,7 +166,7 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         safe_serialization=False, the reference's word, means "pickle".
         """
         config = RobertaPreLayerNormConfig.from_dict(self.config.to_dict())
-        config.architectures = [ARCHITECTURES[type(self).head]]
+        config.architectures = [architecture(head=type(self).head, family=config.family)]
         config.dtype = str(self.dtype).removeprefix("torch.")
         if weights_format == "pickle" or not safe_serialization:
             self._save_pickle(url, config, tokenizer_files or {})

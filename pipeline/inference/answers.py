@@ -1,4 +1,7 @@
-"""Answers of sequences in, answers of each task's windows as Arrow tables out, and back as NumPy arrays."""
+"""Turns the answers of sequences into Arrow tables of each task's windows, and back into NumPy arrays.
+
+W: the windows of one task.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

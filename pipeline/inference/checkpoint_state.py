@@ -3,15 +3,20 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from models.families import PRE_LAYER_NORM
 from models.named_heads import HeadFolders
 
 
 @dataclass(frozen=True)
 class CheckpointState:
-    """What a checkpoint's content is (digest), and the cheap stamp of its files by which that need not be read again."""
+    """What a checkpoint's content is (digest), and the cheap stamp of its files by which that need not be read again.
+
+    model_type: its family, None for RobertaPreLayerNorm.
+    """
 
     digest: str
     stamp: str
+    model_type: str | None = None
 
 
 def checkpoint_state(url: str, *, known: CheckpointState | None, names: Iterable[str] | None) -> CheckpointState:
@@ -21,4 +26,6 @@ def checkpoint_state(url: str, *, known: CheckpointState | None, names: Iterable
     stamp = opened.stamp()
     if known is not None and known.stamp == stamp:
         return known
-    return CheckpointState(digest=opened.digest(), stamp=stamp)
+    (model_type,) = {checkpoint.config.model_type for checkpoint in opened.checkpoints.values()}
+    family = None if model_type == PRE_LAYER_NORM else model_type
+    return CheckpointState(digest=opened.digest(), stamp=stamp, model_type=family)

@@ -6,6 +6,7 @@ from functools import cache
 
 from models.boundary import Head, HeadAsk
 from models.checkpoint import Checkpoint
+from models.embedder_folder import read_embedder
 from models.named_heads import head_folder
 from models.tokenizer import load_tokenizer
 from pipeline.errors import SpecError
@@ -14,6 +15,7 @@ from pipeline.spec.job_spec import JobSpec
 from pipeline.tasks.task import ModelFacts
 
 MODEL_LOADER = "models.load:load"
+EMBEDS = "feature-extraction"
 
 
 def facts_of(spec: JobSpec) -> dict[str, ModelFacts]:
@@ -22,7 +24,7 @@ def facts_of(spec: JobSpec) -> dict[str, ModelFacts]:
     Raises CheckpointError, SpecError.
     """
     return {
-        name: _model_facts(spec.model.checkpoint, task.head_folder, spec.model.max_length)
+        name: _model_facts(spec.model.checkpoint, task.head_folder, spec.model.max_length, task.task.name == EMBEDS)
         for name, task in spec.named_tasks.items()
     }
 
@@ -54,14 +56,16 @@ def load_order(spec: JobSpec, *, dtype: str, loader: str = MODEL_LOADER) -> Load
 
 
 @cache
-def _model_facts(root: str, folder: str | None, wanted_length: int | None) -> ModelFacts:
+def _model_facts(root: str, folder: str | None, wanted_length: int | None, embeds: bool) -> ModelFacts:
     checkpoint = root if folder is None else head_folder(checkpoint=root, name=folder)
     config = Checkpoint.open(checkpoint).config
     tokenizer = load_tokenizer(checkpoint)
     limit = config.max_position_embeddings - config.pad_token_id - 1
     limit = min(limit, tokenizer.model_max_length or limit)
+    embedder = read_embedder(checkpoint) if embeds else None
+    default = limit if embedder is None else min(limit, embedder.max_length or limit)
     if wanted_length is not None and wanted_length > limit:
         raise SpecError(
             f"model.max_length: {wanted_length} tokens are more than the {limit} that {checkpoint} can take"
         )
-    return ModelFacts(config=config, tokenizer=tokenizer, max_length=wanted_length or limit)
+    return ModelFacts(config=config, tokenizer=tokenizer, max_length=wanted_length or default, embedder=embedder)

@@ -125,7 +125,11 @@ def identity_of(*, spec: JobSpec, facts: Mapping[str, ModelFacts], digest: str, 
         "model.dtype": dtype,
         "model.max_length": next(iter(facts.values())).max_length,
         **({"tasks": list(spec.tasks)} if spec.tasks else {}),
-        **{key: value for task in spec.named_tasks.values() for key, value in _task_identity(task).items()},
+        **{
+            key: value
+            for name, task in spec.named_tasks.items()
+            for key, value in _task_identity(task, facts[name]).items()
+        },
         "input.delimiter": spec.input.delimiter,
         **_not_default(spec.input),
         "limits.text_bytes": spec.limits.text_bytes,
@@ -142,11 +146,13 @@ def _not_default(spec: InputSpec) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value not in {"auto", "double"}}
 
 
-def _task_identity(named: NamedTask) -> dict[str, Any]:
+def _task_identity(named: NamedTask, facts: ModelFacts) -> dict[str, Any]:
     """What identifies one task: its options, and the columns that it reads."""
     task = named.task
+    defaults = {name for name in task.later_options if getattr(task, name) == type(task).model_fields[name].default}
+    options = {**task.model_dump(mode="json", exclude=defaults), **task.resolved_options(facts)}
     return {
-        **{f"{named.key}.{option}": value for option, value in task.model_dump(mode="json").items()},
+        **{f"{named.key}.{option}": value for option, value in options.items()},
         f"{named.key}'s answer version": task.version,
         **{f"input.columns.{named.part_key(part.name)}": named.column(part.name) for part in task.parts()},
     }

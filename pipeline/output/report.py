@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from models.families import PRE_LAYER_NORM
 from pipeline import __version__
 from pipeline.errors import StorageError
 from pipeline.output import ledger
@@ -101,6 +102,7 @@ def record_of(report: Report) -> dict[str, Any]:
     tally = report.tally
     return {
         "state": report.state,
+        "model_type": report.job.checkpoint.model_type or PRE_LAYER_NORM,
         "reason": report.reason,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(report.seconds, 3),

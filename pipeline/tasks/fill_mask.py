@@ -16,10 +16,11 @@ from models.boundary import Answers, Head, HeadAsk
 from pipeline.arrow_lists import flat_list, list_array, list_lengths
 from pipeline.errors import OptionError, RowError
 from pipeline.rows import error_array, no_errors
+from pipeline.tasks.characters import tokenize_texts
 from pipeline.tasks.spans import Characters, grouped
 from pipeline.tasks.targets import Target, TargetRule, find_targets
 from pipeline.tasks.task import Decoded, Encoding, ModelFacts, Part, Task
-from pipeline.tasks.tokens import OnLong, Piece, laid_out, tokenize, too_long
+from pipeline.tasks.tokens import OnLong, Piece, laid_out, too_long
 from pipeline.tasks.windows import cut_first
 
 
@@ -72,7 +73,7 @@ class FillMask(Task):
         `left` and `right` are the characters between which a fill replaces its mask. Texts without a mask have no window: an
         error, or an empty list of masks where `no_mask` is `empty`.
         """
-        tokens = tokenize(parts["text"], backend=facts.tokenizer.backend)
+        tokens = tokenize_texts(parts["text"], facts=facts, reference=self.sequence == "hf")
         room = facts.max_length - 2
         long_N = tokens.lengths_N > room
         cuts = cut_first(lengths_N=tokens.lengths_N, room=room)
@@ -117,7 +118,13 @@ class FillMask(Task):
         k = ids_Gk.shape[1]
         strings = facts.vocabulary.strings.take(pa.array(ids_Gk.ravel()))
         if self.sequence == "text":
-            sequences = _spliced(parts["text"], windows, counts_W, strings, k)
+            fills = facts.vocabulary.fills.take(pa.array(ids_Gk.ravel()))
+            if (
+                not facts.tokenizer.byte_level
+            ):  # a text begins with a space in the vocabulary's spelling, not in its own
+                begins = np.repeat(flat_list(windows, "left") == 0, k)
+                fills = pc.if_else(pa.array(begins), pc.utf8_ltrim(fills, " "), fills)
+            sequences = _spliced(parts["text"], windows, counts_W, fills, k)
         else:
             sequences = pa.array(_decoded(windows, ids_Gk, facts), pa.large_string())
         arrays = [pa.array(ids_Gk.ravel()), strings, pa.array(probs_Gk.ravel()), sequences.cast(pa.string())]
@@ -125,10 +132,10 @@ class FillMask(Task):
         if found is not None:
             asked_of = {target.token: target.word for target in reversed(found)}
             arrays.append(pa.array([asked_of.get(token) for token in ids_Gk.ravel().tolist()], pa.string()))
-        fills = pa.StructArray.from_arrays(arrays, fields=list(self._fill_type()))
+        ranked = pa.StructArray.from_arrays(arrays, fields=list(self._fill_type()))
         start_G = flat_list(windows, "right") - np.int32(len(facts.tokenizer.mask_token))
         each = pa.StructArray.from_arrays(
-            [pa.array(start_G), grouped(fills, counts_N=np.full(len(ids_Gk), k))],
+            [pa.array(start_G), grouped(ranked, counts_N=np.full(len(ids_Gk), k))],
             fields=[pa.field("start", pa.int32()), pa.field("fills", pa.list_(self._fill_type()))],
         )
         counts_N = np.zeros(len(parts["text"]), np.int64)

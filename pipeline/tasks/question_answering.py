@@ -19,6 +19,7 @@ from pipeline.errors import OptionError, RowError
 from pipeline.ragged import Integers, offsets_of, ranges
 from pipeline.rows import error_array, no_errors
 from pipeline.tasks.best_spans import Asked, best_spans
+from pipeline.tasks.characters import tokenize_texts
 from pipeline.tasks.reference_answers import AnswerRule, LogitWindow
 from pipeline.tasks.spans import Characters, grouped
 from pipeline.tasks.task import Decoded, Encoding, ModelFacts, Part, Task
@@ -117,7 +118,7 @@ class QuestionAnswering(Task):
 
     def _tokens(self, parts: Mapping[str, pa.Array], facts: ModelFacts) -> tuple[Tokenized, Tokenized, Integers]:
         """Distinct questions, contexts, and the number of each item's question."""
-        contexts = tokenize(parts["context"], backend=facts.tokenizer.backend)
+        contexts = tokenize_texts(parts["context"], facts=facts, reference=self.score_mode == "hf")
         if self.question is None:
             distinct = parts["question"].dictionary_encode()
             texts, question_of = distinct.dictionary, distinct.indices.to_numpy().astype(np.int64)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from pipeline.errors import OptionError
-from pipeline.tasks.vocabulary import Vocabulary
+from pipeline.tasks.vocabulary import SPACE_MARK, Vocabulary
 
 TargetRule: TypeAlias = Literal["word", "hf"]
 
@@ -25,6 +25,8 @@ def find_targets(*, words: Sequence[str], rule: TargetRule, vocabulary: Vocabula
 
 
 def _token(word: str, *, rule: TargetRule, vocabulary: Vocabulary) -> int:
+    if rule == "word" and not vocabulary.tokenizer.byte_level:
+        return _metaspace_token(word, vocabulary=vocabulary)
     if rule == "hf":
         exact = vocabulary.tokenizer.backend.token_to_id(word)
         if exact is not None:
@@ -36,5 +38,23 @@ def _token(word: str, *, rule: TargetRule, vocabulary: Vocabulary) -> int:
     whole = [ids[0] for ids in pieces if len(ids) == 1]
     first = [ids[0] for ids in pieces if ids and (rule == "hf" or not vocabulary.blank_V[ids[0]])]
     if not word.strip() or not (whole or first):
-        raise OptionError("targets", f"{word!r} has no token in the checkpoint's vocabulary; leave it out")
+        raise _no_token(word)
     return (whole or first)[0]
+
+
+def _metaspace_token(word: str, *, vocabulary: Vocabulary) -> int:
+    """With a space before it, as the vocabulary spells it, then without, then its first piece that is no space."""
+    backend, bare = vocabulary.tokenizer.backend, word.strip().lstrip(SPACE_MARK).strip()
+    if not bare:
+        raise _no_token(word)
+    whole = (backend.token_to_id(SPACE_MARK + bare), backend.token_to_id(bare))
+    pieces = backend.encode(bare, add_special_tokens=False).ids
+    first = [token for token in pieces if not vocabulary.blank_V[token] and token != vocabulary.tokenizer.unk_id]
+    found = [token for token in whole if token is not None] + first
+    if not found:
+        raise _no_token(word)
+    return found[0]
+
+
+def _no_token(word: str) -> OptionError:
+    return OptionError("targets", f"{word!r} has no token in the checkpoint's vocabulary; leave it out")

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 
 from models.boundary import Answers, Head, HeadAsk
 from models.config import RobertaPreLayerNormConfig
+from models.embedder_folder import Embedder
 from models.tokenizer import CheckpointTokenizer
 from pipeline.rows import no_errors
 from pipeline.tasks.vocabulary import Vocabulary
@@ -41,11 +42,15 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class ModelFacts:
-    """What a task may know of the checkpoint: its config, its tokenizer, and how many tokens an input may have."""
+    """What a task may know of the checkpoint: its config, its tokenizer, and how many tokens an input may have.
+
+    embedder: how a folder of sentence-transformers makes vectors, for the task that makes them.
+    """
 
     config: RobertaPreLayerNormConfig
     tokenizer: CheckpointTokenizer
     max_length: int
+    embedder: Embedder | None = None
 
     @cached_property
     def labels(self) -> list[str]:
@@ -102,6 +107,13 @@ class Task(BaseModel, ABC):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     answer_version: ClassVar[int] = 1
+
+    later_options: ClassVar[frozenset[str]] = frozenset()
+    """Options that came after folders were written: at their default they are no part of a job's identity."""
+
+    def resolved_options(self, facts: ModelFacts) -> dict[str, Any]:
+        """Options, and settings beside them, that answers go by because the checkpoint says so."""
+        return {}
 
     @property
     def version(self) -> int:

@@ -20,17 +20,19 @@ from pipeline.arrow_lists import flat_list, list_array, list_lengths
 from pipeline.errors import OptionError, RowError
 from pipeline.ragged import Integers, offsets_of, ranges
 from pipeline.rows import error_array, no_errors
+from pipeline.tasks.characters import tokenize_texts
 from pipeline.tasks.entities import ENTITY, TOKEN_ENTITY, Aggregation, entities, labelled, token_entities
 from pipeline.tasks.reference_entities import ReferenceRule, ScoredWindow
 from pipeline.tasks.scores import LABEL_SCORE, Floats, scored
 from pipeline.tasks.spans import Characters, grouped
 from pipeline.tasks.tags import Tags
 from pipeline.tasks.task import Decoded, Encoding, ModelFacts, Part, Task
-from pipeline.tasks.tokens import Piece, Tokenized, laid_out, tokenize, too_long
+from pipeline.tasks.tokens import Piece, Tokenized, laid_out, too_long
 from pipeline.tasks.windows import Cuts, cut_first, cut_windows
 from pipeline.tasks.words import (
     continues_by_spaces,
     fault_of,
+    first_of_words,
     in_joined_text,
     joined,
     joined_at_marks,
@@ -157,13 +159,15 @@ class TokenClassification(Task):
 
     def _tokens(self, source: pa.Array, facts: ModelFacts) -> tuple[Tokenized, pa.Array]:
         """Tokens with offsets in the texts, and the texts."""
+        reference = self.word_rule == "hf"
         if not self.words:
-            tokens = tokenize(source, backend=facts.tokenizer.backend)
+            tokens = tokenize_texts(source, facts=facts, reference=reference)
             ours = self.word_rule == "pretokenizer" and self.version > 1
             return (joined_at_marks(tokens, texts=source) if ours else tokens), source
         prefixed = facts.tokenizer.add_prefix_space if self.add_prefix_space is None else self.add_prefix_space
         backend = facts.vocabulary.prefixed if prefixed else facts.tokenizer.backend
-        return in_joined_text(tokenize(source, backend=backend), words=source), joined(source)
+        tokens = tokenize_texts(source, facts=facts, reference=reference, backend=backend)
+        return in_joined_text(tokens, words=source), joined(source)
 
     def _windows(self, tokens: Tokenized, cuts: Cuts, texts: pa.Array, facts: ModelFacts) -> pa.Table:
         """Windows `<s> part of the text </s>`, a row each, and the tokens whose labels are asked.
@@ -211,10 +215,12 @@ class TokenClassification(Task):
             number_T = np.arange(len(tokens.ids_T)) - tokens.offsets[tokens.item_T] + 1
             return ~facts.vocabulary.blank_V[tokens.ids_T], tokens.end_T, number_T
         real_T = np.ones(len(tokens.ids_T), bool)
-        if not self.words:
+        if not facts.tokenizer.byte_level:
+            real_T = ~facts.vocabulary.blank_V[tokens.ids_T]
+        elif not self.words:
             real_T = ~wholly_blank(tokens, blank_V=facts.vocabulary.blank_V)
         if aggregation == "first":
-            return real_T & tokens.word_starts_T, word_ends(tokens), tokens.word_T
+            return first_of_words(tokens, real_T=real_T), word_ends(tokens), tokens.word_T
         return real_T, tokens.end_T, tokens.word_T
 
     def decode(
@@ -223,7 +229,7 @@ class TokenClassification(Task):
         texts = pc.fill_null(joined(parts["words"]), "") if self.words else parts["text"]
         scores_GL = scored(answers["logits"], function="softmax")
         if self.word_rule == "hf":
-            found = self._reference_entities(len(texts), windows, scores_GL, facts)
+            found = self._reference_entities(texts, windows, scores_GL, facts)
         else:
             found = self._entities(texts, windows, scores_GL, facts)
         columns = [found, self._word_labels(parts["words"], windows, scores_GL, facts)] if self.words else [found]
@@ -257,7 +263,9 @@ class TokenClassification(Task):
             characters=characters,
         )
 
-    def _reference_entities(self, items: int, windows: pa.Table, scores_GL: Floats, facts: ModelFacts) -> pa.ListArray:
+    def _reference_entities(
+        self, texts: pa.Array, windows: pa.Table, scores_GL: Floats, facts: ModelFacts
+    ) -> pa.ListArray:
         aggregation = self.resolved_aggregation(facts)
         rule = ReferenceRule(
             aggregation=aggregation, labels=facts.labels, ignored=self.ignore_labels, vocabulary=facts.vocabulary
@@ -265,12 +273,17 @@ class TokenClassification(Task):
         bounds = offsets_of(list_lengths(windows, "positions"))
         start_G, end_G = flat_list(windows, "start"), flat_list(windows, "end")
         continues_G = flat_list(windows, "number").astype(bool)
-        of_item: list[list[ScoredWindow]] = [[] for _ in range(items)]
+        of_item: list[list[ScoredWindow]] = [[] for _ in range(len(texts))]
+        unknown = facts.tokenizer.unk_id
         for number, (item, ids) in enumerate(
             zip(windows["item"].to_pylist(), windows["input_ids"].to_pylist(), strict=True)
         ):
             asked = slice(bounds[number], bounds[number + 1])
             pieces = facts.vocabulary.pieces(ids[1:-1])
+            if unknown in ids:  # the reference shows what was written
+                text = texts[item].as_py()
+                spans = zip(pieces, ids[1:-1], start_G[asked].tolist(), end_G[asked].tolist(), strict=True)
+                pieces = [text[start:end] if token == unknown else piece for piece, token, start, end in spans]
             of_item[item].append(
                 ScoredWindow(scores_GL[asked], pieces, start_G[asked], end_G[asked], continues_G[asked])
             )

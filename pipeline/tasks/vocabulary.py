@@ -12,6 +12,8 @@ from tokenizers import Tokenizer
 
 from models.tokenizer import CheckpointTokenizer
 
+SPACE_MARK = "▁"
+"""What Metaspace writes for a space."""
 _CLEANED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 """What the reference's clean_up_tokenization_spaces takes the first space of (and of the quote the last)."""
 
@@ -32,7 +34,18 @@ class Vocabulary:
     @cached_property
     def blank_V(self) -> npt.NDArray[np.bool_]:
         """Which ids stand for nothing but white space."""
-        return np.array([text.isspace() for text in self.strings.to_pylist()])
+        if self.tokenizer.byte_level:
+            return np.array([text.isspace() for text in self.strings.to_pylist()])
+        pieces = self.pieces(range(len(self.strings)))
+        return np.array([bool(piece) and not piece.strip(SPACE_MARK + " ") for piece in pieces])
+
+    @cached_property
+    def fills(self) -> pa.StringArray:
+        """[V], what each id puts into a text in the place of a mask, its leading space included."""
+        if self.tokenizer.byte_level:
+            return self.strings
+        pieces = self.pieces(range(len(self.strings)))
+        return pa.array([piece.replace(SPACE_MARK, " ") for piece in pieces], pa.string())
 
     @cached_property
     def marks(self) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import RowError
+from pipeline.ragged import run_starts
 from pipeline.rows import EMPTY
 from pipeline.tasks.spans import Characters
 from pipeline.tasks.tokens import Tokenized
@@ -94,6 +95,15 @@ def wholly_blank(tokens: Tokenized, *, blank_V: npt.NDArray[np.bool_]) -> npt.ND
         return blank_T
     counts = np.diff(np.append(first, len(blank_T)))
     return np.repeat(np.logical_and.reduceat(blank_T, first), counts)
+
+
+def first_of_words(tokens: Tokenized, *, real_T: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """[T], the first of each word's tokens that are real."""
+    real = np.flatnonzero(real_T)
+    found_T = np.zeros(len(real_T), bool)
+    if len(real):
+        found_T[real[run_starts(tokens.item_T[real], tokens.word_T[real])]] = True
+    return found_T
 
 
 def word_ends(tokens: Tokenized) -> npt.NDArray[np.int32]:

@@ -180,14 +180,14 @@ def test_efficient_mlm_s_names_and_leftovers_become_this_model_s(kind: Any, mode
     assert all(np.array_equal(found[name], tensors[name]) for name in tensors)
 
 
-def test_plain_roberta_is_refused_as_another_model(tmp_path: Path) -> None:
+def test_plain_roberta_is_refused_as_efficient_mlm_s(tmp_path: Path) -> None:
     config = tiny_config()
     stored = {k.replace(PREFIX, "roberta."): v for k, v in random_tensors(config).items() if "LayerNorm" not in k}
     write_checkpoint(url=str(tmp_path / "a"), config=config, tensors=stored)
     told = {**config.to_diff_dict(), "model_type": "roberta"}
     (tmp_path / "a/config.json").write_text(json.dumps(told))
     with pytest.raises(CheckpointError, match="plain RoBERTa"):
-        convert(source=str(tmp_path / "a"), destination=str(tmp_path / "b"))
+        convert(source=str(tmp_path / "a"), destination=str(tmp_path / "b"), kind="efficient-mlm")
 
 
 # fairseq
