@@ -31,13 +31,14 @@ class ShardTables:
     """A shard on its way through the flow.
 
     failure: why the shard as a whole can't be done (reason, message); such a shard has no tables.
-    facts: counts and seconds that stages hand on to the receipt.
+    facts: counts and seconds that stages hand on to the receipt. runs_on: what the replica's model runs on, said once a bundle.
     """
 
     shard: Shard
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
     failure: tuple[str, str] | None = None
     facts: Mapping[str, float] = field(default_factory=dict)
+    runs_on: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
     def with_(
         self, *, tables: Mapping[str, pa.Table] | None = None, facts: Mapping[str, float] | None = None
@@ -67,6 +68,7 @@ def unpack(bundle: pa.Table) -> list[ShardTables]:
 
 def _header(shard: ShardTables) -> str:
     told = {"shard": shard.shard.to_dict(), "failure": shard.failure, "facts": dict(shard.facts)}
+    told["runs_on"] = dict(shard.runs_on)
     return json.dumps({**told, "tables": list(shard.tables)})
 
 
@@ -79,6 +81,7 @@ def _from_header(text: str, cells: Iterator[pa.LargeBinaryScalar]) -> ShardTable
         tables=tables,
         failure=None if failure is None else (failure[0], failure[1]),
         facts=values["facts"],
+        runs_on=values["runs_on"],
     )
 
 

@@ -43,6 +43,9 @@ MODEL_LOADER = "models.load:load"
 INIT_TRIES = 3
 """A replica that can't start is tried this often, elsewhere where there is an elsewhere, before the run ends."""
 
+GPU_BUNDLES = 2
+"""Bundles that a replica with a GPU has in hand: while one is computed, the next is unpacked and the one before put together."""
+
 REPLICAS_LOST = "replicas were lost with their nodes; {} shards that they had begin anew on the others"
 STARVED = (
     "replicas, of other runs too, hold every CPU, and nothing can be read: this run gives its replicas back, and goes on with "
@@ -133,6 +136,7 @@ def replica_order(*, job: FrozenJob, placement: Placement, loader: str = MODEL_L
             framework=spec.model.framework,
             heads=heads_of(spec, facts),
             dtype=job.dtype,
+            device="cuda" if placement.gpus > 0 else "cpu",
         ),
         asks=asks_of(spec, facts),
         batch_tokens=spec.resources.batch_tokens or default,
@@ -141,6 +145,7 @@ def replica_order(*, job: FrozenJob, placement: Placement, loader: str = MODEL_L
         task=spec.task_name,
         run=run,
         checkpoint=job.checkpoint,
+        gpus=placement.gpus,
     )
 
 
@@ -226,7 +231,13 @@ def the_flow(
 ) -> Dataset:
     """read + encode | infer | decode + write."""
     stages = Stages(spec=job.spec, schema=job.schema, provenance=provenance(job), run=run, attempt=attempt)
-    pool = ActorPoolStrategy(min_size=placement.smallest, max_size=placement.largest, initial_size=placement.initial)
+    bundles = GPU_BUNDLES if placement.gpus > 0 else 1
+    pool = ActorPoolStrategy(
+        min_size=placement.smallest,
+        max_size=placement.largest,
+        initial_size=placement.initial,
+        max_tasks_in_flight_per_actor=bundles + 1,
+    )
     source = ray.data.read_datasource(ShardSource(work=work, reading=reading_of(job)), num_cpus=READ_CPUS)
     encoded = source.map_batches(stages.encode, batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS)
     answered = encoded.map_batches(
@@ -235,6 +246,7 @@ def the_flow(
         batch_size=1,
         batch_format="pyarrow",
         compute=pool,
+        max_concurrency=bundles,
         **placement.options,
     )
     finished = answered.map_batches(stages.finish, batch_size=1, batch_format="pyarrow", num_cpus=WRITE_CPUS)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.boundary import Answers, Ask, Dtype, Head, IntArray, Tokens
+from models.boundary import Answers, Ask, DeviceFacts, Dtype, Head, IntArray, Tokens
 from models.config import RobertaPreLayerNormConfig
 from models.flat_tokens import check_asks, flat_positions, sequence_of_positions
 from models.named_heads import NamedHead, encoder_config
@@ -28,12 +28,13 @@ from models.roberta_flax.classification import (
     FlaxRobertaPreLayerNormForSequenceClassificationModule,
     FlaxRobertaPreLayerNormForTokenClassificationModule,
 )
-from models.roberta_flax.device import claim_device
+from models.roberta_flax.device import claim_device, device_facts
 from models.roberta_flax.flat_heads import HeadAnswers, Slices
 from models.roberta_flax.layers import Array
 from models.roberta_flax.masked_lm import FlaxRobertaPreLayerNormForMaskedLMModule
 from models.roberta_flax.weights import Params, flax_dtype, nested, param_path, to_params
 from models.tensors import expected_tensors
+from models.trial import try_out
 
 MODULES: Mapping[Head, Any] = {
     "masked-lm": FlaxRobertaPreLayerNormForMaskedLMModule,
@@ -75,6 +76,17 @@ def load_flat(*, heads: Mapping[str, NamedHead], dtype: Dtype, device: str | Non
     )
 
 
+class Collecting:
+    """Answers on their way: by head, who asked, how many rows, and its slices."""
+
+    def __init__(self, waiting: Mapping[str, tuple[HeadAnswers, int, list[Slices]]]) -> None:
+        self._waiting = waiting
+
+    def result(self) -> dict[str, Answers]:
+        """The answers, fetched from the device. Raises what the computation raised."""
+        return {head: asked.collect(rows=rows, slices=slices) for head, (asked, rows, slices) in self._waiting.items()}
+
+
 class FlatRoberta:
     """One encoder and its heads; answers depend on a sequence alone, not on those packed beside it.
 
@@ -106,6 +118,10 @@ class FlatRoberta:
 
         Raises ValueError for heads not loaded, positions or ids out of range, and sequences longer than the model.
         """
+        return self.submit(tokens, asks).result()
+
+    def submit(self, tokens: Tokens, asks: Mapping[str, Ask]) -> "Collecting":
+        """The same without a wait: JAX's arrays are promises."""
         check_asks(tokens=tokens, asks=asks, kinds=self.kinds, vocab_size=self.config.vocab_size)
         with jax.default_device(self.device), exact_matmul(self.dtype):
             rows = self._rows(tokens)
@@ -116,7 +132,7 @@ class FlatRoberta:
                 for head, ask in asks.items():
                     index_G, slot_G, sequence_G = asked[head].within(piece.first, piece.stop)
                     if len(index_G) or (not len(ask.positions_G) and piece.first == 0):
-                        slot_G = np.searchsorted(piece.asked_U, slot_G).astype(np.int32)
+                        slot_G = piece.rank_X[slot_G - piece.first]
                         waiting[head].append(
                             self.heads[head].ask(
                                 ask=ask,
@@ -126,10 +142,17 @@ class FlatRoberta:
                                 sequence_G=sequence_G,
                             )
                         )
-            return {
-                head: self.heads[head].collect(rows=asked[head].rows, slices=waiting[head])
-                for head, ask in asks.items()
-            }
+        return Collecting({head: (self.heads[head], asked[head].rows, waiting[head]) for head in asks})
+
+    def try_out(self) -> DeviceFacts:
+        """A small pack answered by every head, and what this runs on."""
+        try_out(self, config=self.config, kinds=self.kinds, dtype=jnp.dtype(self.dtype).name)
+        return {**device_facts(self.device), "attention": "packed rows", "compiled": True}
+
+    def probe(self) -> None:
+        """Compute something on the device, and wait for it."""
+        with jax.default_device(self.device):
+            jnp.ones(8).sum().block_until_ready()
 
     def _rows(self, tokens: Tokens) -> PackedRows:
         """Rows of the width that costs least, of few; small packs take the power of two that holds them."""
@@ -154,19 +177,23 @@ class FlatRoberta:
             rows.spread(flat_positions(tokens=tokens, config=config), fill=config.pad_token_id),
             rows.sequence_X.reshape(rows.rows, rows.width),
         )
-        wanted = np.unique(np.concatenate([slots.slot_G for slots in asked.values()] or [rows.slot_T[:0]]))
+        mark_X = np.zeros(len(rows.sequence_X), np.bool_)
+        for slots in asked.values():
+            mark_X[slots.slot_G] = True
         pieces = []
         largest = 1 << max(self.largest_piece // rows.width, 1).bit_length() - 1
         for row, count in row_pieces(rows=rows.rows, largest=largest):
             first, stop = row * rows.width, (row + count) * rows.width
-            asked_U = wanted[(wanted >= first) & (wanted < stop)]
+            mine_X = mark_X[first:stop]
+            asked_U = np.flatnonzero(mine_X).astype(np.int32)
             few = (stop - first) // FEW_ASKED
             slots_U = np.zeros(few if len(asked_U) <= few else stop - first, np.int32)
-            slots_U[: len(asked_U)] = asked_U - first
+            slots_U[: len(asked_U)] = asked_U
             hidden_UH = self.encode(
                 self.params, *(values[row : row + count] for values in inputs), slots_U, causal=tokens.causal
             )
-            pieces.append(_Piece(first=first, stop=stop, asked_U=asked_U, hidden_UH=hidden_UH))
+            rank_X = np.cumsum(mine_X, dtype=np.int32) - 1
+            pieces.append(_Piece(first=first, stop=stop, rank_X=rank_X, hidden_UH=hidden_UH))
         return pieces
 
     def _encode(
@@ -227,11 +254,14 @@ def _picked(hidden_RSH: Array, slots_U: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """Rows first … stop (in slots) computed at once: hidden_UH of the slots asked_U, padded at the end."""
+    """Rows first … stop (in slots) computed at once: hidden_UH of the asked ones, padded at the end.
+
+    rank_X: which of those a slot is.
+    """
 
     first: int
     stop: int
-    asked_U: IntArray
+    rank_X: IntArray
     hidden_UH: Array
 
 
