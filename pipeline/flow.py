@@ -3,6 +3,7 @@
 The sentence: read + encode | infer | decode + write, as one Ray Data chain over bundles of whole shards.
 """
 
+import inspect
 import logging
 import time
 import warnings
@@ -45,6 +46,9 @@ INIT_TRIES = 3
 
 GPU_BUNDLES = 2
 """Bundles that a replica with a GPU has in hand: while one is computed, the next is unpacked and the one before put together."""
+
+CALLS_AT_ONCE = "max_concurrent_calls_per_actor"
+"""What Ray Data calls an actor's threads; older ones take Ray's own `max_concurrency`."""
 
 REPLICAS_LOST = "replicas were lost with their nodes; {} shards that they had begin anew on the others"
 STARVED = (
@@ -231,13 +235,6 @@ def the_flow(
 ) -> Dataset:
     """read + encode | infer | decode + write."""
     stages = Stages(spec=job.spec, schema=job.schema, provenance=provenance(job), run=run, attempt=attempt)
-    bundles = GPU_BUNDLES if placement.gpus > 0 else 1
-    pool = ActorPoolStrategy(
-        min_size=placement.smallest,
-        max_size=placement.largest,
-        initial_size=placement.initial,
-        max_tasks_in_flight_per_actor=bundles + 1,
-    )
     source = ray.data.read_datasource(ShardSource(work=work, reading=reading_of(job)), num_cpus=READ_CPUS)
     encoded = source.map_batches(stages.encode, batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS)
     answered = encoded.map_batches(
@@ -245,13 +242,29 @@ def the_flow(
         fn_constructor_kwargs={"order": order},
         batch_size=1,
         batch_format="pyarrow",
-        compute=pool,
-        max_concurrency=bundles,
+        **actor_pool(placement),
         **placement.options,
     )
     finished = answered.map_batches(stages.finish, batch_size=1, batch_format="pyarrow", num_cpus=WRITE_CPUS)
     finished.set_name(f"preln {job.spec.task_name}")
     return finished
+
+
+def actor_pool(placement: Placement) -> dict[str, Any]:
+    """How Ray Data keeps the replicas, as options of `map_batches`: how many there are, and how many bundles each has in hand."""
+    bundles = GPU_BUNDLES if placement.gpus > 0 else 1
+    how: dict[str, Any] = {
+        "min_size": placement.smallest,
+        "max_size": placement.largest,
+        "initial_size": placement.initial,
+        "max_tasks_in_flight_per_actor": bundles + 1,
+    }
+    if bundles == 1:
+        return {"compute": ActorPoolStrategy(**how)}
+    how["enable_true_multi_threading"] = True  # else Ray Data lets one bundle in at a time
+    if CALLS_AT_ONCE in inspect.signature(ActorPoolStrategy).parameters:
+        return {"compute": ActorPoolStrategy(**how, **{CALLS_AT_ONCE: bundles})}
+    return {"compute": ActorPoolStrategy(**how), "max_concurrency": bundles}
 
 
 def reading_of(job: FrozenJob) -> Reading:

@@ -95,10 +95,3 @@ def device_facts(place: torch.device) -> DeviceFacts:
         version = int(driver())
         facts["driver"] = f"CUDA {version // 1000}.{version % 1000 // 10}"
     return {**facts, "memory_gb": round(total / 2**30, 1), "free_gb": round(free / 2**30, 1)}
-
-
-def best_dtype(facts: DeviceFacts) -> str:
-    """What `dtype: auto` is on such a device: bfloat16 where it is multiplied natively, else float32."""
-    if facts["device"] == "cuda":
-        return "bfloat16" if float(facts.get("capability", 0)) >= 8.0 else "float32"
-    return "float32"
