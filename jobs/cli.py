@@ -9,6 +9,7 @@ from jobs.annotate import annotate
 from jobs.bench import bench
 from jobs.convert import convert
 from jobs.demo import demo
+from jobs.doctor import doctor
 from jobs.evaluate import evaluate
 from jobs.exit_codes import exit_code_of
 from jobs.logs import logs
@@ -31,7 +32,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for verb in (annotate, plan, status, verify, submit, logs, stop, schedule, convert, evaluate, train, bench, demo):
+for verb in (
+    annotate,
+    plan,
+    status,
+    verify,
+    submit,
+    logs,
+    stop,
+    schedule,
+    convert,
+    evaluate,
+    train,
+    bench,
+    doctor,
+    demo,
+):
     app.command()(verb)
 app.add_typer(tokenizer, name="tokenizer")
 

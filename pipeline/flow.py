@@ -263,7 +263,7 @@ def actor_pool(placement: Placement) -> dict[str, Any]:
         return {"compute": ActorPoolStrategy(**how)}
     how["enable_true_multi_threading"] = True  # else Ray Data lets one bundle in at a time
     if CALLS_AT_ONCE in inspect.signature(ActorPoolStrategy).parameters:
-        return {"compute": ActorPoolStrategy(**how, **{CALLS_AT_ONCE: bundles})}
+        return {"compute": ActorPoolStrategy(**{**how, CALLS_AT_ONCE: bundles})}
     return {"compute": ActorPoolStrategy(**how), "max_concurrency": bundles}
 
 

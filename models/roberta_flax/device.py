@@ -56,6 +56,11 @@ def why_no_gpu(reason: str) -> str:
     return f"with {', '.join(plugins)}: {said or 'no device is visible'}; look at nvidia-smi for the driver"
 
 
+def built_for() -> str | None:
+    """JAX's CUDA plugin; None where there is none."""
+    return ", ".join(f"{name} {version}" for name, version in cuda_plugins().items()) or None
+
+
 def cuda_plugins() -> dict[str, str]:
     """JAX's CUDA plugins that are installed, with their versions."""
     found = {}
@@ -74,6 +79,6 @@ def device_facts(place: Any) -> DeviceFacts:
     if not on_gpu:
         return facts
     facts |= {"name": place.device_kind, "capability": str(getattr(place, "compute_capability", "unknown"))}
-    facts["build"] = ", ".join(f"{name} {version}" for name, version in cuda_plugins().items())
+    facts["build"] = built_for() or "unknown"
     limit = (place.memory_stats() or {}).get("bytes_limit", 0)
     return {**facts, "memory_gb": round(limit / 2**30, 1)}

@@ -3,6 +3,7 @@
 TensorFlow fixes both when it first touches a device, so they are set before that, and left alone after it.
 """
 
+import importlib.util
 import logging
 import os
 
@@ -35,6 +36,13 @@ def claim_device(device: str | None) -> str:
     if kind != "cpu":
         raise PrelnError(f"device is '{device}'; TensorFlow takes 'cpu', 'cuda' or 'cuda:N'")
     return "/CPU:0"
+
+
+def built_for() -> str | None:
+    """The CUDA that this build has its libraries for; None for one without, or without its libraries."""
+    if not tf.test.is_built_with_gpu_support() or importlib.util.find_spec("nvidia") is None:
+        return None
+    return f"CUDA {tf.sysconfig.get_build_info().get('cuda_version')}"
 
 
 def why_no_gpu(gpus: int) -> str:

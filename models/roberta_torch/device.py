@@ -61,6 +61,13 @@ def refuse_without_code(*, name: str, capability: tuple[int, int], built_for: li
         )
 
 
+def built_for() -> str | None:
+    """The CUDA, or ROCm, in this build; None for one without."""
+    if torch.version.cuda:
+        return f"CUDA {torch.version.cuda}"
+    return f"ROCm {torch.version.hip}" if torch.version.hip else None
+
+
 def why_no_gpu() -> str:
     """PyTorch's own words for it: no CUDA in this build, no driver, a driver too old."""
     if torch.version.cuda is None and torch.version.hip is None:
@@ -87,9 +94,7 @@ def device_facts(place: torch.device) -> DeviceFacts:
     properties = torch.cuda.get_device_properties(place)
     major, minor = torch.cuda.get_device_capability(place)
     free, total = torch.cuda.mem_get_info(place)
-    facts |= {"name": properties.name, "capability": f"{major}.{minor}", "build": f"CUDA {torch.version.cuda}"}
-    if torch.version.hip:
-        facts["build"] = f"ROCm {torch.version.hip}"
+    facts |= {"name": properties.name, "capability": f"{major}.{minor}", "build": built_for() or "unknown"}
     driver = getattr(torch._C, "_cuda_getDriverVersion", None)
     if driver is not None:
         version = int(driver())
