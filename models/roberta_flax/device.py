@@ -38,6 +38,8 @@ def claim_device(device: str | None) -> Any:
     except RuntimeError as error:
         found, reason = [], str(error)
     place = int(number or 0)
+    if place >= len(found) and kind == "cpu":
+        raise PrelnError(f"device is '{device}', JAX sees {len(found)} of that kind; choose 'cpu'")
     if place >= len(found):
         raise PrelnError(
             f"device is '{device}', and JAX {jax.__version__} can't use it: it sees {len(found)} of that kind; "

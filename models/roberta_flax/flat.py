@@ -8,7 +8,7 @@ G positions asked by one, H hidden size.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,8 @@ from models.boundary import Answers, Ask, DeviceFacts, Dtype, Head, IntArray, To
 from models.config import RobertaPreLayerNormConfig
 from models.flat_tokens import check_asks, flat_positions, sequence_of_positions
 from models.named_heads import NamedHead, encoder_config
-from models.packed_rows import PackedRows, pack_rows, power_of_two, row_pieces
+from models.packed_rows import PackedRows, pack_rows, power_of_two, powers_up_to, row_pieces
+from models.roberta_flax.attention import KERNEL
 from models.roberta_flax.base import FlaxRobertaPreLayerNormModule
 from models.roberta_flax.callable_model import exact_matmul
 from models.roberta_flax.causal_lm import FlaxRobertaPreLayerNormForCausalLMModule
@@ -53,7 +54,8 @@ CPU_WIDTHS = (128, 192, 256, 384, 512)
 # What attention costs in a row of one slot a unit of width, in parts of all else, on a CPU (measured at width 768).
 ATTENTION_SHARE = 0.4
 CPU_PIECE = 2_048  # slots at a time
-PIECE_ROWS = 64  # rows of WIDTH at a time elsewhere
+PIECE_ROWS = (64, 16, 4)  # rows of WIDTH at a time elsewhere; the last ones are filled up with empty rows
+CUDNN_WIDTH_STEP, CUDNN_WIDEST = 8, 128  # widths of a head that cuDNN's attention takes on any GPU
 FEW_ASKED = 16  # one asked slot in so many counts as few: a sequence's first token, a mask
 
 
@@ -74,6 +76,20 @@ def load_flat(*, heads: Mapping[str, NamedHead], dtype: Dtype, device: str | Non
     return FlatRoberta(
         config=encoder_config(heads), params=nested(encoder)[BASE], heads=answering, dtype=wanted, device=place
     )
+
+
+def no_cudnn(config: RobertaPreLayerNormConfig, *, dtype: Any, device: Any) -> str | None:
+    """Why cuDNN's attention can't be had here; None where it can."""
+    width = config.head_size
+    if device.platform == "cpu":
+        return "on a CPU"
+    if dtype not in (jnp.bfloat16, jnp.float16):
+        return "not in half precision"
+    if config.position_embedding_type != "absolute":
+        return f"{config.position_embedding_type} positions"
+    if width % CUDNN_WIDTH_STEP or width > CUDNN_WIDEST:
+        return f"heads of width {width}, which is no multiple of {CUDNN_WIDTH_STEP} up to {CUDNN_WIDEST}"
+    return None
 
 
 class Collecting:
@@ -106,11 +122,19 @@ class FlatRoberta:
         self.params = params
         self.dtype = dtype
         self.device = device
-        self.widths = CPU_WIDTHS if device.platform == "cpu" else (WIDTH,)
-        self.largest_piece = CPU_PIECE if device.platform == "cpu" else PIECE_ROWS * WIDTH
+        self.few_shapes, self.largest_piece = False, CPU_PIECE
+        self.kernel: Literal["cudnn"] | None = None
+        self.no_cudnn: str | None = no_cudnn(config, dtype=dtype, device=device)
         self.base = FlaxRobertaPreLayerNormModule(config, dtype=dtype, add_pooling_layer=False)
         self.heads = heads
         self.kinds = {name: answering.head for name, answering in heads.items()}
+        self.lay_out(few_shapes=device.platform != "cpu", kernel=None if self.no_cudnn else "cudnn")
+
+    def lay_out(self, *, few_shapes: bool, kernel: Literal["cudnn"] | None) -> None:
+        """How rows are shaped, and by which kernel they attend: few shapes of full rows, as a GPU has them, or rows as narrow
+        as they may be, as a CPU has them."""
+        self.few_shapes, self.kernel = few_shapes, kernel
+        self.widths = (WIDTH,) if few_shapes else CPU_WIDTHS
         self.encode = jax.jit(self._encode, static_argnames="causal")
 
     def __call__(self, tokens: Tokens, asks: Mapping[str, Ask]) -> Mapping[str, Answers]:
@@ -145,9 +169,33 @@ class FlatRoberta:
         return Collecting({head: (self.heads[head], asked[head].rows, waiting[head]) for head in asks})
 
     def try_out(self) -> DeviceFacts:
-        """A small pack answered by every head, and what this runs on."""
-        try_out(self, config=self.config, kinds=self.kinds, dtype=jnp.dtype(self.dtype).name)
-        return {**device_facts(self.device), "attention": "packed rows", "compiled": True}
+        """A small pack answered by every head, every shape compiled where they are few, and what this runs on. Where cuDNN's
+        attention fails, XLA's is used from now on."""
+        dtype = jnp.dtype(self.dtype).name
+        try:
+            try_out(self, config=self.config, kinds=self.kinds, dtype=dtype)
+        except Exception as error:  # cuDNN that is not there, too old, or refuses the shape, in as many words
+            if self.kernel is None:
+                raise
+            self.no_cudnn = f"cuDNN failed: {' '.join(str(error).split())[:200]}"
+            self.lay_out(few_shapes=self.few_shapes, kernel=None)
+            try_out(self, config=self.config, kinds=self.kinds, dtype=dtype)
+        if self.few_shapes:
+            self.compile_shapes()
+        attention = "cuDNN, packed rows" if self.kernel else f"XLA, packed rows ({self.no_cudnn})"
+        return {**device_facts(self.device), "attention": attention, "compiled": True}
+
+    def compile_shapes(self) -> None:
+        """Encode rows of every size once, for few asked and for all: no later pass waits for the compiler."""
+        width = self._width()
+        causal = all(kind == "causal-lm" for kind in self.kinds.values())
+        with jax.default_device(self.device), exact_matmul(self.dtype):
+            for rows in PIECE_ROWS:
+                slots_X = np.zeros((rows, width), np.int32)
+                for asked in (rows * width // FEW_ASKED, rows * width):
+                    inputs = (slots_X, slots_X, slots_X, slots_X)
+                    hidden_UH = self.encode(self.params, *inputs, np.zeros(asked, np.int32), causal=causal)
+                    hidden_UH.block_until_ready()
 
     def probe(self) -> None:
         """Compute something on the device, and wait for it."""
@@ -157,12 +205,19 @@ class FlatRoberta:
     def _rows(self, tokens: Tokens) -> PackedRows:
         """Rows of the width that costs least, of few; small packs take the power of two that holds them."""
         longest, total = int(tokens.lengths_B.max()), len(tokens.input_ids_T)
+        if self.few_shapes:
+            width = max(self._width(), power_of_two(longest))
+            return pack_rows(tokens=tokens, width=width, multiple=PIECE_ROWS[-1])
         most = min(self.widths[-1], power_of_two(self.config.max_tokens))
         # `<pad>`s typed in a text take slots but no positions, so a text may be longer than the model's positions.
         most = min(max(most, power_of_two(longest)), power_of_two(total, least=LEAST_WIDTH))
         widths = {most, *(width for width in self.widths if longest <= width <= most)}
         choices = [pack_rows(tokens=tokens, width=width) for width in widths]
         return min(choices, key=lambda rows: rows.rows * rows.width * self._slot_cost(rows.width))
+
+    def _width(self) -> int:
+        """The width of all rows where shapes are few."""
+        return min(WIDTH, power_of_two(self.config.max_tokens))
 
     def _slot_cost(self, width: int) -> float:
         """What a slot costs in rows of such a width, in parts of what it costs without attention."""
@@ -181,8 +236,8 @@ class FlatRoberta:
         for slots in asked.values():
             mark_X[slots.slot_G] = True
         pieces = []
-        largest = 1 << max(self.largest_piece // rows.width, 1).bit_length() - 1
-        for row, count in row_pieces(rows=rows.rows, largest=largest):
+        sizes = PIECE_ROWS if self.few_shapes else powers_up_to(self.largest_piece // rows.width)
+        for row, count in row_pieces(rows=rows.rows, sizes=sizes):
             first, stop = row * rows.width, (row + count) * rows.width
             mine_X = mark_X[first:stop]
             asked_U = np.flatnonzero(mine_X).astype(np.int32)
@@ -208,15 +263,19 @@ class FlatRoberta:
         causal: bool,
     ) -> Array:
         """Final hidden states [U, H] of the asked slots of some rows."""
-        return self.base.apply(
-            {"params": params},
-            input_ids_RS,
-            types_RS,
-            positions_RS,
-            segment_bias(sequence_RS, causal=causal, dtype=self.dtype),
-            slots_U,
-            method=encode_rows,
-        )
+        chosen = KERNEL.set(self.kernel)
+        try:
+            return self.base.apply(
+                {"params": params},
+                input_ids_RS,
+                types_RS,
+                positions_RS,
+                segment_bias(sequence_RS, causal=causal, dtype=self.dtype),
+                slots_U,
+                method=encode_rows,
+            )
+        finally:
+            KERNEL.reset(chosen)
 
 
 def encode_rows(
