@@ -250,12 +250,18 @@ def _version(name: str) -> str:
         return "absent"
 
 
+VECTORS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX-512", "avx2": "AVX2"}
+
+
 def processor() -> str:
-    """The processor's name."""
+    """The processor's name, and the widest vectors that it has: speeds of processors with others can't be compared."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    name = names[0] if names else platform.processor() or platform.machine()
+    flags = next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
+    vectors = [shown for flag, shown in VECTORS.items() if flag in flags]
+    return f"{name} ({', '.join(vectors) or 'neither AVX2 nor AVX-512'})" if flags else name
 
 
 if __name__ == "__main__":
