@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from jobs.benchmarks.texts import Corpus
     from models.boundary import Dtype, Framework
 
+NEEDED = {
+    "bfloat16": {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"},
+    "float16": {"avx512_fp16", "amx_fp16", "fphp"},
+}
+"""Flags of processors that multiply in a type, of which one suffices."""
 PIPELINE_BATCHES = {"cpu": (1, 8, 32), "cuda": (1, 8, 32, 128)}
 """Batch sizes of transformers' pipeline that are tried; larger ones only pad more where a CPU is busy with one text."""
 SWEEP_TEXTS = 96
@@ -62,7 +67,7 @@ def bench(
     from jobs.benchmarks.texts import corpus, random_checkpoint
 
     told = corpus(lengths=lengths, count=texts)
-    types, ours = dtypes.split(","), frameworks.split(",")
+    types, ours = measurable(dtypes.split(","), device), frameworks.split(",")
     with tempfile.TemporaryDirectory() as folder:
         random_checkpoint(Path(folder), layers=layers, width=width)
         variants = _ours(folder, scope, ours, types, device)
@@ -91,6 +96,25 @@ def bench(
     print(table(measured, rates))
     if plot is not None:
         draw(measured, plot, title=f"{scope}, {lengths}")
+
+
+def measurable(types: Sequence[str], device: str) -> list[str]:
+    """The types that the processor has instructions for; the others are said and left out: emulated, a table takes hours.
+
+    Raises PrelnError where none is left.
+    """
+    from jobs.benchmarks.classes import cpu_flags
+
+    flags = cpu_flags()
+    out = [one for one in types if device == "cpu" and flags and not NEEDED.get(one, flags) & flags]
+    left = [one for one in types if one not in out]
+    if not left:
+        raise PrelnError(
+            f"--dtypes {','.join(types)}: this processor has no instructions for {' or '.join(out)}; try float32"
+        )
+    for one in out:
+        print(f"preln: {one} is left out: this processor has no instructions for it", file=sys.stderr)
+    return left
 
 
 def _hold_to(threads: int) -> None:

@@ -16,6 +16,7 @@ from jobs.annotate import annotate
 from jobs.bench import bench
 from jobs.convert import convert
 from jobs.demo import demo
+from jobs.doctor import doctor
 from jobs.evaluate import evaluate
 from jobs.exit_codes import exit_code_of
 from jobs.logs import logs
@@ -39,7 +40,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (annotate, plan, status, verify, show, submit, logs, stop, schedule, convert, evaluate, train, bench, demo):
+for verb in (
+    annotate,
+    plan,
+    status,
+    verify,
+    show,
+    submit,
+    logs,
+    stop,
+    schedule,
+    convert,
+    evaluate,
+    train,
+    bench,
+    doctor,
+    demo,
+):
     app.command()(verb)
 app.add_typer(tokenizer, name="tokenizer")
 

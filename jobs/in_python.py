@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -78,13 +79,17 @@ class Model:
         self._keep = None if keep is None else list(keep)
         self._progress = progress
         gpu = device == "gpu" or (device == "auto" and has_gpu())
+        dtype_used, advice = (
+            best_dtype(spec.model.framework, gpu) if spec.model.dtype == "auto" else (spec.model.dtype, None)
+        )
+        if advice:
+            warnings.warn(advice, stacklevel=2)
         self._annotator = Annotator(
             spec,
-            dtype=best_dtype(spec.model.framework, gpu) if spec.model.dtype == "auto" else spec.model.dtype,
+            dtype=dtype_used,
             threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
             gpu=gpu,
             isolate=isolate,
-            environment={} if gpu else {"CUDA_VISIBLE_DEVICES": ""},
         )
 
     def __call__(self, data: Any) -> Any:

@@ -47,6 +47,8 @@ def status(
         console.print(f"            {count:,} with the error {reason}")
     if found.last_state:
         console.print(f"  last run  {found.last_state}, {found.last_finished}")
+    for one in found.last_runs_on:
+        console.print(f"            on {', '.join(f'{key} {value}' for key, value in one.items() if key != 'said')}")
     if found.last_reason:
         console.print(f"            {found.last_reason}")
     console.print("Complete." if found.complete else "Not complete; run the same annotate command to resume.")

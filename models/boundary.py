@@ -38,6 +38,9 @@ Head: TypeAlias = Literal[
     "question-answering",
 ]
 Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
+Device: TypeAlias = Literal["cpu", "cuda"]
+DeviceFacts: TypeAlias = dict[str, str | int | float | bool]
+"""What a model runs on, in plain values: device, name, framework, and what else the framework knows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +113,42 @@ class HeadAsk:
         return self.name or self.head
 
 
+class Pending(Protocol):
+    """Answers that are being computed."""
+
+    def result(self) -> Mapping[str, Answers]:
+        """The answers, once they are there. Raises what the computation raised."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """Answers that were computed at once."""
+
+    answers: Mapping[str, Answers]
+
+    def result(self) -> Mapping[str, Answers]:
+        """The answers."""
+        return self.answers
+
+
 class FlatModel(Protocol):
     """A model loaded in one framework, answering flat tokens."""
 
     def __call__(self, tokens: Tokens, asks: Mapping[str, Ask]) -> Mapping[str, Answers]:
         """One encoder pass for all heads asked, by the names under which they were loaded; answers in the order of each
         `Ask.positions_G`."""
+        ...
+
+    def submit(self, tokens: Tokens, asks: Mapping[str, Ask]) -> Pending:
+        """The same, without waiting for the device. Answers are to be taken in the order in which packs were submitted."""
+        ...
+
+    def try_out(self) -> DeviceFacts:
+        """Answer a small pack by every head, before any row is asked, and say what was found. Raises PrelnError where the
+        answers have other shapes than the boundary says, or are not finite."""
+        ...
+
+    def probe(self) -> None:
+        """Compute something small on the device and wait for it. Raises where the device answers no more."""
         ...

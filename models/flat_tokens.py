@@ -1,9 +1,10 @@
-"""Flat tokens and asks in, checked, with positions and order out: what every flat model does first, in NumPy.
+"""What every flat model does first, in NumPy: checks flat tokens and asks, and finds positions and an order.
 
-Legend: B sequences, T packed tokens, G asked positions.
+Legend: B sequences, T packed tokens, G asked positions, K distinct asked positions.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -66,10 +67,52 @@ def check_asks(*, tokens: Tokens, asks: Mapping[str, Ask], kinds: Mapping[str, H
             raise ValueError(f"{head}: top_k is {ask.top_k}; at least 1")
 
 
+def asked_once(*, places: Mapping[str, IntArray], tokens: int) -> tuple[IntArray, dict[str, IntArray]]:
+    """(the places that any head asks for, rising and each once; for each head, which of those its places are).
+
+    A mark for each token and a running sum: a search among the asked ones takes as long as the whole pass on a GPU.
+    """
+    mark_T = np.zeros(tokens, np.bool_)
+    for places_G in places.values():
+        mark_T[places_G] = True
+    asked_K = np.flatnonzero(mark_T).astype(np.int32)
+    if len(asked_K) == tokens:
+        return asked_K, {head: places_G.astype(np.int32, copy=False) for head, places_G in places.items()}
+    rank_T = np.cumsum(mark_T, dtype=np.int32) - 1
+    return asked_K, {head: rank_T[places_G] for head, places_G in places.items()}
+
+
+def is_all(chosen: IntArray, count: int) -> bool:
+    """Whether these are 0 … count - 1 in order: all of something as it lies."""
+    return len(chosen) == count and bool((chosen == np.arange(count)).all())
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """Asked positions by sequence. counts_B: how many each asked sequence has, in the order of the sequences. order_G: what
+    brings the positions into that order; None where they are in it."""
+
+    counts_B: IntArray
+    order_G: IntArray | None
+
+
+def segments_of(*, tokens: Tokens, ask: Ask) -> Segments:
+    """Which positions are averaged together for `reduce="mean"`."""
+    sequence_T = np.repeat(np.arange(len(tokens.lengths_B), dtype=np.int32), tokens.lengths_B)
+    sequence_G = sequence_T[ask.positions_G]
+    counts_B = np.bincount(sequence_G, minlength=len(tokens.lengths_B))
+    sorted_already = bool((sequence_G[1:] >= sequence_G[:-1]).all())
+    order_G = None if sorted_already else np.argsort(sequence_G, kind="stable").astype(np.int32)
+    return Segments(counts_B=counts_B[counts_B > 0].astype(np.int32), order_G=order_G)
+
+
 def sequence_of_positions(*, tokens: Tokens, ask: Ask) -> IntArray:
     """Which of the sequences that are asked anything, counted from 0 in their order, each asked position belongs to."""
-    sequence_G = np.searchsorted(tokens.cu_seqlens, ask.positions_G, side="right") - 1
-    return np.unique(sequence_G, return_inverse=True)[1].astype(np.int32)
+    sequence_T = np.repeat(np.arange(len(tokens.lengths_B), dtype=np.int32), tokens.lengths_B)
+    sequence_G = sequence_T[ask.positions_G]
+    mark_B = np.zeros(len(tokens.lengths_B), np.bool_)
+    mark_B[sequence_G] = True
+    return (np.cumsum(mark_B, dtype=np.int32) - 1)[sequence_G]
 
 
 def length_order(*, lengths_B: IntArray) -> tuple[IntArray, list[tuple[int, int]]]:

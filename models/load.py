@@ -28,7 +28,8 @@ def load(
     checkpoint: a folder's path or URL, or one already opened.
     heads: their kinds, by which they are then asked; or name -> kind, of heads in folders of those names.
     device: "cpu", "cuda", …; None takes a GPU if there is one.
-    Raises CheckpointError for what the checkpoint lacks, PrelnError where the framework is not installed.
+    Raises CheckpointError for what the checkpoint lacks, PrelnError where the framework is not installed, or can't use the
+    device, with its own reason.
     """
     if framework not in FOLDERS:
         raise PrelnError(f"framework is '{framework}'; choose one of {', '.join(FOLDERS)}")

@@ -4,6 +4,7 @@ For frameworks that compile per shape. First-fit-decreasing leaves 0.04 % of the
 Legend: B sequences, T packed tokens, R rows, X = R x width slots of all rows.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,10 +33,12 @@ class PackedRows:
         return spread_X.reshape(self.rows, self.width)
 
 
-def pack_rows(*, tokens: Tokens, width: int) -> PackedRows:
-    """Put sequences into as few rows as first-fit-decreasing needs; none is longer than the width."""
+def pack_rows(*, tokens: Tokens, width: int, multiple: int = 1) -> PackedRows:
+    """Put sequences into as few rows as first-fit-decreasing needs; none is longer than the width. multiple: of it there are
+    rows, the last ones empty."""
     lengths_B = tokens.lengths_B
     row_B, place_B, rows = first_fit(lengths_B=lengths_B, width=width)
+    rows += -rows % multiple
     sequence_T = np.repeat(np.arange(len(lengths_B), dtype=np.int32), lengths_B)
     within_T = np.arange(len(sequence_T)) - np.repeat(tokens.cu_seqlens[:-1], lengths_B)
     slot_T = (row_B[sequence_T] * width + place_B[sequence_T] + within_T).astype(np.int32)
@@ -64,11 +67,16 @@ def power_of_two(size: int, *, least: int = 1) -> int:
     return max(1 << max(size - 1, 0).bit_length(), least)
 
 
-def row_pieces(*, rows: int, largest: int) -> list[tuple[int, int]]:
-    """(first row, number) of pieces whose sizes are powers of two up to `largest`: few shapes, nothing padded."""
+def row_pieces(*, rows: int, sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """(first row, number) of pieces of few sizes, the largest that fits first. sizes: falling; the last divides the rows."""
     pieces, first = [], 0
     while first < rows:
-        size = min(largest, 1 << ((rows - first).bit_length() - 1))
+        size = next(size for size in sizes if size <= rows - first)
         pieces.append((first, size))
         first += size
     return pieces
+
+
+def powers_up_to(largest: int) -> tuple[int, ...]:
+    """Powers of two, falling to 1."""
+    return tuple(1 << power for power in reversed(range(max(largest, 1).bit_length())))

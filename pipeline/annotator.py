@@ -58,7 +58,7 @@ class Annotator:
         self.spec = absolute(spec)
         self._facts = checked_tasks(self.spec)
         self._asks = asks_of(self.spec, self._facts)
-        order = load_order(self.spec, dtype=dtype, loader=loader)
+        order = load_order(self.spec, dtype=dtype, device="cuda" if gpu else "cpu", loader=loader)
         if not is_local(order.checkpoint):
             names = list(self.spec.tasks) or None
             state = checkpoint_state(order.checkpoint, known=None, names=names)

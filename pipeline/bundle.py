@@ -31,6 +31,7 @@ class ShardTables:
 
     rows: None before it is read, and where the shard as a whole can't be done. tasks: the tables of each task.
     failure: why the shard as a whole can't be done (reason, message). facts: counts and seconds for the receipt.
+    runs_on: what the replica's model runs on, once per bundle.
     """
 
     shard: Shard
@@ -38,6 +39,7 @@ class ShardTables:
     tasks: TaskTables = field(default_factory=dict)
     failure: tuple[str, str] | None = None
     facts: Mapping[str, float] = field(default_factory=dict)
+    runs_on: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
     def with_(self, *, tasks: TaskTables | None = None, facts: Mapping[str, float] | None = None) -> "ShardTables":
         """The same shard with tables of tasks and facts added or replaced."""
@@ -73,6 +75,7 @@ def unpack(bundle: pa.Table) -> list[ShardTables]:
 
 def _header(shard: ShardTables) -> str:
     fields = {"shard": shard.shard.to_dict(), "failure": shard.failure, "facts": dict(shard.facts)}
+    fields["runs_on"] = dict(shard.runs_on)
     return json.dumps({**fields, "tables": [place for place, _ in shard.tables()]})
 
 
@@ -93,6 +96,7 @@ def _from_header(text: str, cells: Iterator[pa.LargeBinaryScalar]) -> ShardTable
         tasks=tasks,
         failure=None if failure is None else (failure[0], failure[1]),
         facts=values["facts"],
+        runs_on=values["runs_on"],
     )
 
 

@@ -3,6 +3,7 @@
 The sentence: read + encode | infer | decode + write, as one Ray Data chain over bundles of whole shards.
 """
 
+import inspect
 import logging
 import time
 import warnings
@@ -39,6 +40,12 @@ from pipeline.telemetry import journal, metrics
 
 INIT_TRIES = 3
 """A replica that can't start is tried this often, elsewhere where there is an elsewhere, before the run ends."""
+
+GPU_BUNDLES = 2
+"""Bundles that a replica with a GPU holds: while one is computed, the next is unpacked and the one before is assembled."""
+
+CALLS_AT_ONCE = "max_concurrent_calls_per_actor"
+"""What Ray Data calls an actor's threads; older versions take Ray's own `max_concurrency`."""
 
 REPLICAS_LOST = "replicas were lost with their nodes; {} of their shards are restarted on the others"
 STARVED = (
@@ -124,7 +131,7 @@ def replica_order(*, job: FrozenJob, placement: Placement, loader: str = MODEL_L
     spec, facts = job.spec, facts_of(job.spec)
     default = GPU_BATCH_TOKENS if placement.gpus > 0 else CPU_BATCH_TOKENS[spec.model.framework]
     return ReplicaOrder(
-        load=load_order(spec, dtype=job.dtype, loader=loader),
+        load=load_order(spec, dtype=job.dtype, loader=loader, device="cuda" if placement.gpus > 0 else "cpu"),
         asks=asks_of(spec, facts),
         batch_tokens=spec.resources.batch_tokens or default,
         threads=placement.threads,
@@ -132,6 +139,7 @@ def replica_order(*, job: FrozenJob, placement: Placement, loader: str = MODEL_L
         task=spec.task_name,
         run=run,
         checkpoint=job.checkpoint,
+        gpus=placement.gpus,
     )
 
 
@@ -217,7 +225,6 @@ def the_flow(
 ) -> Dataset:
     """read + encode | infer | decode + write."""
     stages = Stages(spec=job.spec, schema=job.schema, provenance=provenance(job), run=run, attempt=attempt)
-    pool = ActorPoolStrategy(min_size=placement.smallest, max_size=placement.largest, initial_size=placement.initial)
     source = ray.data.read_datasource(ShardSource(work=work, reading=reading_of(job)), num_cpus=READ_CPUS)
     encoded = source.map_batches(stages.encode, batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS)
     answered = encoded.map_batches(
@@ -225,12 +232,29 @@ def the_flow(
         fn_constructor_kwargs={"order": order},
         batch_size=1,
         batch_format="pyarrow",
-        compute=pool,
+        **actor_pool(placement),
         **placement.options,
     )
     finished = answered.map_batches(stages.finish, batch_size=1, batch_format="pyarrow", num_cpus=WRITE_CPUS)
     finished.set_name(f"preln {job.spec.task_name}")
     return finished
+
+
+def actor_pool(placement: Placement) -> dict[str, Any]:
+    """How Ray Data keeps the replicas, as options of `map_batches`: how many there are, and how many bundles each has in hand."""
+    bundles = GPU_BUNDLES if placement.gpus > 0 else 1
+    how: dict[str, Any] = {
+        "min_size": placement.smallest,
+        "max_size": placement.largest,
+        "initial_size": placement.initial,
+        "max_tasks_in_flight_per_actor": bundles + 1,
+    }
+    if bundles == 1:
+        return {"compute": ActorPoolStrategy(**how)}
+    how["enable_true_multi_threading"] = True  # else Ray Data lets one bundle in at a time
+    if CALLS_AT_ONCE in inspect.signature(ActorPoolStrategy).parameters:
+        return {"compute": ActorPoolStrategy(**{**how, CALLS_AT_ONCE: bundles})}
+    return {"compute": ActorPoolStrategy(**how), "max_concurrency": bundles}
 
 
 def reading_of(job: FrozenJob) -> Reading:

@@ -1,12 +1,15 @@
 """cluster.yaml and its variants are accepted by `ray up`, checked without any cloud."""
 
+import re
 import tomllib
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from jsonschema import ValidationError
+from packaging.requirements import Requirement
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 FILES = ("cluster.yaml", "jobs/clusters/gcp.yaml", "jobs/clusters/azure.yaml")
@@ -76,3 +79,43 @@ def test_mounted_files_and_installed_extras_exist(cluster: dict[str, Any], repos
     installed = cluster["setup_commands"][0].split(".[")[1].split("]")[0].split(",")
     assert set(installed) <= set(project["optional-dependencies"])
     assert STORES[cluster["provider"]["type"]] in installed
+
+
+def test_gpu_machines_start_from_an_image_that_is_named_and_whose_driver_fits(cluster: dict[str, Any]) -> None:
+    """PyTorch's wheels since 2.11 are built with CUDA 13, which needs a driver of 580 or newer."""
+    for name in ("gpu", "gpu_on_demand"):
+        told = str(cluster["available_node_types"][name]["node_config"])
+        match cluster["provider"]["type"]:
+            case "aws":
+                assert "'ImageId': 'resolve:ssm:/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu" in told
+            case "gcp":
+                (driver,) = re.findall(r"-nvidia-(\d+)", told)
+                assert int(driver) >= 580
+            case "azure":
+                assert "imagePublisher" in told
+
+
+def test_each_framework_has_an_extra_that_brings_cuda(repository: Path) -> None:
+    extras = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    wanted = {name: [Requirement(line) for line in lines] for name, lines in extras.items()}
+    plain = {one.name for one in wanted["torch"]}
+    assert plain == {"torch"}, "its own wheels have CUDA in them"
+    (jax,) = [one for one in wanted["flax-cuda"] if one.name == "jax"]
+    assert jax.extras == {"cuda13"}
+    assert not jax.specifier.contains("0.7.1"), "which only warns that it knows no such extra"
+    assert jax.specifier.contains(pins(repository)["jax"])
+    (tensorflow,) = [one for one in wanted["tensorflow-cuda"] if one.name == "tensorflow"]
+    assert tensorflow.extras == {"and-cuda"}
+
+
+def test_installed_packages_know_the_extras_that_bring_cuda() -> None:
+    """By the metadata of what is installed here: no network."""
+    for package, extra, brings in (("jax", "cuda13", "jax-cuda13-plugin"), ("tensorflow", "and-cuda", "nvidia-")):
+        try:
+            requires = metadata.requires(package) or []
+        except metadata.PackageNotFoundError:
+            continue
+        named = [line for line in requires if f'extra == "{extra}"' in line or f"extra == '{extra}'" in line]
+        assert any(line.startswith(brings) for line in named), (package, named)

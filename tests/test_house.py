@@ -110,7 +110,22 @@ def test_every_dependency_has_a_pin(repository: Path, project: dict[str, Any]) -
 
 
 def test_the_extras_are_those_that_the_documents_promise(project: dict[str, Any]) -> None:
-    expected = ["torch", "tensorflow", "flax", "s3", "gcs", "azure", "delta", "hub", "train", "bench", "dev", "test"]
+    expected = [
+        "torch",
+        "tensorflow",
+        "flax",
+        "flax-cuda",
+        "tensorflow-cuda",
+        "s3",
+        "gcs",
+        "azure",
+        "delta",
+        "hub",
+        "train",
+        "bench",
+        "dev",
+        "test",
+    ]
     assert set(project["project"]["optional-dependencies"]) == set(expected)
     base = " ".join(project["project"]["dependencies"])
     assert not any(re.search(rf"\b{framework}\b", base) for framework in FRAMEWORKS)

@@ -250,12 +250,27 @@ def _version(name: str) -> str:
         return "absent"
 
 
+VECTORS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX-512", "avx2": "AVX2"}
+
+
 def processor() -> str:
-    """The processor's name."""
+    """The processor's name, and the widest vectors that it has: speeds of processors with others can't be compared."""
+    names = _cpu_lines("model name")
+    name = names[0] if names else platform.processor() or platform.machine()
+    flags = cpu_flags()
+    vectors = [shown for flag, shown in VECTORS.items() if flag in flags]
+    return f"{name} ({', '.join(vectors) or 'neither AVX2 nor AVX-512'})" if flags else name
+
+
+def cpu_flags() -> set[str]:
+    """What the processor can do, by Linux's names; nothing where the system does not tell."""
+    return set(next(iter([*_cpu_lines("flags"), *_cpu_lines("Features")]), "").split())
+
+
+def _cpu_lines(key: str) -> list[str]:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return [line.partition(":")[2].strip() for line in lines if line.startswith(key)]
 
 
 if __name__ == "__main__":

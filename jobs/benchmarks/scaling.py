@@ -58,7 +58,7 @@ class Sleeper:
         return {head: {"logits": np.zeros((len(ask.positions_G), 4), np.float32)} for head, ask in asks.items()}
 
 
-def load(*, checkpoint: str, framework: Framework, heads: tuple[Head, ...], dtype: str) -> Sleeper:  # noqa: ARG001
+def load(*, checkpoint: str, framework: Framework, heads: tuple[Head, ...], dtype: str, device: str) -> Sleeper:  # noqa: ARG001
     """A model that sleeps as long as the environment says, whatever it is asked to be."""
     return Sleeper(float(os.environ[NAP_VARIABLE]))
 

@@ -10,11 +10,10 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 
-from jobs.benchmarks.stages import InThisProcess
 from jobs.checkpoints.make_random import sample_texts
 from jobs.demo import TASKS
 from jobs.embedded import DEMO
@@ -24,9 +23,9 @@ from pipeline.bundle import ShardTables
 from pipeline.decode import annotated
 from pipeline.encode import encode_tasks
 from pipeline.inference.batching import CPU_BATCH_TOKENS, TokenBudget
+from pipeline.inference.passes import InThisProcess
 from pipeline.inference.questions import asks_of, facts_of, heads_of
 from pipeline.inference.replica import answer_shards
-from pipeline.inference.supervisor import Supervisor
 from pipeline.rows import no_errors
 from pipeline.shards import Shard, SourceFile
 from pipeline.spec.job_spec import JobSpec
@@ -67,7 +66,7 @@ class Stages:
             shards=[shard],
             asks=asks_of(self.spec, facts),
             budget=TokenBudget(tokens=CPU_BATCH_TOKENS["torch"]),
-            supervisor=cast("Supervisor", InThisProcess(self.model)),
+            supervisor=InThisProcess(self.model),
         )
         return annotated(answered, schema=pa.schema([("text", pa.string())]), spec=self.spec, facts=facts)
 

@@ -3,39 +3,21 @@
 Legend: N texts, L labels.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import cast
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from jobs.benchmarks.ours import FlatVariant, Scores, budget
-from models.boundary import Answers, Ask, Tokens
 from pipeline.bundle import ShardTables
 from pipeline.decode import annotated
 from pipeline.encode import encode_tasks
-from pipeline.errors import RowError
+from pipeline.inference.passes import InThisProcess
 from pipeline.inference.questions import asks_of, facts_of
 from pipeline.inference.replica import answer_shards
-from pipeline.inference.supervisor import Question, Seconds, Supervisor
 from pipeline.rows import no_errors
 from pipeline.shards import Shard, SourceFile
 from pipeline.spec.job_spec import JobSpec
-
-
-@dataclass(frozen=True)
-class InThisProcess:
-    """What a supervisor does, without a process of its own."""
-
-    model: Callable[[Tokens, Mapping[str, Ask]], Mapping[str, Answers]]
-    seconds: Seconds = field(default_factory=Seconds)
-
-    def solve(
-        self, pack: Sequence[int], ask: Callable[[Sequence[int]], Question]
-    ) -> Iterator[tuple[Sequence[int], Mapping[str, Answers] | RowError]]:
-        """The answers of a pack at once."""
-        yield pack, self.model(*ask(pack))
 
 
 class PipelineVariant:
@@ -46,7 +28,7 @@ class PipelineVariant:
         task = {"name": "text-classification", "top_k": "all"}
         self._spec = JobSpec.parse({"input": "-", "output": "-", "model": folder, "task": task})
         self._facts = facts_of(self._spec)
-        self._supervisor = cast("Supervisor", InThisProcess(flat.model))
+        self._supervisor = InThisProcess(flat.model)
         self._budget = budget(device, flat.framework)
 
     def scores(self, texts: Sequence[str]) -> Scores:

@@ -6,7 +6,8 @@ Legend: B batch, S queries, K keys, H hidden size, N heads, D width of one head,
 """
 
 import math
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,9 @@ from models.config import RobertaPreLayerNormConfig
 from models.roberta_flax.cache import append
 from models.roberta_flax.layers import Array, Dropout, embedding, linear
 from models.roberta_flax.norms import sub_layer_norm
+
+# The kernel that models traced in this context take; None: XLA's own, which on a GPU writes all scores in float32.
+KERNEL: ContextVar[Literal["cudnn"] | None] = ContextVar("KERNEL", default=None)
 
 
 class FlaxRobertaPreLayerNormSelfAttention(nn.Module):
@@ -65,11 +69,14 @@ class FlaxRobertaPreLayerNormSelfAttention(nn.Module):
         """
         dropout = 0.0 if deterministic else self.config.attention_probs_dropout_prob
         absolute = self.position_embedding_type == "absolute"
-        fused = absolute and jax.default_backend() != "cpu"
+        implementation = KERNEL.get()
+        fused = absolute and (implementation is not None or jax.default_backend() != "cpu")
         if fused and head_mask_N11 is None and not output_attentions and dropout == 0.0:
             # jax.nn wants heads behind tokens.
             query, key, value = (part.transpose(0, 2, 1, 3) for part in (query_BNSD, key_BNKD, value_BNKD))
-            context_BSND = jax.nn.dot_product_attention(query, key, value, bias=bias_B1SK)
+            context_BSND = jax.nn.dot_product_attention(
+                query, key, value, bias=bias_B1SK, implementation=implementation
+            )
             return context_BSND.reshape(*context_BSND.shape[:2], self.heads * self.head_size), None
         scores_BNSK = query_BNSD @ key_BNKD.swapaxes(-1, -2)
         if not absolute:

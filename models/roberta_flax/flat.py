@@ -8,17 +8,18 @@ G positions asked by one, H hidden size.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.boundary import Answers, Ask, Dtype, Head, IntArray, Tokens
+from models.boundary import Answers, Ask, DeviceFacts, Dtype, Head, IntArray, Tokens
 from models.config import RobertaPreLayerNormConfig
 from models.flat_tokens import check_asks, flat_positions, sequence_of_positions
 from models.named_heads import NamedHead, encoder_config
-from models.packed_rows import PackedRows, pack_rows, power_of_two, row_pieces
+from models.packed_rows import PackedRows, pack_rows, power_of_two, powers_up_to, row_pieces
+from models.roberta_flax.attention import KERNEL
 from models.roberta_flax.base import FlaxRobertaPreLayerNormModule
 from models.roberta_flax.callable_model import exact_matmul
 from models.roberta_flax.causal_lm import FlaxRobertaPreLayerNormForCausalLMModule
@@ -28,12 +29,13 @@ from models.roberta_flax.classification import (
     FlaxRobertaPreLayerNormForSequenceClassificationModule,
     FlaxRobertaPreLayerNormForTokenClassificationModule,
 )
-from models.roberta_flax.device import claim_device
+from models.roberta_flax.device import claim_device, device_facts
 from models.roberta_flax.flat_heads import HeadAnswers, Slices
 from models.roberta_flax.layers import Array
 from models.roberta_flax.masked_lm import FlaxRobertaPreLayerNormForMaskedLMModule
 from models.roberta_flax.weights import Params, flax_dtype, nested, param_path, to_params
 from models.tensors import expected_tensors
+from models.trial import try_out
 
 MODULES: Mapping[Head, Any] = {
     "masked-lm": FlaxRobertaPreLayerNormForMaskedLMModule,
@@ -52,7 +54,8 @@ CPU_WIDTHS = (128, 192, 256, 384, 512)
 # What attention costs in a row of one slot a unit of width, in parts of all else, on a CPU (measured at width 768).
 ATTENTION_SHARE = 0.4
 CPU_PIECE = 2_048  # slots at a time
-PIECE_ROWS = 64  # rows of WIDTH at a time elsewhere
+PIECE_ROWS = (64, 16, 4)  # rows of WIDTH at a time elsewhere; the last ones are filled up with empty rows
+CUDNN_WIDTH_STEP, CUDNN_WIDEST = 8, 128  # widths of a head that cuDNN's attention takes on any GPU
 FEW_ASKED = 16  # one asked slot in so many counts as few: a sequence's first token, a mask
 
 
@@ -75,6 +78,31 @@ def load_flat(*, heads: Mapping[str, NamedHead], dtype: Dtype, device: str | Non
     )
 
 
+def no_cudnn(config: RobertaPreLayerNormConfig, *, dtype: Any, device: Any) -> str | None:
+    """Why cuDNN's attention can't be had here; None where it can."""
+    width = config.head_size
+    if device.platform == "cpu":
+        return "on a CPU"
+    if dtype not in (jnp.bfloat16, jnp.float16):
+        return "not in half precision"
+    if config.position_embedding_type != "absolute":
+        return f"{config.position_embedding_type} positions"
+    if width % CUDNN_WIDTH_STEP or width > CUDNN_WIDEST:
+        return f"heads of width {width}, which is no multiple of {CUDNN_WIDTH_STEP} up to {CUDNN_WIDEST}"
+    return None
+
+
+class Collecting:
+    """Answers on their way: by head, who asked, how many rows, and its slices."""
+
+    def __init__(self, waiting: Mapping[str, tuple[HeadAnswers, int, list[Slices]]]) -> None:
+        self._waiting = waiting
+
+    def result(self) -> dict[str, Answers]:
+        """The answers, fetched from the device. Raises what the computation raised."""
+        return {head: asked.collect(rows=rows, slices=slices) for head, (asked, rows, slices) in self._waiting.items()}
+
+
 class FlatRoberta:
     """One encoder and its heads; answers depend on a sequence alone, not on those packed beside it.
 
@@ -94,11 +122,19 @@ class FlatRoberta:
         self.params = params
         self.dtype = dtype
         self.device = device
-        self.widths = CPU_WIDTHS if device.platform == "cpu" else (WIDTH,)
-        self.largest_piece = CPU_PIECE if device.platform == "cpu" else PIECE_ROWS * WIDTH
+        self.few_shapes, self.largest_piece = False, CPU_PIECE
+        self.kernel: Literal["cudnn"] | None = None
+        self.no_cudnn: str | None = no_cudnn(config, dtype=dtype, device=device)
         self.base = FlaxRobertaPreLayerNormModule(config, dtype=dtype, add_pooling_layer=False)
         self.heads = heads
         self.kinds = {name: answering.head for name, answering in heads.items()}
+        self.lay_out(few_shapes=device.platform != "cpu", kernel=None if self.no_cudnn else "cudnn")
+
+    def lay_out(self, *, few_shapes: bool, kernel: Literal["cudnn"] | None) -> None:
+        """How rows are shaped, and by which kernel they attend: few shapes of full rows, as a GPU has them, or rows as narrow
+        as they may be, as a CPU has them."""
+        self.few_shapes, self.kernel = few_shapes, kernel
+        self.widths = (WIDTH,) if few_shapes else CPU_WIDTHS
         self.encode = jax.jit(self._encode, static_argnames="causal")
 
     def __call__(self, tokens: Tokens, asks: Mapping[str, Ask]) -> Mapping[str, Answers]:
@@ -106,6 +142,10 @@ class FlatRoberta:
 
         Raises ValueError for heads not loaded, positions or ids out of range, and sequences longer than the model.
         """
+        return self.submit(tokens, asks).result()
+
+    def submit(self, tokens: Tokens, asks: Mapping[str, Ask]) -> "Collecting":
+        """The same without a wait: JAX's arrays are promises."""
         check_asks(tokens=tokens, asks=asks, kinds=self.kinds, vocab_size=self.config.vocab_size)
         with jax.default_device(self.device), exact_matmul(self.dtype):
             rows = self._rows(tokens)
@@ -116,7 +156,7 @@ class FlatRoberta:
                 for head, ask in asks.items():
                     index_G, slot_G, sequence_G = asked[head].within(piece.first, piece.stop)
                     if len(index_G) or (not len(ask.positions_G) and piece.first == 0):
-                        slot_G = np.searchsorted(piece.asked_U, slot_G).astype(np.int32)
+                        slot_G = piece.rank_X[slot_G - piece.first]
                         waiting[head].append(
                             self.heads[head].ask(
                                 ask=ask,
@@ -126,20 +166,58 @@ class FlatRoberta:
                                 sequence_G=sequence_G,
                             )
                         )
-            return {
-                head: self.heads[head].collect(rows=asked[head].rows, slices=waiting[head])
-                for head, ask in asks.items()
-            }
+        return Collecting({head: (self.heads[head], asked[head].rows, waiting[head]) for head in asks})
+
+    def try_out(self) -> DeviceFacts:
+        """A small pack answered by every head, every shape compiled where they are few, and what this runs on. Where cuDNN's
+        attention fails, XLA's is used from now on."""
+        dtype = jnp.dtype(self.dtype).name
+        try:
+            try_out(self, config=self.config, kinds=self.kinds, dtype=dtype)
+        except Exception as error:  # cuDNN that is not there, too old, or refuses the shape, in as many words
+            if self.kernel is None:
+                raise
+            self.no_cudnn = f"cuDNN failed: {' '.join(str(error).split())[:200]}"
+            self.lay_out(few_shapes=self.few_shapes, kernel=None)
+            try_out(self, config=self.config, kinds=self.kinds, dtype=dtype)
+        if self.few_shapes:
+            self.compile_shapes()
+        attention = "cuDNN, packed rows" if self.kernel else f"XLA, packed rows ({self.no_cudnn})"
+        return {**device_facts(self.device), "attention": attention, "compiled": True}
+
+    def compile_shapes(self) -> None:
+        """Encode rows of every size once, for few asked and for all: no later pass waits for the compiler."""
+        width = self._width()
+        causal = all(kind == "causal-lm" for kind in self.kinds.values())
+        with jax.default_device(self.device), exact_matmul(self.dtype):
+            for rows in PIECE_ROWS:
+                slots_X = np.zeros((rows, width), np.int32)
+                for asked in (rows * width // FEW_ASKED, rows * width):
+                    inputs = (slots_X, slots_X, slots_X, slots_X)
+                    hidden_UH = self.encode(self.params, *inputs, np.zeros(asked, np.int32), causal=causal)
+                    hidden_UH.block_until_ready()
+
+    def probe(self) -> None:
+        """Compute something on the device, and wait for it."""
+        with jax.default_device(self.device):
+            jnp.ones(8).sum().block_until_ready()
 
     def _rows(self, tokens: Tokens) -> PackedRows:
         """Rows of the width that costs least, of few; small packs take the power of two that holds them."""
         longest, total = int(tokens.lengths_B.max()), len(tokens.input_ids_T)
+        if self.few_shapes:
+            width = max(self._width(), power_of_two(longest))
+            return pack_rows(tokens=tokens, width=width, multiple=PIECE_ROWS[-1])
         most = min(self.widths[-1], power_of_two(self.config.max_tokens))
         # `<pad>`s typed in a text take slots but no positions, so a text may be longer than the model's positions.
         most = min(max(most, power_of_two(longest)), power_of_two(total, least=LEAST_WIDTH))
         widths = {most, *(width for width in self.widths if longest <= width <= most)}
         choices = [pack_rows(tokens=tokens, width=width) for width in widths]
         return min(choices, key=lambda rows: rows.rows * rows.width * self._slot_cost(rows.width))
+
+    def _width(self) -> int:
+        """The width of all rows where shapes are few."""
+        return min(WIDTH, power_of_two(self.config.max_tokens))
 
     def _slot_cost(self, width: int) -> float:
         """What a slot costs in rows of such a width, in parts of what it costs without attention."""
@@ -158,19 +236,23 @@ class FlatRoberta:
             rows.spread(flat_positions(tokens=tokens, config=config), fill=config.pad_token_id),
             rows.sequence_X.reshape(rows.rows, rows.width),
         )
-        wanted = np.unique(np.concatenate([slots.slot_G for slots in asked.values()] or [rows.slot_T[:0]]))
+        mark_X = np.zeros(len(rows.sequence_X), np.bool_)
+        for slots in asked.values():
+            mark_X[slots.slot_G] = True
         pieces = []
-        largest = 1 << max(self.largest_piece // rows.width, 1).bit_length() - 1
-        for row, count in row_pieces(rows=rows.rows, largest=largest):
+        sizes = PIECE_ROWS if self.few_shapes else powers_up_to(self.largest_piece // rows.width)
+        for row, count in row_pieces(rows=rows.rows, sizes=sizes):
             first, stop = row * rows.width, (row + count) * rows.width
-            asked_U = wanted[(wanted >= first) & (wanted < stop)]
+            mine_X = mark_X[first:stop]
+            asked_U = np.flatnonzero(mine_X).astype(np.int32)
             few = (stop - first) // FEW_ASKED
             slots_U = np.zeros(few if len(asked_U) <= few else stop - first, np.int32)
-            slots_U[: len(asked_U)] = asked_U - first
+            slots_U[: len(asked_U)] = asked_U
             hidden_UH = self.encode(
                 self.params, *(values[row : row + count] for values in inputs), slots_U, causal=tokens.causal
             )
-            pieces.append(_Piece(first=first, stop=stop, asked_U=asked_U, hidden_UH=hidden_UH))
+            rank_X = np.cumsum(mine_X, dtype=np.int32) - 1
+            pieces.append(_Piece(first=first, stop=stop, rank_X=rank_X, hidden_UH=hidden_UH))
         return pieces
 
     def _encode(
@@ -185,15 +267,19 @@ class FlatRoberta:
         causal: bool,
     ) -> Array:
         """Final hidden states [U, H] of the asked slots of some rows."""
-        return self.base.apply(
-            {"params": params},
-            input_ids_RS,
-            types_RS,
-            positions_RS,
-            segment_bias(sequence_RS, causal=causal, dtype=self.dtype),
-            slots_U,
-            method=encode_rows,
-        )
+        chosen = KERNEL.set(self.kernel)
+        try:
+            return self.base.apply(
+                {"params": params},
+                input_ids_RS,
+                types_RS,
+                positions_RS,
+                segment_bias(sequence_RS, causal=causal, dtype=self.dtype),
+                slots_U,
+                method=encode_rows,
+            )
+        finally:
+            KERNEL.reset(chosen)
 
 
 def encode_rows(
@@ -232,11 +318,14 @@ def _picked(hidden_RSH: Array, slots_U: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """Rows first … stop (in slots) computed at once: hidden_UH of the slots asked_U, padded at the end."""
+    """Rows first … stop (in slots) computed at once: hidden_UH of the asked ones, padded at the end.
+
+    rank_X: which of those a slot is.
+    """
 
     first: int
     stop: int
-    asked_U: IntArray
+    rank_X: IntArray
     hidden_UH: Array
 
 

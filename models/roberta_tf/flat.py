@@ -15,13 +15,20 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow import Tensor
 
-from models.boundary import Answers, Ask, Dtype, Head, IntArray, Tokens
+from models.boundary import Answers, Ask, DeviceFacts, Done, Dtype, Head, IntArray, Pending, Tokens
 from models.config import RobertaPreLayerNormConfig
 from models.families import every_family
-from models.flat_tokens import check_asks, flat_positions, length_order, sequence_of_positions, token_order
+from models.flat_tokens import (
+    asked_once,
+    check_asks,
+    flat_positions,
+    length_order,
+    sequence_of_positions,
+    token_order,
+)
 from models.named_heads import NamedHead, encoder_config
 from models.roberta_tf.base import TFRobertaPreLayerNormModel
-from models.roberta_tf.device import claim_device
+from models.roberta_tf.device import claim_device, device_facts, exact_float32
 from models.roberta_tf.encoder import TFRobertaPreLayerNormLayer
 from models.roberta_tf.flat_attention import GroupAttention, Groups, equal_groups, padded_groups
 from models.roberta_tf.flat_heads import answer_head
@@ -29,11 +36,14 @@ from models.roberta_tf.heads import TFRobertaPreLayerNormClassificationHead, TFR
 from models.roberta_tf.layers import Dense, building
 from models.roberta_tf.weights import fill
 from models.tensors import expected_tensors
+from models.trial import try_out
 
 
 def load_flat(*, heads: Mapping[str, NamedHead], dtype: Dtype, device: str | None) -> "FlatRoberta":
     """The encoder once, with every head asked for, in this type on this device (None: a GPU if there is one)."""
     place = claim_device(device)
+    if dtype == "float32":
+        exact_float32()
     config = encoder_config(heads)
     kinds = {name: named.head for name, named in heads.items()}
     with building(dtype=dtype, started=False), tf.device(place), every_family():
@@ -110,7 +120,8 @@ class FlatRoberta:
         order_T = token_order(tokens=tokens, order_B=order_B)
         place_T = np.empty_like(order_T)
         place_T[order_T] = np.arange(len(order_T), dtype=order_T.dtype)
-        asked_U = np.unique(np.concatenate([ask.positions_G for ask in asks.values()] or [order_T[:0]]))
+        places = {head: ask.positions_G for head, ask in asks.items()}
+        asked_U, ranks = asked_once(places=places, tokens=len(order_T))
         groups = padded_groups(runs) if self.padded else equal_groups(runs)
         with tf.device(self.device):
             hidden_UH = self.graphs[tokens.causal](
@@ -120,11 +131,27 @@ class FlatRoberta:
                 indices(place_T[asked_U]),
                 groups,
             )
-            return {head: self.answer(tokens, head, ask, hidden_UH, asked_U) for head, ask in asks.items()}
+            return {head: self.answer(tokens, head, ask, hidden_UH, ranks[head]) for head, ask in asks.items()}
 
-    def answer(self, tokens: Tokens, head: str, ask: Ask, hidden_UH: Tensor, asked_U: IntArray) -> Answers:
+    def submit(self, tokens: Tokens, asks: Mapping[str, Ask]) -> Pending:
+        """The answers, computed at once: TensorFlow's host thread waits for what it fetches."""
+        return Done(self(tokens, asks))
+
+    def try_out(self) -> DeviceFacts:
+        """A small pack answered by every head, and what this runs on."""
+        dtype = tf.as_dtype(self.base.dtype).name
+        try_out(self, config=self.config, kinds=self.kinds, dtype=dtype)
+        attention = "groups of like lengths" if self.padded else "groups of equal lengths"
+        return {**device_facts(self.device), "attention": attention, "compiled": False}
+
+    def probe(self) -> None:
+        """Compute something on the device, and wait for it."""
+        with tf.device(self.device):
+            tf.reduce_sum(tf.ones(8)).numpy()
+
+    def answer(self, tokens: Tokens, head: str, ask: Ask, hidden_UH: Tensor, rank_G: IntArray) -> Answers:
         """One head's answers from the hidden states of all that was asked."""
-        asked_GH = tf.gather(hidden_UH, indices(np.searchsorted(asked_U, ask.positions_G)))
+        asked_GH = tf.gather(hidden_UH, indices(rank_G))
         sequence_G = None
         if ask.reduce == "mean":
             sequence_G = indices(sequence_of_positions(tokens=tokens, ask=ask))

@@ -13,10 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.boundary import Answers, Ask, Dtype, Head, IntArray, Tokens
+from models.boundary import Answers, Ask, DeviceFacts, Done, Dtype, Head, IntArray, Pending, Tokens
 from models.config import RobertaPreLayerNormConfig
 from models.families import every_family
-from models.flat_tokens import check_asks, flat_positions, length_order, sequence_of_positions, token_order
+from models.flat_tokens import (
+    asked_once,
+    check_asks,
+    flat_positions,
+    is_all,
+    length_order,
+    segments_of,
+    token_order,
+)
 from models.named_heads import NamedHead, encoder_config
 from models.roberta_torch.base import RobertaPreLayerNormModel
 from models.roberta_torch.causal_lm import RobertaPreLayerNormForCausalLM
@@ -26,14 +34,17 @@ from models.roberta_torch.classification import (
     RobertaPreLayerNormForSequenceClassification,
     RobertaPreLayerNormForTokenClassification,
 )
+from models.roberta_torch.device import claim_device, device_facts
 from models.roberta_torch.encoder import RobertaPreLayerNormLayer
-from models.roberta_torch.flat_attention import GroupAttention, VarlenAttention
+from models.roberta_torch.flat_attention import GroupAttention, VarlenAttention, no_varlen
+from models.roberta_torch.flat_copies import Fetching, fetched, indices_on
 from models.roberta_torch.flat_heads import answer_head
 from models.roberta_torch.flat_layers import FlatLayer
 from models.roberta_torch.flat_parts import TokenParts, compiled_parts
 from models.roberta_torch.masked_lm import RobertaPreLayerNormForMaskedLM
 from models.roberta_torch.pretrained import RobertaPreLayerNormPreTrainedModel
 from models.roberta_torch.weights import dtype_of, fill, neutral_parameters, without_values
+from models.trial import try_out
 
 CLASSES: Mapping[Head, type[RobertaPreLayerNormPreTrainedModel]] = {
     "masked-lm": RobertaPreLayerNormForMaskedLM,
@@ -43,7 +54,6 @@ CLASSES: Mapping[Head, type[RobertaPreLayerNormPreTrainedModel]] = {
     "token-classification": RobertaPreLayerNormForTokenClassification,
     "question-answering": RobertaPreLayerNormForQuestionAnswering,
 }
-VARLEN_CAPABILITY = (8, 0)  # Ampere
 ROWS_STEP = 32
 """oneDNN writes its bfloat16 code anew for every number of rows, for a tenth of a pass' time: a few numbers will do."""
 ROWS_FROM = 512
@@ -52,7 +62,7 @@ ROWS_FROM = 512
 
 def load_flat(*, heads: Mapping[str, NamedHead], dtype: Dtype, device: str | None) -> "FlatRoberta":
     """The encoder once, with every head asked for, in this type on this device (None: a GPU if there is one)."""
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = claim_device(device)
     base: RobertaPreLayerNormModel | None = None
     built: dict[str, RobertaPreLayerNormPreTrainedModel] = {}
     for name, named in sorted(heads.items(), key=lambda item: item[1].head == "encoder"):
@@ -114,7 +124,8 @@ class FlatRoberta:
         self.device = device
         absolute = config.position_embedding_type == "absolute"
         half_on_cuda = device.type == "cuda" and base.dtype in (torch.bfloat16, torch.float16)
-        self.varlen = half_on_cuda and absolute and torch.cuda.get_device_capability(device) >= VARLEN_CAPABILITY
+        self.no_varlen = no_varlen(config, dtype=base.dtype, device=device)
+        self.varlen = self.no_varlen is None
         self.whole_vectors = device.type == "cpu" and absolute
         packed = any(layer.widen.packed is not None for layer in self.layers)
         self.steps = packed and base.dtype == torch.bfloat16
@@ -130,29 +141,64 @@ class FlatRoberta:
                 activation=layer.activation, norm=layer.norm_before_widening, bias_I=layer.widen.bias_O
             )
 
-    @torch.inference_mode()
     def __call__(self, tokens: Tokens, asks: Mapping[str, Ask]) -> Mapping[str, Answers]:
         """One encoder pass for all heads asked; answers in the order of each `Ask.positions_G`.
 
         Raises ValueError for heads not loaded, positions or ids out of range, and sequences longer than the model.
         """
+        return self.submit(tokens, asks).result()
+
+    @torch.inference_mode()
+    def submit(self, tokens: Tokens, asks: Mapping[str, Ask]) -> Pending:
+        """The same without a wait for the device: on CUDA the answers are still on their way."""
         check_asks(tokens=tokens, asks=asks, kinds=self.kinds, vocab_size=self.config.vocab_size)
         order_B, groups = length_order(lengths_B=tokens.lengths_B)
         order_T = token_order(tokens=tokens, order_B=order_B)
         place_T = np.empty_like(order_T)
         place_T[order_T] = np.arange(len(order_T), dtype=order_T.dtype)
-        asked_K = np.unique(np.concatenate([place_T[ask.positions_G] for ask in asks.values()]))
+        places = {head: place_T[ask.positions_G] for head, ask in asks.items()}
+        asked_K, ranks = asked_once(places=places, tokens=len(order_T))
         hidden_KH = self.encode(tokens, order_T, groups, asked_K)
-        answers: dict[str, Answers] = {}
+        answers: dict[str, dict[str, Tensor]] = {}
         for head, ask in asks.items():
-            asked_GH = hidden_KH[self.to_device(np.searchsorted(asked_K, place_T[ask.positions_G]).astype(np.int32))]
-            sequence_G = None
-            if ask.reduce == "mean":
-                sequence_G = self.to_device(sequence_of_positions(tokens=tokens, ask=ask))
+            means = segments_of(tokens=tokens, ask=ask) if ask.reduce == "mean" else None
+            rank_G = ranks[head] if means is None or means.order_G is None else ranks[head][means.order_G]
+            asked_GH = hidden_KH if is_all(rank_G, len(asked_K)) else hidden_KH[self.to_device(rank_G)]
             answers[head] = answer_head(
-                model=self.heads[head], head=self.kinds[head], ask=ask, hidden_GH=asked_GH, sequence_G=sequence_G
+                model=self.heads[head],
+                head=self.kinds[head],
+                ask=ask,
+                hidden_GH=asked_GH,
+                counts_B=None if means is None else self.to_device(means.counts_B),
+                to_device=self.to_device,
             )
-        return answers
+        return self.to_host(answers)
+
+    def to_host(self, answers: Mapping[str, Mapping[str, Tensor]]) -> Pending:
+        """The only way back from the device, and the only wait."""
+        if self.device.type == "cuda":
+            return Fetching(answers, device=self.device)
+        return Done(fetched(answers))
+
+    def try_out(self) -> DeviceFacts:
+        """A small pack answered by every head, and what this runs on. Where PyTorch's kernel for all sequences fails, those
+        of equal lengths are batched from now on."""
+        kinds, dtype = self.kinds, str(self.base.dtype).removeprefix("torch.")
+        try:
+            try_out(self, config=self.config, kinds=kinds, dtype=dtype)
+        except Exception as error:  # an older PyTorch knows other arguments, a driver other reasons
+            if not self.varlen:
+                raise
+            self.varlen, self.no_varlen = False, f"varlen_attn failed: {' '.join(str(error).split())[:200]}"
+            try_out(self, config=self.config, kinds=kinds, dtype=dtype)
+        attention = "varlen" if self.varlen else f"groups of equal lengths ({self.no_varlen})"
+        prepacked = any(layer.widen.packed is not None for layer in self.layers)
+        compiled = self.compiled is not None
+        return {**device_facts(self.device), "attention": attention, "compiled": compiled, "prepacked": prepacked}
+
+    def probe(self) -> None:
+        """Compute something on the device, and wait for it."""
+        torch.ones(8, device=self.device).sum().item()
 
     def encode(self, tokens: Tokens, order_T: IntArray, groups: list[tuple[int, int]], asked_K: IntArray) -> Tensor:
         """Final hidden states [K, H] of the asked ones among tokens in `order_T`: runs of (sequences, length) alike.
@@ -168,9 +214,10 @@ class FlatRoberta:
         embeddings = self.base.embeddings
         words_TH = embeddings.word_embeddings(self.to_device(tokens.input_ids_T[order_T]))
         hidden_TH = embeddings.embed(words_TH, self.to_device(types_T[order_T]), self.to_device(positions_T[order_T]))
-        kept_K = self.to_device(asked_K)
+        # Where everything is asked nothing is gathered.
+        kept_K = None if is_all(asked_K, len(order_T)) else self.to_device(asked_K)
         if self.varlen:
-            varlen = VarlenAttention(groups, causal=tokens.causal, device=self.device)
+            varlen = VarlenAttention(groups, causal=tokens.causal, to_device=self.to_device)
             return self.through_layers(hidden_TH, varlen, kept_K, firsts=firsts)
         for whole_vectors in (True, False) if self.whole_vectors else (False,):
             attend = GroupAttention(groups, causal=tokens.causal, whole_vectors=whole_vectors)
@@ -181,21 +228,22 @@ class FlatRoberta:
         return final_KH[:asked]
 
     def through_layers(
-        self, hidden_TH: Tensor, attend: GroupAttention | VarlenAttention, kept_K: Tensor, *, firsts: bool
+        self, hidden_TH: Tensor, attend: GroupAttention | VarlenAttention, kept_K: Tensor | None, *, firsts: bool
     ) -> Tensor:
-        """[K, H] after the last LayerNorm, from embedded tokens [T, H]."""
+        """[K, H] after the last LayerNorm, from embedded tokens [T, H]; kept_K: which to keep, all where it is None."""
         normed_TH: Tensor = self.norm_before(hidden_TH)
         for layer in self.layers[:-1]:
             context_TA = attend(layer.attention, *layer.parts(normed_TH))
             hidden_TH, normed_TH = layer.feed(hidden_TH, context_TA, self.compiled)
         if not self.layers:
-            return normed_TH[kept_K]
+            return normed_TH if kept_K is None else normed_TH[kept_K]
         layer = self.layers[-1]
         if firsts:
             context_KA = attend(layer.attention, *layer.parts(normed_TH, kept_K), firsts=True)
         else:
-            context_KA = attend(layer.attention, *layer.parts(normed_TH))[kept_K]
-        return layer.feed(hidden_TH[kept_K], context_KA, self.compiled)[1]
+            context_KA = attend(layer.attention, *layer.parts(normed_TH))
+            context_KA = context_KA if kept_K is None else context_KA[kept_K]
+        return layer.feed(hidden_TH if kept_K is None else hidden_TH[kept_K], context_KA, self.compiled)[1]
 
     def asks_firsts(self, tokens: Tokens, groups: list[tuple[int, int]], asked_K: IntArray) -> bool:
         """Whether the asked ones are the first token of every sequence, which may see all of it."""
@@ -206,10 +254,7 @@ class FlatRoberta:
 
     def to_device(self, values: IntArray) -> Tensor:
         """Indices on the model's device; nothing waits for the copy."""
-        indices = torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64))
-        if self.device.type == "cuda":
-            return indices.pin_memory().to(self.device, non_blocking=True)
-        return indices
+        return indices_on(self.device, values)
 
 
 def stepped(indices: IntArray) -> IntArray:

@@ -4,15 +4,20 @@ Legend: B sequences of one length, S tokens of each, W keys read for it, T packe
 A = N x D.
 """
 
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from models.boundary import IntArray
+from models.config import RobertaPreLayerNormConfig
 from models.roberta_torch.attention import RobertaPreLayerNormSelfAttention
 
+VARLEN_CAPABILITY = (8, 0)  # Ampere
+VARLEN_WIDTH_STEP, VARLEN_WIDEST = 8, 256  # widths of a head that its kernel takes
 VECTOR = 16  # keys that the CPU's kernel takes at once; what is left over it takes one by one, for long
 
 
@@ -79,14 +84,36 @@ class GroupAttention:
         return self.biases[before, length]
 
 
-class VarlenAttention:
-    """Attention of all sequences in one kernel, on CUDA in half precision."""
+def no_varlen(config: RobertaPreLayerNormConfig, *, dtype: torch.dtype, device: torch.device) -> str | None:
+    """Why attention of all sequences in one kernel can't be had here; None where it can."""
+    width = config.hidden_size // config.num_attention_heads
+    if device.type != "cuda":
+        return "not on CUDA"
+    if dtype not in (torch.bfloat16, torch.float16):
+        return "not in half precision"
+    if config.position_embedding_type != "absolute":
+        return f"{config.position_embedding_type} positions"
+    if torch.version.hip is not None:
+        return "ROCm"
+    if torch.cuda.get_device_capability(device) < VARLEN_CAPABILITY:
+        return "older than Ampere"
+    if width % VARLEN_WIDTH_STEP or width > VARLEN_WIDEST:
+        return f"heads of width {width}, which is no multiple of {VARLEN_WIDTH_STEP} up to {VARLEN_WIDEST}"
+    if importlib.util.find_spec("torch.nn.attention.varlen") is None:
+        return f"PyTorch {torch.__version__} has no varlen_attn"
+    return None
 
-    def __init__(self, groups: Sequence[tuple[int, int]], *, causal: bool, device: torch.device) -> None:
+
+class VarlenAttention:
+    """Attention of all sequences in one kernel, on CUDA in half precision. to_device: int64 indices, without a wait."""
+
+    def __init__(
+        self, groups: Sequence[tuple[int, int]], *, causal: bool, to_device: Callable[[IntArray], Tensor]
+    ) -> None:
         lengths = np.repeat([length for _, length in groups], [count for count, _ in groups])
         self.longest = int(lengths.max())
-        self.cu_seqlens = torch.from_numpy(np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)).to(device)
-        self.cu_asked = torch.arange(len(lengths) + 1, dtype=torch.int32, device=device)
+        self.cu_seqlens = to_device(np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)).to(torch.int32)
+        self.cu_asked = torch.arange(len(lengths) + 1, dtype=torch.int32, device=self.cu_seqlens.device)
         self.window = (-1, 0) if causal else (-1, -1)
 
     def __call__(

@@ -15,6 +15,8 @@ def caused_by(error: Exception) -> Exception:
 
     Ray carries an exception of a task as an object, but one of an actor's constructor only as its traceback's text.
     """
+    if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, PrelnError):
+        return error.cause  # the object itself is of both kinds, and its words are Ray's
     if isinstance(error, PrelnError):
         return error
     found = _OURS.findall(str(error))

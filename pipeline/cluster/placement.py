@@ -2,7 +2,6 @@
 
 import logging
 import math
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,8 @@ from typing import Any
 
 from models.boundary import Framework
 from pipeline.cluster.capacity_wait import CapacityWait, Notify
+from pipeline.cluster.device_probe import gpu_dtype, probe_device
+from pipeline.cluster.failures import caused_by
 from pipeline.cluster.nodes import UNLIMITED, Demand, Nodes
 from pipeline.errors import SpecError
 from pipeline.plurals import counted
@@ -24,7 +25,6 @@ REPLICA_CORES = 8
 """Cores of a replica on a node without GPUs, at most, where the job says nothing: more threads bring a pass little."""
 LEAST_CPUS = 0.1
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
-AMPERE = 8.0
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,11 @@ class Cluster:
     def gpus_each(self, spec: JobSpec) -> float:
         """GPUs per replica. Raises SpecError if neither the job nor the cluster says."""
         if spec.resources.gpus is not None:
+            if spec.resources.gpus > 1:
+                raise SpecError(
+                    f"resources.gpus: {spec.resources.gpus:g} for a replica, which computes on one; write `gpus: 1`, and "
+                    "`replicas` for as many as there are GPUs"
+                )
             return spec.resources.gpus
         if spec.resources.accelerator or self.nodes.total("GPU") > 0:
             return 1.0
@@ -177,7 +182,8 @@ class Cluster:
     def resolve_dtype(self, spec: JobSpec) -> str:
         """The dtype that `auto` is here: asked of a machine that has what the replicas ask for.
 
-        Raises SpecError where there can be no such machine, ResourceError where none came up in time.
+        Raises SpecError where there can be no such machine, ResourceError where none came up in time, or where the framework
+        can't use the GPU there.
         """
         if spec.model.dtype != "auto":
             return spec.model.dtype
@@ -193,7 +199,13 @@ class Cluster:
         except BaseException:
             ray.cancel(asked, force=True)
             raise
-        return str(ray.get(asked))
+        try:
+            dtype, remark = ray.get(asked)
+        except ray.exceptions.RayTaskError as error:
+            raise caused_by(error) from error
+        if remark:
+            self.say(remark)
+        return str(dtype)
 
 
 def _demand(spec: JobSpec, *, cpus: float, gpus: float) -> Demand:
@@ -214,21 +226,17 @@ def _not_fused(cpus: float) -> float:
     return cpus - 0.01 if cpus == READ_CPUS else cpus
 
 
-def best_dtype(framework: Framework, gpu: bool) -> str:
-    """bfloat16 where this machine's processor multiplies it natively, else float32.
+def best_dtype(framework: Framework, gpu: bool) -> tuple[str, str | None]:
+    """bfloat16 where this machine multiplies it natively, else float32; and what the job's owner should know of it.
 
-    GPUs from Ampere (compute capability 8.0) on; CPUs with AVX512-BF16 or AMX for PyTorch, whose CPU kernels use them.
+    GPUs from Ampere on, as the framework itself sees them; CPUs with AVX512-BF16 or AMX for PyTorch, whose CPU kernels use
+    them. Raises ResourceError where the framework can't use the GPU that it was given.
     """
     if gpu:
-        query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
-        try:
-            answer = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60).stdout
-            return "bfloat16" if min(float(line) for line in answer.split()) >= AMPERE else "float32"
-        except (OSError, subprocess.SubprocessError, ValueError):
-            return "float32"
+        return gpu_dtype(probe_device(framework, "cuda"))
     if framework != "torch":
-        return "float32"
-    return "bfloat16" if BF16_FLAGS & _cpu_flags() else "float32"
+        return "float32", None
+    return ("bfloat16" if BF16_FLAGS & _cpu_flags() else "float32"), None
 
 
 def _cpu_flags() -> set[str]:

@@ -1,6 +1,7 @@
 """Everything that reads Ray's private state: nodes, actors, autoscaler. No other file may."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,17 @@ def nodes_of_ray(*, home: Path) -> Nodes:
     if config and (told := kinds_of_config(config)):
         return Nodes(up=up, to_come=told, grows=True, most=int(config.get("max_workers", UNLIMITED)))
     return Nodes(up=up, grows=autoscaler_at_work())
+
+
+NOSET_VARIABLE = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
+"""With it Ray leaves CUDA_VISIBLE_DEVICES alone, and every worker of a node would take its first GPU."""
+
+
+def assigned_gpus() -> list[str] | None:
+    """The GPUs that Ray gave this worker, where Ray was told not to say so in CUDA_VISIBLE_DEVICES; else None."""
+    if os.environ.get(NOSET_VARIABLE, "").lower() not in ("1", "true") or not ray.is_initialized():
+        return None
+    return [str(one) for one in ray.get_runtime_context().get_accelerator_ids().get("GPU", [])]
 
 
 def kinds_up(nodes: Iterable[Mapping[str, Any]]) -> list[NodeKind]:

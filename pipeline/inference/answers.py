@@ -14,7 +14,7 @@ from models.boundary import Answers
 from pipeline.errors import RowError
 from pipeline.inference.sequences import Asked
 from pipeline.ragged import members
-from pipeline.rows import error_array
+from pipeline.rows import error_array, no_errors
 
 
 @dataclass(eq=False)
@@ -47,10 +47,10 @@ class _Answered:
 
     def refuse_non_finite(self) -> None:
         """A window with a NaN or an infinity among its scores has failed, rather than been answered with it."""
-        owners = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
         for values in self.arrays.values():
-            if not np.issubdtype(values.dtype, np.floating) or not len(values):
+            if not np.issubdtype(values.dtype, np.floating) or np.isfinite(values).all():
                 continue
+            owners = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
             bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
             for window in np.unique(owners[bad]).tolist():
                 self.failures.setdefault(window, ("nan", "the model's scores are not finite"))
@@ -73,7 +73,10 @@ class _Answered:
         for count in counts:
             first, last = int(self.offsets[window]), int(self.offsets[window + count])
             answers = answers_table({name: values[first:last] for name, values in self.arrays.items()})
-            errors = error_array([self.failures.get(index) for index in range(window, window + count)])
+            if self.failures:
+                errors = error_array([self.failures.get(index) for index in range(window, window + count)])
+            else:
+                errors = no_errors(count)
             result.append((answers, pa.table({"error": errors})))
             window += count
         return result

@@ -3,6 +3,7 @@
 Legend: W windows.
 """
 
+import statistics
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -13,12 +14,15 @@ from models.boundary import Framework
 CPU_BATCH_TOKENS: Mapping[Framework, int] = {"torch": 2_048, "tensorflow": 1_536, "flax": 4_096}
 """Token budget of a pass on a CPU: a few hundred tokens are compute-bound already, more only cost cache. Flax's rows of one
 width are filled better by more."""
-GPU_BATCH_TOKENS = (8_192, 65_536)
-"""The first and the largest token budget of a pass on a GPU."""
+GPU_BATCH_TOKENS = (32_768, 65_536)
+"""The first and the largest token budget of a pass on a GPU. Below, launching kernels takes longer than they do; at 64k a model
+of base size takes 2.5 GB."""
 GAIN = 1.03
 """A larger budget must be so much faster to be kept."""
 FULL = 0.75
 """The part of its budget that a pass must fill to say anything about the budget."""
+PASSES = 3
+"""Passes whose median rate says how fast a budget is: one that something else slowed down decides nothing."""
 
 
 class TokenBudget:
@@ -31,29 +35,46 @@ class TokenBudget:
         self.tokens = tokens
         self._most = most or tokens
         self._best = 0.0
+        self._rates: list[float] = []
 
     def took(self, *, tokens: int, seconds: float) -> None:
         """A pass of so many tokens has answered in so many seconds."""
-        if self.tokens >= self._most or tokens < FULL * self.tokens or seconds <= 0:
+        if self.tokens >= self._most and not self._best:
             return
-        rate = tokens / seconds
+        if not FULL * self.tokens <= tokens <= self.tokens or seconds <= 0:
+            return
+        self._rates.append(tokens / seconds)
+        if len(self._rates) < PASSES:
+            return
+        rate = statistics.median(self._rates)
+        self._rates = []
         if rate < GAIN * self._best:
-            self._most = self.tokens = max(self.tokens // 2, 1)
+            self.tokens = max(self.tokens // 2, 1)
+            self._most = self.tokens
+            self._best = 0.0
+        elif self.tokens >= self._most:
+            self._best = 0.0  # the largest, and it is the fastest
         else:
             self._best = rate
             self.tokens = min(2 * self.tokens, self._most)
 
-    def refused(self) -> None:
-        """The device's memory did not suffice for a pass: half from now on, and no more growing."""
-        self._most = self.tokens = max(self.tokens // 2, 1)
+    def refused(self, *, tokens: int) -> None:
+        """The device's memory did not suffice for a pass of so many tokens: half of them from now on, and no more growing."""
+        self.tokens = min(self.tokens, max(tokens // 2, self.tokens // 2, 1))
+        self._most = self.tokens
+        self._best = 0.0
+        self._rates = []
 
 
-def packs(*, lengths_W: npt.NDArray[np.integer], budget: TokenBudget) -> Iterator[npt.NDArray[np.int64]]:
+def packs(
+    *, lengths_W: npt.NDArray[np.integer], budget: TokenBudget, in_order: bool = False
+) -> Iterator[npt.NDArray[np.int64]]:
     """Window numbers of one pass through the model each: at most the budget's tokens, or one window that alone is longer.
 
-    Longest first: a pack that does not fit the device fails in the first minute, not in the sixth hour.
+    Longest first: a pack that does not fit the device fails in the first minute, not in the sixth hour. in_order: as they
+    come, for models that lay sequences into rows of one width, which lengths of all kinds fill best.
     """
-    order = np.argsort(-lengths_W.astype(np.int64), kind="stable")
+    order = np.arange(len(lengths_W)) if in_order else np.argsort(-lengths_W.astype(np.int64), kind="stable")
     reached = np.cumsum(lengths_W[order].astype(np.int64))
     first, spent = 0, 0
     while first < len(order):

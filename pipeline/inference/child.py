@@ -1,7 +1,9 @@
 """The process that holds the model: packs of windows in by a pipe, arrays out; it dies with the one that started it.
 
-`python -m pipeline.inference.child` is started by the supervisor and by nothing else. A crash, a hang or a poisoned device is
-this process's end and not its supervisor's. Messages are pickled tuples whose first item says what they are:
+`python -m pipeline.inference.child` is started by the supervisor and by nothing else. A crash, a hang or a lost device is
+this process's end and not its supervisor's. One thread reads, the main one prepares and submits, one waits for answers and
+sends them: a device has its next pack before it has finished the one before. Messages are pickled tuples whose first item
+says what they are:
 
 in    ("load", LoadOrder)              ("run", tokens, asks)
 out   ("ready", facts)                 ("answers", answers, seconds)
@@ -12,20 +14,26 @@ import ctypes
 import importlib
 import os
 import platform
+import queue
 import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from typing import Any
 
-from models.boundary import Answers, Ask, FlatModel, Framework, Head, Tokens
+from models.boundary import Answers, Ask, Device, DeviceFacts, Done, FlatModel, Framework, Head, Pending, Tokens
+from pipeline.inference.device_errors import lost, out_of_memory
+from pipeline.inference.pipe import Pipe
 
 _PR_SET_PDEATHSIG = 1
 
 POISONED_EXIT = 70
 """Exit status of a child whose device can't be used any more."""
+
+Reply = tuple[str, Mapping[str, Answers], float] | tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,7 @@ class LoadOrder:
     """What a child is to load.
 
     loader: `module:function`, called with the fields below by keyword; `models.load:load` unless a test says otherwise.
+    device: what it must run on: "cuda" is a GPU or an error, never a CPU.
     """
 
     loader: str
@@ -40,17 +49,17 @@ class LoadOrder:
     framework: Framework
     heads: tuple[Head, ...] | Mapping[str, Head]
     dtype: str
+    device: Device = "cpu"
 
 
 def main() -> None:
     """Serve the pipe whose descriptors are the arguments until it closes."""
     parent = int(sys.argv[3])
     _die_with(parent)
-    incoming = Connection(int(sys.argv[1]), writable=False)
-    outgoing = Connection(int(sys.argv[2]), readable=False)
+    pipe = Pipe(incoming=int(sys.argv[1]), outgoing=int(sys.argv[2]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
     try:
-        _serve(incoming, outgoing)
+        _serve(pipe)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(0)
 
@@ -62,67 +71,146 @@ def _die_with(parent: int) -> None:
         os._exit(0)
 
 
-def _serve(incoming: Connection, outgoing: Connection) -> None:
-    _, order = incoming.recv()
+def _serve(pipe: Pipe) -> None:
+    _, order = pipe.receive()
     try:
         model = load_model(order)
+        facts = model.try_out()
     except Exception as error:
-        outgoing.send(("failed", "load", _readable(error)))
+        pipe.send(("failed", "load", readable(error)))
         return
-    outgoing.send(("ready", {"pid": os.getpid()}))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pipe.send(("ready", {"pid": os.getpid(), "dtype": order.dtype, **facts}))
+    inbox: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+    outbox: queue.SimpleQueue[Begun] = queue.SimpleQueue()
+    _in_a_thread(lambda: _read(pipe, inbox))
+    _in_a_thread(lambda: _send(pipe, model, outbox))
     while True:
-        _, tokens, asks = incoming.recv()
-        outgoing.send(answer(model, tokens, asks))
+        _, tokens, asks = inbox.get()
+        outbox.put(begin(model, tokens, asks))
+
+
+def _in_a_thread(work: Callable[[], None]) -> None:
+    """Run it beside the main thread; its end is the process's."""
+
+    def run() -> None:
+        try:
+            work()
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+
+    threading.Thread(target=run, daemon=True).start()
+
+
+def _read(pipe: Pipe, inbox: "queue.SimpleQueue[tuple[Any, ...]]") -> None:
+    while True:
+        inbox.put(pipe.receive())
+
+
+def _send(pipe: Pipe, model: FlatModel, outbox: "queue.SimpleQueue[Begun]") -> None:
+    free_at = 0.0
+    while True:
+        reply, free_at = finish(model, outbox.get(), free_at=free_at)
+        pipe.send(reply)
+
+
+class AtOnce:
+    """A plain function of tokens and asks as a model: it computes when it is asked, and has no device of its own."""
+
+    def __init__(self, answer: Callable[[Tokens, Mapping[str, Ask]], Mapping[str, Answers]]) -> None:
+        self._answer = answer
+
+    def __call__(self, tokens: Tokens, asks: Mapping[str, Ask]) -> Mapping[str, Answers]:
+        """The function's answers."""
+        return self._answer(tokens, asks)
+
+    def submit(self, tokens: Tokens, asks: Mapping[str, Ask]) -> Pending:
+        """The function's answers, computed now."""
+        return Done(self._answer(tokens, asks))
+
+    def try_out(self) -> DeviceFacts:
+        """Nothing is known of it."""
+        return {"device": "cpu"}
+
+    def probe(self) -> None:
+        """It has no device that could be lost."""
 
 
 def load_model(order: LoadOrder) -> FlatModel:
-    """The model of a load order."""
+    """The model of a load order; a plain function is made one."""
     module, _, function = order.loader.partition(":")
     loader = getattr(importlib.import_module(module), function)
     model: FlatModel = loader(
-        checkpoint=order.checkpoint, framework=order.framework, heads=order.heads, dtype=order.dtype
+        checkpoint=order.checkpoint,
+        framework=order.framework,
+        heads=order.heads,
+        dtype=order.dtype,
+        device=order.device,
     )
-    return model
+    return model if hasattr(model, "submit") else AtOnce(model)
 
 
-def answer(
-    model: FlatModel, tokens: Tokens, asks: Mapping[str, Ask], *, expendable: bool = True
-) -> tuple[str, Mapping[str, Answers], float] | tuple[str, str, str]:
-    """The reply to one pack: answers and the seconds they took, or why there are none.
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """A pack that the model has. began: when it was submitted; done: when it was answered, if it was at once."""
 
-    expendable: this process ends where its device can't be used any more; another will take its place.
-    """
+    pending: Pending | Exception
+    began: float
+    done: float | None
+
+
+def begin(model: FlatModel, tokens: Tokens, asks: Mapping[str, Ask]) -> Begun:
+    """Submit a pack; what it raises waits for its turn to be told."""
     began = time.perf_counter()
     try:
-        answers = model(tokens, asks)
-    except MemoryError as error:
-        return ("failed", "oom", _readable(error))
+        pending: Pending | Exception = model.submit(tokens, asks)
     except Exception as error:
-        if out_of_memory(error):
-            return ("failed", "oom", _readable(error))
-        if expendable and poisoned(error):
-            print(_readable(error), file=sys.stderr, flush=True)
-            os._exit(POISONED_EXIT)
-        return ("failed", "exception", _readable(error))
-    return ("answers", answers, time.perf_counter() - began)
+        return Begun(error, began, None)
+    return Begun(pending, began, time.perf_counter() if isinstance(pending, Done) else None)
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether a framework's exception says that the device has no memory left, in whichever words it has for that."""
-    name, text = type(error).__name__, str(error)
-    return (
-        name in {"OutOfMemoryError", "ResourceExhaustedError"}
-        or "RESOURCE_EXHAUSTED" in text
-        or "out of memory" in text.lower()
-    )
+def finish(model: FlatModel, begun: Begun, *, free_at: float = 0.0) -> tuple[Reply, float]:
+    """The reply to a pack, and when it was there. Its seconds begin where the device was free of the pack before."""
+    try:
+        if isinstance(begun.pending, Exception):
+            raise begun.pending
+        answers = begun.pending.result()
+    except Exception as error:
+        return failure(model, error), time.perf_counter()
+    done = begun.done or time.perf_counter()
+    return ("answers", answers, done - max(begun.began, free_at)), done
 
 
-def poisoned(error: BaseException) -> bool:
-    """Whether an exception tells of a device that will answer nothing more in this process, whoever asks."""
-    return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
+def answer(model: FlatModel, tokens: Tokens, asks: Mapping[str, Ask]) -> Reply:
+    """The reply to one pack: answers and the seconds they took, or why there are none."""
+    return finish(model, begin(model, tokens, asks))[0]
 
 
-def _readable(error: BaseException) -> str:
+def failure(model: FlatModel, error: Exception) -> Reply:
+    """What to tell of an exception. Ends the process where the device is lost: every later row would fail by it."""
+    if out_of_memory(error):
+        return ("failed", "oom", readable(error))
+    if not isinstance(error, ValueError) and (lost(error) or _does_not_answer(model)):
+        print(readable(error), file=sys.stderr, flush=True)
+        os._exit(POISONED_EXIT)
+    return ("failed", "exception", readable(error))
+
+
+def _does_not_answer(model: FlatModel) -> bool:
+    try:
+        model.probe()
+    except Exception as error:
+        print(f"the device answers no more: {readable(error)}", file=sys.stderr, flush=True)
+        return True
+    return False
+
+
+def readable(error: BaseException) -> str:
+    """An exception as one line with its place."""
     last = traceback.extract_tb(error.__traceback__)[-1:] if error.__traceback__ else []
     place = f" ({os.path.basename(last[0].filename)}:{last[0].lineno})" if last else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"

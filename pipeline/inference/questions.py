@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 
-from models.boundary import Head, HeadAsk
+from models.boundary import Device, Head, HeadAsk
 from models.checkpoint import Checkpoint
 from models.embedder_folder import read_embedder
 from models.named_heads import head_folder
@@ -44,14 +44,15 @@ def heads_of(spec: JobSpec, facts: Mapping[str, ModelFacts]) -> tuple[Head, ...]
     return task.task.heads(facts[name])
 
 
-def load_order(spec: JobSpec, *, dtype: str, loader: str = MODEL_LOADER) -> LoadOrder:
-    """What the process that holds the model is to load for this job."""
+def load_order(spec: JobSpec, *, dtype: str, device: Device, loader: str = MODEL_LOADER) -> LoadOrder:
+    """What the process that holds the model is to load for this job, and on which device."""
     return LoadOrder(
         loader=loader,
         checkpoint=spec.model.checkpoint,
         framework=spec.model.framework,
         heads=heads_of(spec, facts_of(spec)),
         dtype=dtype,
+        device=device,
     )
 
 

@@ -4,11 +4,13 @@ It neither reads, nor writes, nor decodes. Rows of all shards of a bundle share 
 order, so that nothing a row is told depends on its neighbours.
 """
 
+import logging
 import os
 import secrets
+import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,14 +18,22 @@ import pyarrow as pa
 
 from models.boundary import HeadAsk
 from pipeline.bundle import ShardTables, pack, unpack
+from pipeline.cluster.ray_state import assigned_gpus
 from pipeline.inference.answers import _Answered
 from pipeline.inference.batching import TokenBudget, packs
 from pipeline.inference.checkpoint_state import CheckpointState
 from pipeline.inference.child import LoadOrder
+from pipeline.inference.desk import Desk
 from pipeline.inference.node_cache import checkpoint_here, compiler_settings
+from pipeline.inference.passes import Solver
 from pipeline.inference.supervisor import Supervisor
 from pipeline.inference.windows import sequences_of
 from pipeline.telemetry import journal, metrics
+
+USABLE = 0.9
+"""The part of its share of a GPU's memory that JAX may take in advance; the rest is for what is outside its pool."""
+SAID = 1_000
+"""Characters of what a model's process printed that the run's record keeps."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,7 @@ class ReplicaOrder:
 
     asks: what each task asks, by its name.
     batch_tokens: token budget of a pass, or the first one and the largest, between which the replica finds its own.
-    checkpoint: what is loaded must be; None for a loader that reads none.
+    checkpoint: what is loaded must be; None for a loader that reads none. gpus: GPUs, or the part of one, that Ray gave it.
     """
 
     load: LoadOrder
@@ -43,6 +53,7 @@ class ReplicaOrder:
     task: str = ""
     run: str = ""
     checkpoint: CheckpointState | None = None
+    gpus: float = 0.0
 
     @property
     def head_folders(self) -> list[str] | None:
@@ -54,9 +65,14 @@ class ReplicaOrder:
         first, most = self.batch_tokens if isinstance(self.batch_tokens, tuple) else (self.batch_tokens,) * 2
         return TokenBudget(tokens=first, most=most)
 
+    @property
+    def in_order(self) -> bool:
+        """Whether packs hold windows as they come: Flax and TensorFlow lay them into rows of one width on a GPU."""
+        return self.load.device == "cuda" and self.load.framework != "torch"
+
 
 class Replica:
-    """A Ray Data actor: called with bundles, one at a time."""
+    """A Ray Data actor: called with bundles, by as many threads as the flow lets it have."""
 
     def __init__(self, order: ReplicaOrder) -> None:
         load = order.load
@@ -66,36 +82,43 @@ class Replica:
             )
         self._order = order
         self._budget = order.budget()
-        self._supervisor = Supervisor(
-            order=load, threads=order.threads, stall=order.stall, environment=compiler_settings()
-        )
+        environment = {**compiler_settings(), **gpu_settings(order.gpus, assigned_gpus() if order.gpus else None)}
+        self._supervisor = Supervisor(order=load, threads=order.threads, stall=order.stall, environment=environment)
         self._supervisor.start()
+        self._desk = Desk(self._supervisor)
         self._processes = 0
         self._number = float(secrets.randbits(48))  # process ids are the same on many nodes
         self._tell_processes()
-        self._idle_since = time.monotonic()
+        self._spent = SpentTime()
 
     def __call__(self, bundle: pa.Table) -> pa.Table:
         began = time.monotonic()
-        waited, computed = began - self._idle_since, self._supervisor.seconds.computing
+        self._spent.begin()
         shards = unpack(bundle)
-        answered = answer_shards(shards=shards, asks=self._order.asks, budget=self._budget, supervisor=self._supervisor)
-        computing = self._supervisor.seconds.computing - computed
-        handling = time.monotonic() - began - computing
-        facts = {"replica": self._number, "computing_s": computing, "waiting_s": waited, "handling_s": handling}
-        told = _first_with(answered, facts=facts)
+        answered = answer_shards(
+            shards=shards,
+            asks=self._order.asks,
+            budget=self._budget,
+            supervisor=self._desk,
+            in_order=self._order.in_order,
+        )
+        facts = {"replica": self._number, **self._spent.end(self._supervisor.seconds.computing)}
+        told = _first_with(answered, facts=facts, runs_on=self.runs_on)
         result = pack(told)
-        self._idle_since = time.monotonic()
         self._tell_processes()
-        metrics.count_bundle(task=self._order.task, facts=_sums(told), seconds=self._idle_since - began)
+        metrics.count_bundle(task=self._order.task, facts=_sums(told), seconds=time.monotonic() - began)
         return result
 
-    def close(self) -> None:
-        """End the model's process."""
-        self._supervisor.close()
+    @property
+    def runs_on(self) -> dict[str, str | int | float | bool]:
+        """What the run's record says of the model's process: no number that differs between like replicas."""
+        facts = {key: value for key, value in self._supervisor.facts.items() if key not in ("pid", "free_gb")}
+        if self._supervisor.said:
+            facts["said"] = " | ".join(self._supervisor.said)[:SAID]
+        return facts
 
     def _tell_processes(self) -> None:
-        """Count and note model processes that were started since the last time."""
+        """Count and note model processes that were started since the last time, and what they run on."""
         started = self._supervisor.seconds.children - self._processes
         metrics.count("model_processes", started, task=self._order.task)
         if started:
@@ -106,10 +129,63 @@ class Replica:
                 attempt=self._processes + started,
                 seconds=round(self._supervisor.seconds.starting, 3),
                 checkpoint=self._order.load.checkpoint,
+                runs_on=dict(self._supervisor.facts),
                 framework=self._order.load.framework,
                 dtype=self._order.load.dtype,
             )
+        if self._supervisor.said and self._processes == 0:
+            journal.write(
+                "the model's process said while it loaded",
+                level=logging.WARNING,
+                run=self._order.run,
+                said=list(self._supervisor.said),
+            )
         self._processes += started
+
+    def close(self) -> None:
+        """End the model's process."""
+        self._desk.close()
+        self._supervisor.close()
+
+
+class SpentTime:
+    """How a replica's time divides: its model computed, it had no bundle, or it handled one. The parts add up to all of it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bundles = 0
+        self._told = self._idle_since = time.monotonic()
+        self._waited = self._computed = 0.0
+
+    def begin(self) -> None:
+        """A bundle has come."""
+        with self._lock:
+            if self._bundles == 0:
+                self._waited += time.monotonic() - self._idle_since
+            self._bundles += 1
+
+    def end(self, computing: float) -> dict[str, float]:
+        """A bundle is answered; computing: seconds of the model since its start. What was spent since the last end."""
+        with self._lock:
+            now = time.monotonic()
+            computed, waited = computing - self._computed, self._waited
+            handling = max(now - self._told - computed - waited, 0.0)
+            self._computed, self._waited, self._told = computing, 0.0, now
+            self._bundles -= 1
+            if self._bundles == 0:
+                self._idle_since = now
+            return {"computing_s": computed, "waiting_s": waited, "handling_s": handling}
+
+
+def gpu_settings(gpus: float, assigned: Sequence[str] | None) -> dict[str, str]:
+    """Variables by which a model's process keeps to its GPU and to its part of it.
+
+    assigned: the GPU that Ray chose, where Ray itself was told to set no variable; else None.
+    """
+    settings = {"CUDA_VISIBLE_DEVICES": ",".join(assigned)} if assigned else {}
+    if 0 < gpus < 1:
+        settings |= {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{USABLE * gpus:.3g}", "PRELN_GPU_SHARE": f"{gpus:.3g}"}
+    return settings
 
 
 def _sums(shards: Sequence[ShardTables]) -> Counter[str]:
@@ -120,16 +196,26 @@ def _sums(shards: Sequence[ShardTables]) -> Counter[str]:
     return sums
 
 
-def _first_with(shards: Sequence[ShardTables], *, facts: Mapping[str, float]) -> list[ShardTables]:
+def _first_with(
+    shards: Sequence[ShardTables], *, facts: Mapping[str, float], runs_on: Mapping[str, str | int | float | bool]
+) -> list[ShardTables]:
     """What is said of the bundle, told once, by its first shard."""
-    return [shard.with_(facts=facts) if index == 0 else shard for index, shard in enumerate(shards)]
+    return [
+        replace(shard.with_(facts=facts), runs_on=dict(runs_on)) if index == 0 else shard
+        for index, shard in enumerate(shards)
+    ]
 
 
 def answer_shards(
-    *, shards: Sequence[ShardTables], asks: Mapping[str, HeadAsk], budget: TokenBudget, supervisor: Supervisor
+    *,
+    shards: Sequence[ShardTables],
+    asks: Mapping[str, HeadAsk],
+    budget: TokenBudget,
+    supervisor: Solver,
+    in_order: bool = False,
 ) -> list[ShardTables]:
     """Every shard with `answers` and `failures` of each task; those that failed as a whole, or were written before, as they
-    are."""
+    are. in_order: packs hold windows as they come, not by length."""
     asked = [shard for shard in shards if shard.tasks]
     if not asked:
         return list(shards)
@@ -137,17 +223,16 @@ def answer_shards(
     sequences = sequences_of(windows, asks)
     ledgers = {name: _Answered(asked=one) for name, one in sequences.asked.items()}
     passes = budgeted = 0
-    for chosen in packs(lengths_W=sequences.lengths_S, budget=budget):
-        passes, budgeted = passes + 1, budgeted + budget.tokens
-        before = replace(supervisor.seconds)
-        for part, reply in supervisor.solve(chosen.tolist(), sequences.question):
-            for ledger in ledgers.values():
-                ledger.take(np.asarray(part), reply)
-        if supervisor.seconds.out_of_memory > before.out_of_memory:
-            budget.refused()
-        else:
-            seconds = supervisor.seconds.computing - before.computing
-            budget.took(tokens=int(sequences.lengths_S[chosen].sum()), seconds=seconds)
+
+    def wanted() -> Iterator[Sequence[int]]:
+        nonlocal passes, budgeted
+        for chosen in packs(lengths_W=sequences.lengths_S, budget=budget, in_order=in_order):
+            passes, budgeted = passes + 1, budgeted + budget.tokens
+            yield chosen.tolist()
+
+    for part, reply in supervisor.solve_all(wanted(), sequences.question, budget):
+        for ledger in ledgers.values():
+            ledger.take(np.asarray(part), reply)
     finished = {
         name: iter(ledger.split([shard[name].num_rows for shard in windows])) for name, ledger in ledgers.items()
     }

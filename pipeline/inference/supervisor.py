@@ -3,6 +3,9 @@
 The model runs in a child process. One that crashes or hangs is replaced; what it was working on is tried again, and only
 a row that ends a fresh child twice, alone, is blamed. A SIGKILL may come from outside (the kernel short of memory, an
 operator), so it must repeat before anything is even suspected.
+
+Two packs are with the child at a time, so that it never waits for the next. Where it dies with both, each is asked again
+with nothing beside it, the older first.
 """
 
 import os
@@ -11,15 +14,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any
 
-from models.boundary import Answers, Ask, Tokens
+from models.boundary import Answers, DeviceFacts
 from pipeline.errors import ResourceError, RowError
+from pipeline.inference.batching import TokenBudget
 from pipeline.inference.child import LoadOrder
+from pipeline.inference.passes import AskFor, InOrder, Part, Question, Seconds, Source, Wanted
+from pipeline.inference.pipe import Pipe
 
 DEATHS_ALONE = 2
 """Ends of a fresh child by which a single row is found guilty."""
@@ -27,9 +33,14 @@ SIGKILLS_ALONE = 3
 """The same for SIGKILL, which may come from outside."""
 DEATHS_IN_A_ROW = 24
 """Children that ended one after the other, without one good pack between them, after which the replica gives up."""
+IN_FLIGHT = 2
+"""Packs that a child has at a time."""
 LAST_WORDS = 2_000
 OWN_FOLDER = str(Path(__file__).resolve().parents[2])
-"""Where `pipeline` and `models` lie: before everything else on the child's path, whatever else is called so."""
+"""The folder of `pipeline` and `models`: first on the child's path, whatever else has these names."""
+FIRST_LINES = 20
+HIDDEN_GPUS = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+"""What a child on a CPU sees of GPUs. Ray hides none from a replica that asked for none."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +51,15 @@ class Death:
     by_sigkill: bool
 
 
-@dataclass
-class Seconds:
-    """Where a replica's time goes, and how often it had to start a child or ran out of the device's memory."""
+@dataclass(frozen=True)
+class Answered:
+    """A pack's answers, and the seconds they took."""
 
-    computing: float = 0.0
-    starting: float = 0.0
-    children: int = 0
-    out_of_memory: int = 0
+    answers: Mapping[str, Answers]
+    seconds: float
 
 
-Question = tuple[Tokens, Mapping[str, Ask]]
-Reply = Mapping[str, Answers] | RowError | Death
+Reply = Answered | RowError | Death
 
 
 @dataclass
@@ -60,7 +68,8 @@ class Supervisor:
 
     order: what the child loads. threads: CPU threads it may use. stall: seconds that one pack, or the loading, may take.
     environment: variables that the child gets beside those of this process. launch: starts the child; it dies with the
-    thread that does.
+    thread that does. in_flight: packs that the child has at a time. facts: what the child said that it runs on. said: what
+    its libraries printed while it loaded.
     """
 
     order: LoadOrder
@@ -68,15 +77,19 @@ class Supervisor:
     stall: float
     environment: Mapping[str, str] = field(default_factory=dict)
     launch: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
+    in_flight: int = IN_FLIGHT
     seconds: Seconds = field(default_factory=Seconds)
+    facts: DeviceFacts = field(default_factory=dict)
+    said: tuple[str, ...] = ()
     _process: subprocess.Popen[bytes] | None = None
-    _outgoing: Connection | None = None
-    _incoming: Connection | None = None
+    _pipe: Pipe | None = None
     _log: IO[bytes] | None = None
     _deaths_in_a_row: int = 0
+    _stuck: bool = False
 
     def start(self) -> None:
-        """A fresh child with the model loaded. Raises ResourceError with the child's reason when it can't."""
+        """A fresh child with the model loaded. Raises ResourceError with the child's reason when it can't, or when it does
+        not run on what was ordered."""
         began = time.monotonic()
         self._spawn()
         self._send(("load", self.order))
@@ -88,33 +101,84 @@ class Supervisor:
         if reply[0] != "ready":
             self.close()
             raise ResourceError(f"the replica could not load {self.order.checkpoint}: {reply[2]}")
+        self.facts, self.said = reply[1], self._said_so_far()
+        found = self.facts.get("device", self.order.device)
+        if found != self.order.device:
+            self.close()
+            raise ResourceError(f"the replica was to run on '{self.order.device}', and its model runs on '{found}'")
 
-    def solve(
-        self, pack: Sequence[int], ask: Callable[[Sequence[int]], Question]
-    ) -> Iterator[tuple[Sequence[int], Mapping[str, Answers] | RowError]]:
-        """Answers, or the error, of every window of a pack, in parts as they were found.
+    def solve_all(
+        self, packs: Iterable[Sequence[int]], ask: AskFor, budget: TokenBudget | None = None
+    ) -> Iterator[Part]:
+        """Answers, or the error, of every window of every pack, in parts as they are found.
 
-        ask: builds the model's input of some of the windows. Raises ResourceError after DEATHS_IN_A_ROW.
+        packs: are cut one by one, as the child has room. ask: builds the model's input of some of the windows. budget: is
+        told how passes went. Raises ResourceError after DEATHS_IN_A_ROW.
         """
-        reply = self._call(ask(pack))
-        if isinstance(reply, Death) and reply.by_sigkill:
-            reply = self._call(ask(pack))
-        if isinstance(reply, Death):
-            for window in pack:
-                yield from self._solve_alone(window, ask)
-        elif isinstance(reply, tuple):
-            if len(pack) == 1:
-                yield pack, reply
-                return
-            half = (len(pack) + 1) // 2
-            yield from self.solve(pack[:half], ask)
-            yield from self.solve(pack[half:], ask)
-        else:
-            yield pack, reply
+        for _, part in self.serve(InOrder(iter(packs), ask, budget)):
+            yield part
 
-    def _solve_alone(
-        self, window: int, ask: Callable[[Sequence[int]], Question]
-    ) -> Iterator[tuple[Sequence[int], Mapping[str, Answers] | RowError]]:
+    def serve(self, source: Source) -> Iterator[tuple[Wanted, Part]]:
+        """The same for packs of any number of callers, each part with the pack that it belongs to."""
+        unanswered: deque[Wanted] = deque()
+        while True:
+            self._fill(unanswered, source, wait=True)
+            if not unanswered:
+                return
+            reply = self._reply()
+            if isinstance(reply, Answered):
+                wanted = unanswered.popleft()
+                _took(wanted, reply)
+                self._fill(unanswered, source, wait=False)  # the child goes on while these answers are put in order
+                yield wanted, (wanted.windows, reply.answers)
+                continue
+            for wanted, part in self._apart(unanswered, reply):
+                yield wanted, part
+            unanswered.clear()
+
+    def _fill(self, unanswered: deque[Wanted], source: Source, *, wait: bool) -> None:
+        """Send packs until the child has as many as it may. wait: for the first one, where it has none."""
+        while len(unanswered) < self.in_flight:
+            wanted = source.take(wait=wait and not unanswered)
+            if wanted is None:
+                return
+            self._ask(wanted.question)
+            unanswered.append(wanted)
+
+    def _apart(self, unanswered: Iterable[Wanted], first: Reply) -> Iterator[tuple[Wanted, Part]]:
+        """What becomes of all packs that the child had when one failed: each by itself, the oldest first."""
+        replies: list[Reply] = [first]
+        for _ in list(unanswered)[1:]:
+            replies.append(replies[-1] if isinstance(replies[-1], Death) else self._reply())
+        together = len(replies) > 1
+        for wanted, reply in zip(unanswered, replies, strict=True):
+            # Who ended a child that had two packs is not known: neither has been tried alone.
+            known = None if together and isinstance(reply, Death) else reply
+            for part in self._solve(wanted, wanted.windows, known):
+                yield wanted, part
+
+    def _solve(self, wanted: Wanted, windows: Sequence[int], reply: Reply | None) -> Iterator[Part]:
+        """The parts of some windows of a pack with nothing else in flight; reply: what they got already."""
+        reply = self._call(wanted.ask(windows)) if reply is None else reply
+        if isinstance(reply, Death) and reply.by_sigkill:
+            reply = self._call(wanted.ask(windows))
+        if isinstance(reply, Answered):
+            if windows is wanted.windows:
+                _took(wanted, reply)
+            yield windows, reply.answers
+        elif isinstance(reply, Death):
+            for window in windows:
+                yield self._solve_alone(window, wanted.ask)
+        elif len(windows) == 1:
+            yield windows, reply
+        else:
+            if reply[0] == "out-of-memory" and windows is wanted.windows and wanted.budget is not None:
+                wanted.budget.refused(tokens=wanted.tokens)
+            half = (len(windows) + 1) // 2
+            yield from self._solve(wanted, windows[:half], None)
+            yield from self._solve(wanted, windows[half:], None)
+
+    def _solve_alone(self, window: int, ask: AskFor) -> Part:
         """Repeat one window until it is answered or has killed the process often enough to be the cause.
 
         SIGKILL needs more deaths: it is also what the system's out-of-memory killer sends because of others.
@@ -122,22 +186,21 @@ class Supervisor:
         deaths = sigkills = 0
         while True:
             reply = self._call(ask([window]))
+            if isinstance(reply, Answered):
+                return [window], reply.answers
             if not isinstance(reply, Death):
-                yield [window], reply
-                return
+                return [window], reply
             deaths, sigkills = deaths + (not reply.by_sigkill), sigkills + reply.by_sigkill
             if deaths >= DEATHS_ALONE or sigkills >= SIGKILLS_ALONE:
-                yield (
-                    [window],
-                    ("killed-replica", f"killed the replica ({reply.cause}) {deaths + sigkills} times, alone"),
-                )
-                return
+                said = f"killed the replica ({reply.cause}) {deaths + sigkills} times, alone"
+                return [window], ("killed-replica", said)
 
     def _call(self, question: Question) -> Reply:
-        """Ask the process once, after starting it if it is not running.
+        self._ask(question)
+        return self._reply()
 
-        An error of the model is a reply; a death is counted, and too many in a row raise ResourceError.
-        """
+    def _ask(self, question: Question) -> None:
+        """Send a question, after starting the process if it is not running. Too many deaths in a row raise ResourceError."""
         while self._process is None:
             try:
                 self.start()
@@ -145,6 +208,9 @@ class Supervisor:
                 self._count_death(str(error))
         tokens, asks = question
         self._send(("run", tokens, asks))
+
+    def _reply(self) -> Reply:
+        """The child's answer to the oldest question."""
         reply = self._receive()
         if isinstance(reply, Death):
             self._count_death(reply.cause)
@@ -152,8 +218,7 @@ class Supervisor:
         self._deaths_in_a_row = 0
         if reply[0] == "answers":
             self.seconds.computing += reply[2]
-            answers: Mapping[str, Answers] = reply[1]
-            return answers
+            return Answered(answers=reply[1], seconds=reply[2])
         self.seconds.out_of_memory += reply[1] == "oom"
         reason = "out-of-memory" if reply[1] == "oom" else "exception"
         return (reason, reply[2])
@@ -178,6 +243,7 @@ class Supervisor:
         environment = {
             **os.environ,
             **self.environment,
+            **(HIDDEN_GPUS if self.order.device == "cpu" else {}),
             "PYTHONPATH": os.pathsep.join([OWN_FOLDER, *(path for path in sys.path if path and path != OWN_FOLDER)]),
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
@@ -195,22 +261,28 @@ class Supervisor:
         )
         os.close(to_child)
         os.close(from_child)
-        self._outgoing = Connection(own_out, readable=False)
-        self._incoming = Connection(own_in, writable=False)
+        self._pipe, self._stuck = Pipe(incoming=own_in, outgoing=own_out), False
 
     def _send(self, message: tuple[object, ...]) -> None:
-        assert self._outgoing is not None
+        assert self._pipe is not None
+        if self._stuck:
+            return
         try:
-            self._outgoing.send(message)
-        except (BrokenPipeError, OSError):
+            self._pipe.send(message, seconds=self.stall)
+        except TimeoutError:
+            self._stuck = True  # it reads nothing: receiving ends it
+        except OSError:
             return  # it has ended; receiving says how
 
     def _receive(self) -> tuple[Any, ...] | Death:
-        assert self._incoming is not None
+        assert self._pipe is not None
+        if self._stuck:
+            return self._reap(f"took no question in {self.stall:.0f} s")
         try:
-            if not self._incoming.poll(self.stall):
-                return self._reap(f"no answer in {self.stall:.0f} s")
-            return self._incoming.recv()
+            reply: tuple[Any, ...] = self._pipe.receive(seconds=self.stall)
+            return reply
+        except TimeoutError:
+            return self._reap(f"no answer in {self.stall:.0f} s")
         except (EOFError, OSError):
             return self._reap(None)
 
@@ -234,14 +306,26 @@ class Supervisor:
         lines = log.read().decode(errors="replace").strip().splitlines()
         return lines[-1][-200:] if lines else ""
 
+    def _said_so_far(self) -> tuple[str, ...]:
+        """What the child's libraries have printed, each line once. The child's own place in the file stays."""
+        assert self._log is not None
+        content = os.pread(self._log.fileno(), 1 << 16, 0).decode(errors="replace")
+        lines = dict.fromkeys(line.strip() for line in content.splitlines() if line.strip())
+        return tuple(lines)[:FIRST_LINES]
+
     def close(self) -> None:
         """End the child."""
-        for connection in (self._outgoing, self._incoming):
-            if connection is not None:
-                connection.close()
+        if self._pipe is not None:
+            self._pipe.close()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
         if self._log is not None:
             self._log.close()
-        self._process = self._outgoing = self._incoming = self._log = None
+        self._process = self._pipe = self._log = None
+
+
+def _took(wanted: Wanted, reply: Answered) -> None:
+    """Tell the budget of a pack that was answered as it was cut."""
+    if wanted.budget is not None:
+        wanted.budget.took(tokens=wanted.tokens, seconds=reply.seconds)

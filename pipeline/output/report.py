@@ -122,6 +122,7 @@ def record_of(report: Report) -> dict[str, Any]:
         "failed": list(report.failures),
         "stage_seconds": {name: round(value, 3) for name, value in sorted(tally.facts.items()) if name.endswith("_s")},
         "replica_shares": tally.replica_shares(),
+        "runs_on": tally.runs_on(),
         "dataset": {"files": report.files, "shards": report.shards, "rows": report.total_rows},
         "versions": {"preln": __version__, "python": platform.python_version(), **package_versions()},
     }

@@ -28,7 +28,7 @@ class Receipt:
 
     state: done (its object is written) or failed (its file could not be read as planned).
     rows: output rows. errors: rows by reason. tokens: real tokens computed. bytes: size of the object.
-    facts: seconds and counts of the stages, for the run's record.
+    facts: seconds and counts of the stages, for the run's record. runs_on: what the replica's model runs on, once a bundle.
     """
 
     shard: Shard
@@ -40,6 +40,7 @@ class Receipt:
     reason: str = ""
     message: str = ""
     facts: Mapping[str, float] = field(default_factory=dict)
+    runs_on: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """As one line of JSON."""
@@ -73,6 +74,7 @@ def write_shard(
         truncated=truncated,
         bytes=len(content),
         facts={**shard.facts, "write_s": time.monotonic() - began},
+        runs_on=shard.runs_on,
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.errors import OutputError
 from pipeline.output import ledger
@@ -20,6 +20,7 @@ class Status:
     done: objects of files as they are now; not another's, nor those of a file's older version. missing: planned shards
     that are not there. open_files: compressed files not read to their end, whose shards nobody can count. rows, errors: by
     the newest manifest. failed: of the last run, whose last_reason says why it could not go on, if it could not.
+    last_runs_on: on what its models ran.
     complete: _SUCCESS speaks of the newest plan and nothing is missing.
     """
 
@@ -35,6 +36,7 @@ class Status:
     last_state: str | None
     last_reason: str | None
     last_finished: str | None
+    last_runs_on: list[dict[str, object]] = field(default_factory=list)
 
 
 def read_status(output: str) -> Status:
@@ -67,6 +69,7 @@ def read_status(output: str) -> Status:
         last_state=last.get("state"),
         last_reason=last.get("reason"),
         last_finished=last.get("finished"),
+        last_runs_on=list(last.get("runs_on", [])),
     )
 
 

@@ -1,7 +1,9 @@
 """Receipts of a run in, what it has done so far out."""
 
+import json
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.output.sink import Receipt
@@ -27,6 +29,7 @@ class Tally:
     first_at: float | None = None
     facts: Counter[str] = field(default_factory=Counter)
     replicas: dict[float, Counter[str]] = field(default_factory=dict)
+    devices: dict[float, Mapping[str, str | int | float | bool]] = field(default_factory=dict)
     earlier_rows: int = 0
     earlier_bad_rows: int = 0
 
@@ -45,6 +48,7 @@ class Tally:
         if replica is not None:
             spent = {name: facts.get(name, 0.0) for name in REPLICA_SECONDS}
             self.replicas.setdefault(replica, Counter()).update(spent)
+            self.devices[replica] = receipt.runs_on
 
     @property
     def failed(self) -> list[Receipt]:
@@ -65,6 +69,11 @@ class Tally:
         """Carried values that did not fit their column's type, and are null, by column."""
         found = {name: int(count) for name, count in self.facts.items() if name.startswith(UNFIT)}
         return {name.removeprefix(UNFIT): count for name, count in sorted(found.items())}
+
+    def runs_on(self) -> list[dict[str, object]]:
+        """What the replicas' models ran on: each distinct device once, with the number of replicas."""
+        alike = Counter(json.dumps(facts, sort_keys=True) for facts in self.devices.values() if facts)
+        return [{**json.loads(facts), "replicas": count} for facts, count in sorted(alike.items())]
 
     @property
     def bad_rows(self) -> int:

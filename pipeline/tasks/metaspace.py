@@ -1,10 +1,10 @@
-"""Tokens of a Metaspace tokenizer in, the same with offsets on characters of the text and punctuation as words of its own out.
+"""Moves the offsets of Metaspace tokens onto characters of the text, and makes punctuation words of its own.
 
 Metaspace writes a space as `▁` and makes it part of a token, so that offsets include spaces, and splits at spaces only,
 so that punctuation is glued to words. Here a leading space belongs to no token, and a word is what byte-level BPE would
 call one: letters with their accents, digits, or other signs; an English ending ('s, n't's 't) is one too.
 
-Legend: N texts, T tokens, C characters of all texts end to end.
+Legend: N texts, T tokens, C characters of all texts end to end, V the vocabulary.
 """
 
 import re

@@ -33,7 +33,7 @@ class FickleModel:
         return answers
 
 
-def load(*, checkpoint: str, framework: Framework, heads: tuple[Head, ...], dtype: str) -> FickleModel:
+def load(*, checkpoint: str, framework: Framework, heads: tuple[Head, ...], dtype: str, device: str) -> FickleModel:
     """The model whose nap is written in the checkpoint's folder."""
     nap = Path(checkpoint) / "nap"
     return FickleModel(float(nap.read_text()) if nap.exists() else 0.0)

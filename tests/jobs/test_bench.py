@@ -81,3 +81,23 @@ def test_bench_model_runs_on_a_bare_machine_with_pytorch() -> None:
     done = subprocess.run([sys.executable, "-c", BARE, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "| preln, torch | float32 |" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "left"),
+    [({"avx2"}, ["float32"]), ({"avx512_bf16"}, ["float32", "bfloat16"]), (set(), ["float32", "bfloat16", "float16"])],
+)
+def test_a_type_without_instructions_is_left_out_and_said(
+    flags: set[str], left: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jobs.bench import measurable
+
+    monkeypatch.setattr("jobs.benchmarks.classes.cpu_flags", lambda: flags)
+    types = ["float32", "bfloat16", "float16"]
+    assert measurable(types, "cpu") == left
+    said = capsys.readouterr().err
+    assert all((f"{one} is left out" in said) == (one not in left) for one in types)
+    assert measurable(types, "cuda") == types
+    if flags == {"avx2"}:
+        with pytest.raises(ValueError, match="no instructions for bfloat16"):
+            measurable(["bfloat16"], "cpu")

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.boundary import Tokens
-from models.packed_rows import pack_rows, power_of_two, row_pieces
+from models.packed_rows import pack_rows, power_of_two, powers_up_to, row_pieces
 from tests.models.flat import rows
 
 
@@ -27,6 +27,6 @@ def test_every_token_has_a_slot_of_its_own_beside_its_neighbours(lengths: list[i
 
 
 def test_rows_go_in_pieces_of_few_sizes() -> None:
-    assert row_pieces(rows=23, largest=8) == [(0, 8), (8, 8), (16, 4), (20, 2), (22, 1)]
+    assert row_pieces(rows=23, sizes=powers_up_to(8)) == [(0, 8), (8, 8), (16, 4), (20, 2), (22, 1)]
     assert [power_of_two(size) for size in (0, 1, 2, 3, 512, 513)] == [1, 1, 2, 4, 512, 1024]
     assert power_of_two(3, least=16) == 16

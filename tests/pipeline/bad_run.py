@@ -78,7 +78,7 @@ class Unwell:
         return {head: {"logits": logits_GL}}
 
 
-def load(*, checkpoint: str, framework: Framework, heads: tuple[Head, ...], dtype: str) -> Unwell:
+def load(*, checkpoint: str, framework: Framework, heads: tuple[Head, ...], dtype: str, device: str) -> Unwell:
     """The model of a checkpoint's tokenizer and labels."""
     backend = load_tokenizer(checkpoint).backend
     triggers = {backend.encode(word, add_special_tokens=False).ids[0]: what for word, what in TRIGGERS.items()}

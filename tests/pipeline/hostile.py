@@ -29,7 +29,7 @@ SEGFAULT, EXIT, HANG, RAISE, MEMORY, NAN, FULL, KILLED_ONCE, KILLED_ALWAYS, POIS
 """First tokens of windows that misbehave; every other token is harmless."""
 
 
-def load(*, checkpoint: str, framework: Framework, heads: tuple[Head, ...], dtype: str) -> "HostileModel":
+def load(*, checkpoint: str, framework: Framework, heads: tuple[Head, ...], dtype: str, device: str) -> "HostileModel":
     """The model; or, where the folder is named so, a way to fail."""
     match Path(checkpoint).name:
         case "raises":

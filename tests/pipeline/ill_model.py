@@ -29,7 +29,7 @@ class WellModel:
         return {head: {"logits": np.stack([ids_G, -ids_G], axis=1)} for head, ids_G in ids.items()}
 
 
-def load(*, checkpoint: str, framework: Framework, heads: tuple[Head, ...], dtype: str) -> WellModel:
+def load(*, checkpoint: str, framework: Framework, heads: tuple[Head, ...], dtype: str, device: str) -> WellModel:
     """The model, unless this start is one of those that fail."""
     folder = Path(checkpoint.removeprefix("file://"))
     how, times = (folder / "ill").read_text().split()

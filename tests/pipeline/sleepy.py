@@ -31,6 +31,6 @@ class SleepyModel:
         return answers
 
 
-def load(*, checkpoint: str, framework: Framework, heads: tuple[Head, ...], dtype: str) -> SleepyModel:
+def load(*, checkpoint: str, framework: Framework, heads: tuple[Head, ...], dtype: str, device: str) -> SleepyModel:
     """The model whose nap is written in the checkpoint's folder."""
     return SleepyModel(Path(checkpoint.removeprefix("file://")) / "nap")

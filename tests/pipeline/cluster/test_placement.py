@@ -3,9 +3,10 @@
 import pytest
 
 from pipeline.cluster import placement as cluster_module
+from pipeline.cluster.device_probe import gpu_dtype
 from pipeline.cluster.nodes import NodeKind, Nodes
 from pipeline.cluster.placement import READ_CPUS, best_dtype
-from pipeline.errors import SpecError
+from pipeline.errors import ResourceError, SpecError
 from tests.pipeline.small import Told, spec
 
 
@@ -132,14 +133,14 @@ def test_a_demand_that_no_node_type_of_an_autoscaler_can_meet_is_refused_too() -
     cluster = cloud(kind(8, 1, count=5, name="gpu"))
     with pytest.raises(SpecError, match=r"there is room for 5.* up to 5 x gpu \(8 CPUs, 1 GPU\) may be started"):
         cluster.placement(spec(resources={"replicas": 6}))
-    with pytest.raises(SpecError, match="1 replica with 2 GPUs and 1 CPU can never be placed"):
-        cluster.placement(spec(resources={"gpus": 2}))
+    with pytest.raises(SpecError, match="1 replica with 1 GPU and 9 CPUs can never be placed"):
+        cluster.placement(spec(resources={"gpus": 1, "cpus": 9}))
 
 
 def test_where_nobody_knows_which_nodes_may_come_nothing_is_refused_before_it_was_tried() -> None:
     untold = Told(Nodes(up=[kind(2)], grows=True))
-    placement = untold.placement(spec(resources={"gpus": 2, "replicas": {"min": 1, "max": 7}}))
-    assert (placement.smallest, placement.largest, placement.gpus) == (1, 7, 2)
+    placement = untold.placement(spec(resources={"gpus": 1, "replicas": {"min": 1, "max": 7}}))
+    assert (placement.smallest, placement.largest, placement.gpus) == (1, 7, 1)
     assert untold.placement(spec(resources={"accelerator": "A100"})).gpus == 1
 
 
@@ -169,10 +170,42 @@ def test_bfloat16_is_best_where_a_cpu_has_instructions_for_it(
     monkeypatch: pytest.MonkeyPatch, flags: set[str], dtype: str
 ) -> None:
     monkeypatch.setattr(cluster_module, "_cpu_flags", lambda: flags)
-    assert best_dtype("torch", False) == dtype
-    assert best_dtype("flax", False) == "float32"
+    assert best_dtype("torch", False) == (dtype, None)
+    assert best_dtype("flax", False) == ("float32", None)
 
 
-def test_a_gpu_that_can_not_be_asked_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    assert best_dtype("torch", True) == "float32"
+@pytest.mark.torch
+def test_a_gpu_that_the_framework_can_not_use_is_an_error_with_its_reason() -> None:
+    if torch_sees_a_gpu():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(ResourceError, match=r"PyTorch .* can't use a GPU: "):
+        best_dtype("torch", True)
+
+
+def torch_sees_a_gpu() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "dtype", "said"),
+    [
+        ("NVIDIA H100", "9.0", "bfloat16", None),
+        ("NVIDIA A10G", "8.6", "bfloat16", None),
+        ("Tesla T4", "7.5", "float32", "float16 is about 8 times as fast"),
+        ("Tesla P100", "6.0", "float32", None),
+    ],
+)
+def test_auto_is_what_a_gpu_multiplies_natively_and_says_what_is_faster(
+    name: str, capability: str, dtype: str, said: str | None
+) -> None:
+    found, remark = gpu_dtype({"device": "cuda", "name": name, "capability": capability})
+    assert found == dtype
+    assert (remark is None) == (said is None)
+    assert said is None or (remark and said in remark and name in remark)
+
+
+def test_more_gpus_than_a_replica_uses_are_refused() -> None:
+    with pytest.raises(SpecError, match="2 for a replica, which computes on one"):
+        one_node(8, 4).placement(spec(resources={"gpus": 2}))

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.inference.batching import TokenBudget, packs
+from pipeline.inference.batching import PASSES, TokenBudget, packs
 
 LENGTHS = st.lists(st.integers(1, 512), max_size=200)
 
@@ -43,31 +43,67 @@ def test_many_tokens_do_not_overflow_the_sum_of_lengths() -> None:
     assert [len(pack) for pack in packs(lengths_W=lengths_W, budget=TokenBudget(tokens=2**31))] == [2, 2, 1]
 
 
+def pass_at(budget: TokenBudget, rate: float, times: int = 1) -> None:
+    for _ in range(times):
+        budget.took(tokens=budget.tokens, seconds=budget.tokens / rate)
+
+
 def test_a_budget_grows_while_passes_get_faster_and_stays_where_they_do_not() -> None:
     budget = TokenBudget(tokens=1_000, most=64_000)
     rates = {1_000: 1.0, 2_000: 1.5, 4_000: 1.9, 8_000: 1.91}
     for _ in range(8):
-        budget.took(tokens=budget.tokens, seconds=budget.tokens / rates[budget.tokens])
+        pass_at(budget, rates[budget.tokens], PASSES)
     assert budget.tokens == 4_000
 
 
-def test_passes_that_are_not_full_say_nothing_about_a_budget() -> None:
+def test_the_largest_budget_is_given_up_too_where_it_is_no_faster() -> None:
+    budget = TokenBudget(tokens=32_768, most=65_536)
+    pass_at(budget, 2.0, PASSES)
+    assert budget.tokens == 65_536
+    pass_at(budget, 2.0, PASSES)
+    assert budget.tokens == 32_768
+
+
+@given(slow=st.integers(0, 2 * PASSES - 1), noise=st.lists(st.floats(0.98, 1.02), min_size=12, max_size=12))
+def test_one_slow_pass_never_makes_a_budget_smaller(slow: int, noise: list[float]) -> None:
+    budget = TokenBudget(tokens=32_768, most=65_536)
+    for number, wobble in enumerate(noise):
+        rate = {32_768: 2.0, 65_536: 2.4}[budget.tokens] * wobble
+        pass_at(budget, rate / 10 if number == slow else rate)
+    assert budget.tokens == 65_536
+
+
+def test_passes_that_are_not_full_or_of_another_budget_say_nothing() -> None:
     budget = TokenBudget(tokens=1_000, most=64_000)
-    budget.took(tokens=100, seconds=0.001)
+    for tokens in (100, 2_000) * PASSES:
+        budget.took(tokens=tokens, seconds=0.001)
     assert budget.tokens == 1_000
 
 
 def test_a_fixed_budget_stays() -> None:
     budget = TokenBudget(tokens=1_000)
-    budget.took(tokens=1_000, seconds=0.1)
+    pass_at(budget, 10_000.0, 2 * PASSES)
     assert budget.tokens == 1_000
 
 
 def test_a_budget_is_halved_where_memory_runs_out_and_grows_no_more() -> None:
     budget = TokenBudget(tokens=1_000, most=64_000)
-    budget.took(tokens=1_000, seconds=1.0)
-    budget.refused()
-    budget.took(tokens=1_000, seconds=0.1)
-    assert budget.tokens == 1_000
-    budget.refused()
+    pass_at(budget, 1_000.0)
+    budget.refused(tokens=1_000)
     assert budget.tokens == 500
+    pass_at(budget, 10_000.0, 2 * PASSES)
+    assert budget.tokens == 500
+
+
+def test_two_packs_of_one_budget_that_ran_out_of_memory_together_halve_it_once() -> None:
+    budget = TokenBudget(tokens=1_000)
+    budget.refused(tokens=990)
+    budget.refused(tokens=1_000)
+    assert budget.tokens == 500
+
+
+@given(lengths=LENGTHS, budget=st.integers(1, 4_096))
+def test_packs_in_order_hold_windows_as_they_come(lengths: list[int], budget: int) -> None:
+    found = list(packs(lengths_W=np.array(lengths, np.int32), budget=TokenBudget(tokens=budget), in_order=True))
+    assert [window for pack in found for window in pack] == list(range(len(lengths)))
+    assert all(len(pack) == 1 or sum(lengths[window] for window in pack) <= budget for pack in found)

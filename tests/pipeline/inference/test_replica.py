@@ -1,8 +1,7 @@
 """Every window gets its own answer, whatever is packed with it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -10,14 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.boundary import Answers, Head, HeadAsk
+from models.boundary import Head, HeadAsk
 from pipeline.bundle import ShardTables, pack, unpack
-from pipeline.errors import RowError
 from pipeline.inference.answers import answer_arrays, answers_table
 from pipeline.inference.batching import TokenBudget
 from pipeline.inference.child import LoadOrder
+from pipeline.inference.passes import AskFor, Part
 from pipeline.inference.replica import Replica, ReplicaOrder, answer_shards
-from pipeline.inference.supervisor import Question, Seconds, Supervisor
 from tests.pipeline import hostile
 from tests.pipeline.hostile import FULL, LABELS, LARGEST_PASS, NAN, RAISE, SEGFAULT, HostileModel
 from tests.pipeline.small import TASK, only_tables, reasons, shard, windows_shard
@@ -28,27 +26,24 @@ SHARDS = st.lists(st.lists(WINDOW, max_size=6), min_size=1, max_size=5)
 
 
 class InProcess:
-    """A supervisor's `solve` around a model in this process; counts the passes and their tokens."""
+    """A supervisor's `solve_all` around a model in this process; counts the passes and their tokens."""
 
     def __init__(self) -> None:
         self.passes: list[int] = []
-        self.seconds = Seconds()
         self._model = HostileModel(Path())
 
-    def solve(
-        self, pack: Sequence[int], ask: Callable[[Sequence[int]], Question]
-    ) -> Iterator[tuple[Sequence[int], Mapping[str, Answers] | RowError]]:
+    def solve_all(self, packs: Iterable[Sequence[int]], ask: AskFor, budget: TokenBudget) -> Iterator[Part]:
         """Answers of all windows together, or each alone where one raises."""
-        tokens, asks = ask(pack)
-        self.passes.append(len(tokens.input_ids_T))
-        try:
-            yield pack, self._model(tokens, asks)
-        except RuntimeError as error:
-            if len(pack) == 1:
-                yield pack, ("exception", str(error))
-                return
-            for window in pack:
-                yield from self.solve([window], ask)
+        for windows in packs:
+            tokens, asks = ask(windows)
+            self.passes.append(len(tokens.input_ids_T))
+            try:
+                yield windows, self._model(tokens, asks)
+            except RuntimeError as error:
+                if len(windows) == 1:
+                    yield windows, ("exception", str(error))
+                else:
+                    yield from self.solve_all([[window] for window in windows], ask, budget)
 
 
 def order(checkpoint: str, *, batch_tokens: int | tuple[int, int] = 20) -> ReplicaOrder:
@@ -64,9 +59,7 @@ def by(
     supervisor: InProcess, shards: Sequence[ShardTables], *, batch_tokens: int = 20, ask: HeadAsk | None = None
 ) -> list[ShardTables]:
     budget = TokenBudget(tokens=batch_tokens)
-    return answer_shards(
-        shards=shards, asks={TASK: ask or HeadAsk(head=HEAD)}, budget=budget, supervisor=cast("Supervisor", supervisor)
-    )
+    return answer_shards(shards=shards, asks={TASK: ask or HeadAsk(head=HEAD)}, budget=budget, supervisor=supervisor)
 
 
 def logits(found: ShardTables) -> list[list[float]]:
@@ -176,11 +169,10 @@ def test_gold_ids_and_segments_of_a_window_go_with_it() -> None:
     seen = []
 
     class Recording(InProcess):
-        def solve(
-            self, pack: Sequence[int], ask: Callable[[Sequence[int]], Question]
-        ) -> Iterator[tuple[Sequence[int], Mapping[str, Answers] | RowError]]:
-            seen.append(ask(pack))
-            return super().solve(pack, ask)
+        def solve_all(self, packs: Iterable[Sequence[int]], ask: AskFor, budget: TokenBudget) -> Iterator[Part]:
+            for windows in packs:
+                seen.append(ask(windows))
+                yield from super().solve_all([windows], ask, budget)
 
     shards = [ShardTables(shard=shard(0, 2), tasks={TASK: {"windows": table}})]
     by(Recording(), shards)

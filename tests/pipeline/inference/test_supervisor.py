@@ -10,16 +10,19 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from models.boundary import Ask, Head
+from models.boundary import Ask, Device, Head
 from pipeline.errors import ResourceError, RowError
 from pipeline.inference import supervisor as supervisor_module
+from pipeline.inference.batching import TokenBudget
 from pipeline.inference.child import LoadOrder
-from pipeline.inference.supervisor import DEATHS_ALONE, SIGKILLS_ALONE, Question, Supervisor
-from tests.pipeline import hostile
+from pipeline.inference.passes import Question
+from pipeline.inference.supervisor import DEATHS_ALONE, SIGKILLS_ALONE, Supervisor
+from tests.pipeline import device_model, hostile
 from tests.pipeline.hostile import EXIT, FULL, HANG, KILLED_ALWAYS, KILLED_ONCE, MEMORY, POISONED, RAISE, SEGFAULT
 from tests.pipeline.small import tokens_of
 
@@ -35,14 +38,22 @@ def order(folder: Path) -> LoadOrder:
     return LoadOrder(loader=hostile.LOADER, checkpoint=str(folder), framework="torch", heads=(HEAD,), dtype="float32")
 
 
-@pytest.fixture
-def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
-    supervisor = Supervisor(order=order(tmp_path), threads=1, stall=STALL)
+@pytest.fixture(params=[1, 2], ids=["one-in-flight", "two-in-flight"])
+def supervisor(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Supervisor]:
+    supervisor = Supervisor(order=order(tmp_path), threads=1, stall=STALL, in_flight=request.param)
     yield supervisor
     supervisor.close()
 
 
-def solved(supervisor: Supervisor, windows: Sequence[Sequence[int]]) -> dict[int, RowError | list[float]]:
+def cut(windows: int, each: int | None) -> list[list[int]]:
+    """Window numbers in packs of so many; None: all in one."""
+    numbers = list(range(windows))
+    return [numbers[first : first + (each or windows)] for first in range(0, windows, each or windows)]
+
+
+def solved(
+    supervisor: Supervisor, windows: Sequence[Sequence[int]], packs: int | None = None
+) -> dict[int, RowError | list[float]]:
     """For each window its error, or its answers; each is told exactly once."""
 
     def ask(part: Sequence[int]) -> Question:
@@ -50,7 +61,7 @@ def solved(supervisor: Supervisor, windows: Sequence[Sequence[int]]) -> dict[int
         return tokens, {HEAD: Ask(positions_G=np.asarray(tokens.cu_seqlens[:-1], np.int32))}
 
     found: dict[int, RowError | list[float]] = {}
-    for part, reply in supervisor.solve(range(len(windows)), ask):
+    for part, reply in supervisor.solve_all(cut(len(windows), packs), ask):
         for number, window in enumerate(part):
             assert window not in found
             found[window] = reply if isinstance(reply, tuple) else reply[HEAD]["logits"][number].tolist()
@@ -62,9 +73,14 @@ def right(window: Sequence[int]) -> list[float]:
     return [window[0], sum(window), len(window)]
 
 
-def check(supervisor: Supervisor, windows: Sequence[Sequence[int]], guilty: Mapping[int, tuple[str, str]]) -> None:
+def check(
+    supervisor: Supervisor,
+    windows: Sequence[Sequence[int]],
+    guilty: Mapping[int, tuple[str, str]],
+    packs: int | None = None,
+) -> None:
     """Windows are answered right but for the guilty, whose errors have that reason and say that."""
-    for number, reply in solved(supervisor, windows).items():
+    for number, reply in solved(supervisor, windows, packs).items():
         if number in guilty:
             reason, said = guilty[number]
             assert reply[0] == reason
@@ -253,6 +269,125 @@ def test_a_sigkill_in_the_middle_of_a_pass_blames_no_row(supervisor: Supervisor)
     threading.Timer(0.3, process.kill).start()
     check(supervisor, GOOD, {})
     assert supervisor.seconds.children == 2
+
+
+MISDEEDS = {
+    SEGFAULT: ("killed-replica", f"SIGSEGV) {DEATHS_ALONE} times, alone"),
+    EXIT: ("killed-replica", f"exit status 3) {DEATHS_ALONE} times, alone"),
+    POISONED: ("killed-replica", "device-side assert triggered"),
+    KILLED_ALWAYS: ("killed-replica", f"{SIGKILLS_ALONE} times, alone"),
+    RAISE: ("exception", "RuntimeError: no kernel for this text"),
+    MEMORY: ("out-of-memory", "MemoryError: out of device memory"),
+}
+
+
+@pytest.fixture
+def paired(tmp_path: Path) -> Iterator[Supervisor]:
+    supervisor = Supervisor(order=order(tmp_path), threads=1, stall=STALL)
+    yield supervisor
+    supervisor.close()
+
+
+@pytest.mark.parametrize(
+    ("misdeed", "place"),
+    [(EXIT, 0), (EXIT, 3), (SEGFAULT, 5), (POISONED, 4), (KILLED_ALWAYS, 3), (RAISE, 1), (RAISE, 4), (MEMORY, 3)],
+)
+def test_whichever_of_two_packs_in_flight_holds_the_guilty_row_it_alone_is_blamed(
+    paired: Supervisor, misdeed: int, place: int
+) -> None:
+    windows = [[5 + number, 6] for number in range(6)]
+    windows[place] = [misdeed, 1]
+    check(paired, windows, {place: MISDEEDS[misdeed]}, packs=2)
+
+
+@pytest.mark.parametrize(("first", "second"), [(EXIT, SEGFAULT), (MEMORY, EXIT), (EXIT, RAISE)])
+def test_guilty_rows_in_both_packs_in_flight_are_both_named(paired: Supervisor, first: int, second: int) -> None:
+    windows = [[7, 1], [first], [8], [9, 1], [10], [second, 3], [11]]
+    check(paired, windows, {1: MISDEEDS[first], 5: MISDEEDS[second]}, packs=3)
+
+
+def test_memory_that_runs_out_in_two_packs_in_flight_halves_both_and_the_budget_once(paired: Supervisor) -> None:
+    windows = [[FULL, number] for number in range(16)]
+    budget = TokenBudget(tokens=16, most=64)
+
+    def ask(part: Sequence[int]) -> Question:
+        tokens = tokens_of([windows[window] for window in part])
+        return tokens, {HEAD: Ask(positions_G=np.asarray(tokens.cu_seqlens[:-1], np.int32))}
+
+    parts = [list(part) for part, reply in paired.solve_all([range(8), range(8, 16)], ask, budget)]
+    assert parts == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]]
+    assert budget.tokens == 8
+    assert paired.seconds.children == 1
+
+
+def test_a_death_with_two_packs_in_flight_asks_the_older_first(paired: Supervisor) -> None:
+    assert list(solved(paired, [[KILLED_ONCE, 1], [5], [6]], packs=1)) == [0, 1, 2]
+    assert paired.seconds.children == 2
+
+
+def on_a_device(folder: Path, *, device: Device = "cuda", **more: Any) -> Supervisor:
+    load = LoadOrder(
+        loader=device_model.LOADER,
+        checkpoint=str(folder),
+        framework="torch",
+        heads=(HEAD,),
+        dtype="float32",
+        device=device,
+    )
+    return Supervisor(order=load, threads=1, stall=STALL, **more)
+
+
+@pytest.mark.parametrize(("in_flight", "waits"), [(1, 0.0), (2, 1.0)])
+def test_the_next_pack_is_submitted_before_one_is_answered(tmp_path: Path, in_flight: int, waits: float) -> None:
+    supervisor = on_a_device(tmp_path / "patient", in_flight=in_flight)
+    try:
+        found = solved(supervisor, [[5], [6], [7]], packs=1)
+        assert [list(found[number])[2] for number in range(3)] == [waits, waits, 0.0]
+    finally:
+        supervisor.close()
+
+
+def test_a_gpu_that_was_promised_and_can_not_be_used_is_an_error_with_the_framework_s_reason(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match=device_model.NO_DRIVER):
+        on_a_device(tmp_path / "no-driver").start()
+    with pytest.raises(ResourceError, match="was to run on 'cuda', and its model runs on 'cpu'"):
+        on_a_device(tmp_path / "falls-back").start()
+
+
+def test_a_child_on_a_cpu_sees_no_gpu_and_one_on_a_gpu_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    for device, seen in (("cpu", ""), ("cuda", "0,1")):
+        supervisor = on_a_device(tmp_path, device=cast("Device", device))
+        supervisor.start()
+        supervisor.close()
+        assert supervisor.facts["device"] == device
+        assert supervisor.facts["CUDA_VISIBLE_DEVICES"] == seen
+        assert supervisor.facts.get("JAX_PLATFORMS") == ("cpu" if device == "cpu" else None)
+
+
+def test_what_libraries_print_while_loading_is_known_when_the_child_is_ready(tmp_path: Path) -> None:
+    supervisor = on_a_device(tmp_path / "talks")
+    try:
+        supervisor.start()
+        assert supervisor.said == ("a library warns: the driver is old",)
+        assert solved(supervisor, [[5]]) == {0: right([5])}
+    finally:
+        supervisor.close()
+
+
+def test_a_stopped_child_is_replaced_though_the_question_is_larger_than_the_pipe(tmp_path: Path) -> None:
+    supervisor = Supervisor(order=order(tmp_path), threads=1, stall=SHORT_STALL)
+    try:
+        supervisor.start()
+        assert supervisor._process is not None
+        supervisor._process.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        check(supervisor, [[5, *[6] * 2_000_000]], {})
+        assert time.monotonic() - began < STALL + SHORT_STALL
+        assert supervisor.seconds.children == 2
+    finally:
+        supervisor.close()
 
 
 def test_closing_twice_is_closing_once(supervisor: Supervisor) -> None:

@@ -1,10 +1,9 @@
 """Runs the flow's stages over rows in this process, without Ray and without a child process."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +13,10 @@ from models.load import load
 from pipeline.bundle import ShardTables
 from pipeline.decode import annotated
 from pipeline.encode import encode_tasks
-from pipeline.errors import RowError
 from pipeline.inference.batching import CPU_BATCH_TOKENS, TokenBudget
+from pipeline.inference.passes import InThisProcess
 from pipeline.inference.questions import asks_of, facts_of
 from pipeline.inference.replica import answer_shards
-from pipeline.inference.supervisor import Question, Seconds, Supervisor
 from pipeline.output.columns import output_schema
 from pipeline.spec.job_spec import JobSpec
 from tests.pipeline.small import rows_table, shard
@@ -38,20 +36,6 @@ def loaded(checkpoint: str, framework: Framework, heads: tuple[tuple[str, Head],
     """A model, once a test process. heads: names and kinds; a single one's name is ""."""
     named = [head for _, head in heads] if heads[0][0] == "" else dict(heads)
     return load(checkpoint=checkpoint, framework=framework, heads=named, device="cpu")
-
-
-@dataclass(frozen=True)
-class Direct:
-    """What a supervisor does, without a process of its own."""
-
-    model: Model
-    seconds: Seconds = field(default_factory=Seconds)
-
-    def solve(
-        self, pack: Sequence[int], ask: Callable[[Sequence[int]], Question]
-    ) -> Iterator[tuple[Sequence[int], Mapping[str, Answers] | RowError]]:
-        """The answers of a pack at once."""
-        yield pack, self.model(*ask(pack))
 
 
 def annotate(
@@ -74,7 +58,7 @@ def annotate(
         shards=[encoded],
         asks=asks,
         budget=TokenBudget(tokens=CPU_BATCH_TOKENS[framework]),
-        supervisor=cast("Supervisor", Direct(answering)),
+        supervisor=InThisProcess(answering),
     )
     result = annotated(answered, schema=schema, spec=spec, facts=facts)
     assert result.num_rows == rows.num_rows

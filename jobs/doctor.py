@@ -1,0 +1,58 @@
+"""`preln doctor`: this machine in, what jobs would find on it out, and what to do where one would fail."""
+
+import json
+from collections.abc import Collection
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from jobs.exit_codes import LATER
+from models.boundary import Device, Framework
+from models.load import FOLDERS
+from pipeline.errors import SpecError
+
+MARKS = {True: "ok", False: "FAILS", None: "-"}
+
+
+def known(names: Collection[str]) -> list[Framework]:
+    """Names of frameworks. Raises SpecError for others."""
+    for name in names:
+        if name not in FOLDERS:
+            raise SpecError(f"--framework {name}: choose one of {', '.join(FOLDERS)}")
+    return [framework for framework in FOLDERS if framework in names]
+
+
+def doctor(
+    framework: Annotated[
+        list[str] | None, typer.Option("--framework", help="Look at this one; may be repeated. All, when absent.")
+    ] = None,
+    gpu: Annotated[
+        bool | None, typer.Option("--gpu/--cpu", help="What jobs are to run on; a GPU where there is one, when absent.")
+    ] = None,
+    storage: Annotated[
+        list[str] | None, typer.Option("--storage", metavar="URL", help="Folder that must answer; may be repeated.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, for machines.")] = False,
+) -> None:
+    """Say what each framework sees here, which kernels and dtype a job would get, and whether memory, disk, Ray and storage do.
+
+    Exit code 1 where a job would fail. On a cluster's GPU node:
+    ray job submit --working-dir . --entrypoint-num-gpus 1 -- python -m jobs doctor --gpu
+    """
+    from jobs.diagnosis import examine
+
+    device: Device | None = None if gpu is None else "cuda" if gpu else "cpu"
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    failed = False
+    for finding in examine(frameworks=known(framework or ()), device=device, storage=storage or ()):
+        failed |= finding.good is False
+        if as_json:
+            print(json.dumps(asdict(finding)), flush=True)
+            continue
+        console.print(f"{MARKS[finding.good]:6} {finding.about}: {finding.said}")
+        if finding.good is False and finding.fix:
+            console.print(f"       {finding.fix}")
+    if failed:
+        raise typer.Exit(LATER)

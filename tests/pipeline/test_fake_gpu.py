@@ -1,0 +1,71 @@
+"""A Ray that says it has a GPU, on a machine that has none: no job is computed on the CPU instead, without a word."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+
+REASONS = {"torch": "can't use a GPU", "tensorflow": "can't use it", "flax": "can't use it"}
+
+
+@pytest.fixture(scope="module")
+def ended(repository: Path, tmp_path_factory: pytest.TempPathFactory, ray_environment: Path) -> dict[str, Any]:
+    """How each job ended, by its name."""
+    if Path("/dev/nvidia0").exists():
+        pytest.skip("there is a GPU here")
+    frameworks = [name for name in REASONS if importlib.util.find_spec({"flax": "jax"}.get(name, name))]
+    folder = tmp_path_factory.mktemp("fake-gpu")
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    command = [sys.executable, "-m", "tests.pipeline.fake_gpu_run", str(folder), *frameworks]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=repository, check=False)
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert done.returncode == 0, done.stderr[-2_000:]
+    return {line["name"]: line for line in lines}
+
+
+@pytest.mark.parametrize("framework", list(REASONS))
+def test_a_job_that_was_promised_a_gpu_ends_with_the_framework_s_reason_before_any_row(
+    ended: dict[str, Any], framework: str
+) -> None:
+    if f"{framework}-float32" not in ended:
+        pytest.skip(f"{framework} is not installed")
+    told = ended[f"{framework}-float32"]
+    assert told["kind"] in ("RunFailed", "ResourceError"), told
+    assert REASONS[framework] in told["words"]
+    assert told["code"] == 1
+    assert told["objects"] == 0
+
+
+def test_auto_asks_the_framework_itself_before_the_folder_is_begun(ended: dict[str, Any]) -> None:
+    if "torch-auto" not in ended:
+        pytest.skip("torch is not installed")
+    told = ended["torch-auto"]
+    assert told["kind"] == "ResourceError", told
+    assert REASONS["torch"] in told["words"]
+
+
+def test_the_run_s_record_and_status_say_what_the_models_ran_on(ended: dict[str, Any]) -> None:
+    for name, device in (("stub-gpu", "cuda"), ("stub-cpu", "cpu")):
+        told = ended[name]
+        assert told["state"] == "done", told
+        assert told["objects"] >= 1
+        (runs_on,) = told["runs_on"]
+        assert runs_on["device"] == device
+        assert runs_on["name"] == "made up"
+        assert runs_on["replicas"] == 1
+        assert told["status"] == told["runs_on"]
+
+
+def test_a_replica_without_a_gpu_sees_none_and_one_with_half_a_gpu_keeps_to_its_half(ended: dict[str, Any]) -> None:
+    (on_cpu,), (on_gpu,) = ended["stub-cpu"]["runs_on"], ended["stub-gpu"]["runs_on"]
+    assert on_cpu["CUDA_VISIBLE_DEVICES"] == ""
+    assert on_gpu["CUDA_VISIBLE_DEVICES"] == "0"
+    assert on_gpu["PRELN_GPU_SHARE"] == "0.5"
+    assert on_gpu["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.45"
