@@ -14,12 +14,12 @@ from models.checkpoint_copy import is_local
 from pipeline.bundle import ShardTables
 from pipeline.decode import annotated
 from pipeline.encode import encode_tasks
+from pipeline.inference.answers import answer_shards
 from pipeline.inference.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, TokenBudget
 from pipeline.inference.checkpoint_state import checkpoint_state
 from pipeline.inference.in_process import InProcess
 from pipeline.inference.node_cache import checkpoint_here, compiler_settings
 from pipeline.inference.questions import MODEL_LOADER, asks_of, load_order
-from pipeline.inference.replica import answer_shards
 from pipeline.inference.supervisor import Supervisor
 from pipeline.output.columns import output_schema
 from pipeline.output.job import CPU_CUT

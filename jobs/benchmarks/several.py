@@ -22,10 +22,10 @@ from models.load import load
 from pipeline.bundle import ShardTables
 from pipeline.decode import annotated
 from pipeline.encode import encode_tasks
+from pipeline.inference.answers import answer_shards
 from pipeline.inference.batching import CPU_BATCH_TOKENS, TokenBudget
 from pipeline.inference.passes import InThisProcess
 from pipeline.inference.questions import asks_of, facts_of, heads_of
-from pipeline.inference.replica import answer_shards
 from pipeline.rows import no_errors
 from pipeline.shards import Shard, SourceFile
 from pipeline.spec.job_spec import JobSpec

@@ -11,7 +11,6 @@ from typing import Any
 from models.boundary import Framework
 from pipeline.cluster.capacity_wait import CapacityWait, Notify
 from pipeline.cluster.device_probe import gpu_dtype, probe_device
-from pipeline.cluster.failures import caused_by
 from pipeline.cluster.nodes import UNLIMITED, Demand, Nodes
 from pipeline.errors import SpecError
 from pipeline.plurals import counted
@@ -189,6 +188,8 @@ class Cluster:
             return spec.model.dtype
         placement = self.placement(spec)
         import ray
+
+        from pipeline.cluster.failures import caused_by
 
         demand = _demand(spec, cpus=LEAST_CPUS, gpus=placement.gpus)
         asked = ray.remote(**ray_options(demand))(best_dtype).remote(spec.model.framework, placement.gpus > 0)

@@ -1,24 +1,28 @@
-"""Turns the answers of sequences into Arrow tables of each task's windows, and back into NumPy arrays.
+"""Asks the model for the windows of shards, and turns its answers into Arrow tables of each task, and back into arrays.
 
 W: the windows of one task.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from models.boundary import Answers
+from models.boundary import Answers, HeadAsk
+from pipeline.bundle import ShardTables
 from pipeline.errors import RowError
+from pipeline.inference.batching import TokenBudget, packs
+from pipeline.inference.passes import Solver
 from pipeline.inference.sequences import Asked
+from pipeline.inference.windows import sequences_of
 from pipeline.ragged import members
 from pipeline.rows import error_array, no_errors
 
 
 @dataclass(eq=False)
-class _Answered:
+class AnsweredWindows:
     """One task's answers put back in the order of its windows as packs come in."""
 
     asked: Asked
@@ -103,3 +107,46 @@ def answer_arrays(table: pa.Table) -> Answers:
         else:
             arrays[name] = column.to_numpy()
     return arrays
+
+
+def answer_shards(
+    *,
+    shards: Sequence[ShardTables],
+    asks: Mapping[str, HeadAsk],
+    budget: TokenBudget,
+    supervisor: Solver,
+    in_order: bool = False,
+) -> list[ShardTables]:
+    """Every shard with `answers` and `failures` of each task; those that failed as a whole, or were written before, as they
+    are. in_order: packs hold windows as they come, not by length."""
+    asked = [shard for shard in shards if shard.tasks]
+    if not asked:
+        return list(shards)
+    windows = [{name: shard.tasks[name]["windows"] for name in asks} for shard in asked]
+    sequences = sequences_of(windows, asks)
+    ledgers = {name: AnsweredWindows(asked=one) for name, one in sequences.asked.items()}
+    passes = budgeted = 0
+
+    def wanted() -> Iterator[Sequence[int]]:
+        nonlocal passes, budgeted
+        for chosen in packs(lengths_W=sequences.lengths_S, budget=budget, in_order=in_order):
+            passes, budgeted = passes + 1, budgeted + budget.tokens
+            yield chosen.tolist()
+
+    for part, reply in supervisor.solve_all(wanted(), sequences.question, budget):
+        for ledger in ledgers.values():
+            ledger.take(np.asarray(part), reply)
+    finished = {
+        name: iter(ledger.split([shard[name].num_rows for shard in windows])) for name, ledger in ledgers.items()
+    }
+    told = {"passes": float(passes), "budget_tokens": float(budgeted)} if passes else {}
+    done = []
+    for shard, tokens in zip(asked, sequences.shard_tokens, strict=True):
+        tasks = {}
+        for name, parts in finished.items():
+            answers, failures = next(parts)
+            tasks[name] = {"answers": answers, "failures": failures}
+        done.append(shard.with_(tasks=tasks, facts={**told, "tokens": float(tokens)}))
+        told = {}  # of the bundle, so by its first shard only
+    answered = iter(done)
+    return [next(answered) if shard in asked else shard for shard in shards]

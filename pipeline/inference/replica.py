@@ -10,24 +10,21 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pyarrow as pa
 
 from models.boundary import HeadAsk
 from pipeline.bundle import ShardTables, pack, unpack
 from pipeline.cluster.ray_state import assigned_gpus
-from pipeline.inference.answers import _Answered
-from pipeline.inference.batching import TokenBudget, packs
+from pipeline.inference.answers import answer_shards
+from pipeline.inference.batching import TokenBudget
 from pipeline.inference.checkpoint_state import CheckpointState
 from pipeline.inference.child import LoadOrder
 from pipeline.inference.desk import Desk
 from pipeline.inference.node_cache import checkpoint_here, compiler_settings
-from pipeline.inference.passes import Solver
 from pipeline.inference.supervisor import Supervisor
-from pipeline.inference.windows import sequences_of
 from pipeline.telemetry import journal, metrics
 
 USABLE = 0.9
@@ -204,46 +201,3 @@ def _first_with(
         replace(shard.with_(facts=facts), runs_on=dict(runs_on)) if index == 0 else shard
         for index, shard in enumerate(shards)
     ]
-
-
-def answer_shards(
-    *,
-    shards: Sequence[ShardTables],
-    asks: Mapping[str, HeadAsk],
-    budget: TokenBudget,
-    supervisor: Solver,
-    in_order: bool = False,
-) -> list[ShardTables]:
-    """Every shard with `answers` and `failures` of each task; those that failed as a whole, or were written before, as they
-    are. in_order: packs hold windows as they come, not by length."""
-    asked = [shard for shard in shards if shard.tasks]
-    if not asked:
-        return list(shards)
-    windows = [{name: shard.tasks[name]["windows"] for name in asks} for shard in asked]
-    sequences = sequences_of(windows, asks)
-    ledgers = {name: _Answered(asked=one) for name, one in sequences.asked.items()}
-    passes = budgeted = 0
-
-    def wanted() -> Iterator[Sequence[int]]:
-        nonlocal passes, budgeted
-        for chosen in packs(lengths_W=sequences.lengths_S, budget=budget, in_order=in_order):
-            passes, budgeted = passes + 1, budgeted + budget.tokens
-            yield chosen.tolist()
-
-    for part, reply in supervisor.solve_all(wanted(), sequences.question, budget):
-        for ledger in ledgers.values():
-            ledger.take(np.asarray(part), reply)
-    finished = {
-        name: iter(ledger.split([shard[name].num_rows for shard in windows])) for name, ledger in ledgers.items()
-    }
-    told = {"passes": float(passes), "budget_tokens": float(budgeted)} if passes else {}
-    done = []
-    for shard, tokens in zip(asked, sequences.shard_tokens, strict=True):
-        tasks = {}
-        for name, parts in finished.items():
-            answers, failures = next(parts)
-            tasks[name] = {"answers": answers, "failures": failures}
-        done.append(shard.with_(tasks=tasks, facts={**told, "tokens": float(tokens)}))
-        told = {}  # of the bundle, so by its first shard only
-    answered = iter(done)
-    return [next(answered) if shard in asked else shard for shard in shards]

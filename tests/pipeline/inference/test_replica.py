@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from models.boundary import Head, HeadAsk
 from pipeline.bundle import ShardTables, pack, unpack
-from pipeline.inference.answers import answer_arrays, answers_table
+from pipeline.inference.answers import answer_arrays, answer_shards, answers_table
 from pipeline.inference.batching import TokenBudget
 from pipeline.inference.child import LoadOrder
 from pipeline.inference.passes import AskFor, Part
-from pipeline.inference.replica import Replica, ReplicaOrder, answer_shards
+from pipeline.inference.replica import Replica, ReplicaOrder
 from tests.pipeline import hostile
 from tests.pipeline.hostile import FULL, LABELS, LARGEST_PASS, NAN, RAISE, SEGFAULT, HostileModel
 from tests.pipeline.small import TASK, only_tables, reasons, shard, windows_shard

@@ -21,7 +21,7 @@ from models.named_heads import HeadFolders
 from models.tensors import PREFIX
 from models.weight_files import WeightFiles
 from pipeline.errors import SpecError
-from pipeline.inference.answers import _Answered
+from pipeline.inference.answers import AnsweredWindows
 from pipeline.inference.questions import facts_of
 from pipeline.inference.windows import numbered, sequences_of
 from pipeline.output.job import fingerprint_of, identity_of
@@ -266,7 +266,7 @@ def test_equal_sequences_are_read_once_and_every_window_has_its_answers(shards: 
     for name, windows in given_windows.items():
         asked = sequences.asked[name]
         assert [read[place] for place in asked.sequence_W] == [ids for ids, _ in windows]
-        answered = _Answered(asked)
+        answered = AnsweredWindows(asked)
         if name in asks and tokens is not None:
             # This model answers with the place of the token in the pack.
             answered.take(np.arange(len(read)), {name: {"hidden": asks[name].positions_G.astype(np.float32)}})
