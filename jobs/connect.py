@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
-from typing import Any
 
 import ray
 
@@ -25,18 +24,23 @@ def connect() -> None:
         return
     workers_speak = bool(os.environ.get("PRELN_WORKER_LOGS"))
     address = ray_address(os.environ)
-    local: dict[str, Any] = {}
-    if address == "local":
-        local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    ours = address == "local"
+    folder = ray_folder(os.environ) if ours else None
+    if ours:
         os.environ.update(token_without_home(os.environ))
-        if (folder := ray_folder(os.environ)) is not None:
-            local["_temp_dir"] = folder
     # Its C++ side warns of Ray's issue 53727 at every actor pool, whatever the pool is given.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # Ray puts the working folder on its workers' path, where a folder `pipeline` or `models` of the user's would be found
     # before ours; so that folder is ours while it looks.
     with handlers_kept(), silent_stderr(), chdir(Path(__file__).resolve().parents[1]):
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=workers_speak, **local)
+        ray.init(
+            address=address,
+            logging_level=logging.ERROR,
+            log_to_driver=workers_speak,
+            include_dashboard=False if ours else None,
+            object_store_memory=OBJECT_STORE_BYTES if ours else None,
+            _temp_dir=folder,
+        )
     if not workers_speak and hasattr(ray._private.worker, "print_to_stdstream"):
         # Of an actor that can't start, Ray prints the whole traceback at every try, whatever its logging level.
         ray._private.worker.print_to_stdstream = _say_nothing

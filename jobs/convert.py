@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -72,14 +73,15 @@ def convert(
     _check_choice("--head", head, (None, *HEADS))
     _check_choice("--format", weights_format, FORMATS)
     _check_choice("--dtype", dtype, DTYPES)
-    reading: dict[str, Any] = {
-        "kind": kind,
-        "allow_pickle": allow_pickle,
-        "attention_heads": attention_heads,
-        "classification_head": classification_head,
-    }
     if check:
-        first, second = (open_origin(url=url, **reading) for url in (source, destination))
+        origin = partial(
+            open_origin,
+            kind=kind,  # type: ignore[arg-type]  # checked above
+            allow_pickle=allow_pickle,
+            attention_heads=attention_heads,
+            classification_head=classification_head,
+        )
+        first, second = origin(url=source), origin(url=destination)
         found = difference(first=first, second=second, tolerance=tolerance)
         _print_difference(found, source, destination, as_json=as_json)
         raise typer.Exit(0 if found.same else DIFFERENT)
@@ -87,11 +89,14 @@ def convert(
         done = convert_checkpoint(
             source=source,
             destination=destination,
-            head=head,  # type: ignore[arg-type]  # checked above
+            kind=kind,  # type: ignore[arg-type]  # checked above
+            head=head,  # type: ignore[arg-type]
             weights_format=weights_format,  # type: ignore[arg-type]
             dtype=dtype,  # type: ignore[arg-type]
             max_shard_size=max_shard_size,
-            **reading,
+            allow_pickle=allow_pickle,
+            attention_heads=attention_heads,
+            classification_head=classification_head,
         )
     except ConversionError as error:
         _print_conversion(error.conversion, as_json=as_json, destination=None)

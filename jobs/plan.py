@@ -82,12 +82,13 @@ class PlanSummary:
 def summary_of(spec: "JobSpec") -> PlanSummary:
     """What a run of this job would do; nothing is written, and Ray is asked only what nothing else can answer."""
     from jobs.connect import this_cluster
+    from pipeline.output.folder import OutputFolder
     from pipeline.output.plan import make_plan
     from pipeline.prepare import open_job
     from pipeline.shards import Shard
 
     job, described = open_job(spec=spec, cluster=this_cluster())
-    planned = make_plan(job=job, spec=job.spec, described=described)
+    planned = make_plan(folder=OutputFolder(job.output), job=job, described=described)
     shards = sum(isinstance(item, Shard) for item in planned.work)
     return PlanSummary(
         task=job.spec.task_name,

@@ -1,4 +1,4 @@
-"""A job in, its annotated rows in the store and a receipt for every shard out.
+"""Runs a job's work on Ray: its annotated rows are stored, and every shard has a receipt.
 
 The sentence: read + encode | infer | decode + write, as one Ray Data chain over bundles of whole shards.
 """
@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from pipeline.encode import encode_tasks
 from pipeline.inference.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS
 from pipeline.inference.questions import MODEL_LOADER, asks_of, facts_of, load_order
 from pipeline.inference.replica import Replica, ReplicaOrder
+from pipeline.output.folder import OutputFolder
 from pipeline.output.job import FrozenJob
 from pipeline.output.sink import Receipt, write_shard
 from pipeline.reading.source import Reading, ShardSource
@@ -68,6 +70,11 @@ class Stages:
     run: str = ""
     attempt: int = 1
 
+    @cached_property
+    def output(self) -> OutputFolder:
+        """The job's output folder, opened where the stage runs."""
+        return OutputFolder(self.spec.output.url)
+
     def encode(self, bundle: pa.Table) -> pa.Table:
         """Rows of each shard to windows of tokens."""
         return pack(encode_shard(shard, spec=self.spec) for shard in unpack(bundle))
@@ -98,7 +105,7 @@ def finish_shard(shard: ShardTables, *, stages: Stages) -> Receipt:
     began = time.monotonic()
     table = annotated(shard, schema=stages.schema, spec=spec, facts=facts_of(spec))
     shard = shard.with_(facts={"decode_s": time.monotonic() - began})
-    return write_shard(shard, table, output=spec.output.url, prefix=spec.output.prefix, provenance=stages.provenance)
+    return write_shard(shard, table, data=stages.output.data, prefix=spec.output.prefix, provenance=stages.provenance)
 
 
 def tell(receipt: Receipt, *, stages: Stages) -> None:
@@ -243,18 +250,19 @@ def the_flow(
 def actor_pool(placement: Placement) -> dict[str, Any]:
     """How Ray Data keeps the replicas, as options of `map_batches`: how many there are, and how many bundles each has in hand."""
     bundles = GPU_BUNDLES if placement.gpus > 0 else 1
-    how: dict[str, Any] = {
-        "min_size": placement.smallest,
-        "max_size": placement.largest,
-        "initial_size": placement.initial,
-        "max_tasks_in_flight_per_actor": bundles + 1,
-    }
+    pool = partial(
+        ActorPoolStrategy,
+        min_size=placement.smallest,
+        max_size=placement.largest,
+        initial_size=placement.initial,
+        max_tasks_in_flight_per_actor=bundles + 1,
+    )
     if bundles == 1:
-        return {"compute": ActorPoolStrategy(**how)}
-    how["enable_true_multi_threading"] = True  # else Ray Data lets one bundle in at a time
+        return {"compute": pool()}
+    threaded = partial(pool, enable_true_multi_threading=True)  # else Ray Data lets one bundle in at a time
     if CALLS_AT_ONCE in inspect.signature(ActorPoolStrategy).parameters:
-        return {"compute": ActorPoolStrategy(**{**how, CALLS_AT_ONCE: bundles})}
-    return {"compute": ActorPoolStrategy(**how), "max_concurrency": bundles}
+        return {"compute": threaded(max_concurrent_calls_per_actor=bundles)}
+    return {"compute": threaded(), "max_concurrency": bundles}
 
 
 def reading_of(job: FrozenJob) -> Reading:

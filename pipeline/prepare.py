@@ -12,7 +12,8 @@ from pipeline.errors import OptionError, OutputError, SpecError
 from pipeline.inference.checkpoint_state import checkpoint_state
 from pipeline.inference.questions import asks_of, facts_of, heads_of
 from pipeline.output.columns import added_fields, carried_columns
-from pipeline.output.job import CPU_CUT, GPU_CUT, FrozenJob, fingerprint_of, identity_of, read_job, refuse_another
+from pipeline.output.folder import OutputFolder
+from pipeline.output.job import CPU_CUT, GPU_CUT, FrozenJob, fingerprint_of, identity_of, refuse_another
 from pipeline.reading.inputs import RESERVED, Described, describe, list_files
 from pipeline.reading.partitions import partition_keys
 from pipeline.reading.schema import EVERY_COLUMN, Columns, resolve_schema
@@ -31,7 +32,7 @@ def open_job(*, spec: JobSpec, cluster: Cluster) -> tuple[FrozenJob, list[Descri
     """
     spec = absolute(spec)
     facts = checked_tasks(spec)
-    known = read_job(spec.output.url)
+    known = OutputFolder(spec.output.url).read_job()
     if known is not None:
         return _known_job(known, spec=spec, facts=facts), []
     described = describe(list_files(spec.input, output=spec.output.url).files)

@@ -316,6 +316,25 @@ def test_documents_name_only_files_that_exist(repository: Path) -> None:
     assert not missing
 
 
+def defined_in(file: Path) -> set[str]:
+    """The functions and classes of a file, and the methods of its classes as `Class.method`."""
+    names = set()
+    for node in ast.parse(file.read_text("utf-8")).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)}
+    return names
+
+
+def test_every_call_of_the_documented_walk_is_in_the_file_that_is_named(repository: Path) -> None:
+    text = (repository / "docs/architecture.md").read_text("utf-8")
+    walk = " ".join(text.split("## From `annotate` to a committed object")[1].split("\n## ")[0].split())
+    calls = re.findall(r"`([\w.]+)` in `([\w/]+\.py)`", walk)
+    assert len(calls) > 20
+    assert [(name, file) for name, file in calls if name not in defined_in(repository / file)] == []
+
+
 def test_verbs_that_the_readme_names_are_verbs_of_the_command(repository: Path) -> None:
     from typer.main import get_command
 

@@ -26,10 +26,10 @@ import typer
 from models.boundary import Answers, Ask, Framework, Head, Tokens
 from pipeline import run
 from pipeline.cluster.placement import Cluster
-from pipeline.output import ledger
+from pipeline.output.folder import OutputFolder, new_run_id
 from pipeline.output.job import FrozenJob
-from pipeline.output.ledger import PlannedFile
 from pipeline.output.plan import Plan, missing_work, newest
+from pipeline.output.records import PlannedFile, entry_of
 from pipeline.output.sink import Receipt
 from pipeline.output.tally import Tally
 from pipeline.reading.source import read_tasks
@@ -147,14 +147,15 @@ def measure_plan(
 ) -> None:
     """Plan, group and count so many shards as a driver does, in memory and in an output folder, and say what that takes."""
     folder = tempfile.mkdtemp(prefix="preln-scaling-")
+    output = OutputFolder(folder)
     steps = Steps()
     try:
         planned = planned_files(count=shards // shards_per_file, shards_each=shards_per_file)
         steps.done("cut")
-        ledger.write_plan(folder, run=ledger.new_run_id(), files=planned)
+        output.write_plan(run=new_run_id(), files=planned)
         steps.done("write_plan")
         del planned
-        _, plans = ledger.read_plans(folder)
+        _, plans = output.read_plans()
         steps.done("read_plan")
         work = list(missing_work(current=newest(plans).values(), written=frozenset(), entries={}))
         steps.done("missing")
@@ -164,9 +165,9 @@ def measure_plan(
         for item in work:
             tally.add(Receipt.from_json(Receipt(shard=item, state="done", rows=RULE.rows, facts=FACTS).to_json()))  # type: ignore[arg-type]
         steps.done("receipts")
-        ledger.write_manifest(folder, run=ledger.new_run_id(), entries=map(ledger.entry_of, tally.receipts))
+        output.write_manifest(run=new_run_id(), entries=map(entry_of, tally.receipts))
         steps.done("write_manifest")
-        _, entries = ledger.read_manifest(folder)
+        _, entries = output.read_manifest()
         steps.done("read_manifest")
         left = list(missing_work(current=newest(plans).values(), written=frozenset(entries), entries=entries))
         steps.done("resume")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pyarrow as pa
 from ray.data.block import BlockMetadata
@@ -211,26 +211,41 @@ Parse: TypeAlias = Callable[[], pa.Table]
 
 def _blocks(file: SourceFile, reading: Reading, carried: Carried | None) -> Iterator[tuple[streams.StreamBlock, Parse]]:
     """The blocks of a stream, each with what makes it rows, which those that are written are spared."""
-    how: dict[str, Any] = {"uri": file.uri, "compression": file.compression, "rule": reading.rule}
-    how |= {"line_bytes": reading.line_bytes}
+    stream_blocks = partial(
+        streams.stream_blocks,
+        uri=file.uri,
+        compression=file.compression,
+        rule=reading.rule,
+        line_bytes=reading.line_bytes,
+    )
     if file.format not in DELIMITED:
-        for block in streams.stream_blocks(record_ends=lines.line_ends, **how):
+        for block in stream_blocks(record_ends=lines.line_ends):
             yield block, partial(_parse, file, block.lines, reading, carried)
-        return
-    columns: dict[str, Any] = {"schema": reading.schema, "required": reading.required}
-    if reading.rules == 1:
+    elif reading.rules == 1:
         delimiter = delimiter_of(file, reading.delimiter)
         header = delimited_parity.read_header(uri=file.uri, compression=file.compression, delimiter=delimiter)
-        columns |= {"header": header, "delimiter": delimiter}
-        for block in streams.stream_blocks(record_ends=delimited_parity.record_ends, **how):
-            yield block, partial(delimited_parity.delimited_rows, block.lines, **columns)
-        return
-    opened = delimited.open_delimited(
-        file, delimiter=reading.delimiter, quote=reading.quote, most_bytes=reading.line_bytes
-    )
-    columns |= {"file": opened, "carried": carried}
-    for block in streams.stream_blocks(record_ends=opened.record_ends, **how):
-        yield block, partial(delimited.delimited_rows, block.lines, **columns)
+        rows_of = partial(
+            delimited_parity.delimited_rows,
+            header=header,
+            delimiter=delimiter,
+            schema=reading.schema,
+            required=reading.required,
+        )
+        for block in stream_blocks(record_ends=delimited_parity.record_ends):
+            yield block, partial(rows_of, block.lines)
+    else:
+        opened = delimited.open_delimited(
+            file, delimiter=reading.delimiter, quote=reading.quote, most_bytes=reading.line_bytes
+        )
+        rows_of = partial(
+            delimited.delimited_rows,
+            file=opened,
+            schema=reading.schema,
+            required=reading.required,
+            carried=carried,
+        )
+        for block in stream_blocks(record_ends=opened.record_ends):
+            yield block, partial(rows_of, block.lines)
 
 
 def _stream_shard(file: SourceFile, block: streams.StreamBlock, reading: Reading) -> Shard:

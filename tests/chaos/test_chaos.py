@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 import pytest
 import s3fs
 
-from pipeline.output.sink import DATA
+from pipeline.output.folder import OutputFolder
 from pipeline.output.verify import verify
 from pipeline.spec.job_spec import InputSpec, JobSpec
-from pipeline.store.storage import join, names, put, read_bytes
+from pipeline.store.storage import join, put
 from tests.chaos.mayhem import Mayhem, ray_nodes
 from tests.chaos.proxy import Proxy, proxy
 from tests.chaos.servers import KEYS, moto_server, seaweedfs
@@ -133,7 +133,8 @@ class Rows:
     @classmethod
     def of(cls, output: str) -> "Rows":
         """As a reader of the folder finds them."""
-        tables = [pq.read_table(io.BytesIO(read_bytes(join(output, DATA, name)))) for name in names(join(output, DATA))]
+        data = OutputFolder(output).data
+        tables = [pq.read_table(io.BytesIO(data.read(name))) for name in data.names()]
         found = [row for table in tables for row in table.to_pylist()]
         by_place = {(row["source"], row["row"]): row for row in found}
         return cls(by_place, doubled=len(found) - len(by_place))

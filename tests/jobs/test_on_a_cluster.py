@@ -25,7 +25,7 @@ from ray.cluster_utils import Cluster as RayCluster
 from jobs.stop import stop
 from jobs.submission.job_api import JobApi
 from jobs.submission.submission import follow
-from pipeline.output.ledger import read_success
+from pipeline.output.folder import OutputFolder
 from pipeline.output.verify import verify
 from pipeline.spec.job_spec import JobSpec
 from pipeline.telemetry.metrics import COUNTERS, HISTOGRAMS
@@ -299,7 +299,8 @@ def test_the_command_stays_and_annotates_what_is_new(outside: Outside, tmp_path:
         add_file(tmp_path, "second")
         until(lambda: len(list((tmp_path / "out/data").glob("*.parquet"))) == 2, process=process)
         until(
-            lambda: (success := read_success(str(tmp_path / "out"))) is not None and success.files == 2, process=process
+            lambda: (success := OutputFolder(str(tmp_path / "out")).read_success()) is not None and success.files == 2,
+            process=process,
         )
         process.send_signal(signal.SIGTERM)
         words = process.communicate(timeout=60)[0]

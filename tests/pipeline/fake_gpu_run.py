@@ -15,8 +15,8 @@ from pipeline import flow, run
 from pipeline.cluster.placement import Cluster
 from pipeline.errors import PrelnError
 from pipeline.inference import questions
+from pipeline.output.folder import OutputFolder
 from pipeline.output.job import FrozenJob
-from pipeline.output.ledger import read_last_run
 from pipeline.output.plan import Plan
 from pipeline.output.sink import Receipt
 from pipeline.output.status import read_status
@@ -73,7 +73,7 @@ def tell(
         report = run.annotate(
             spec=JobSpec.parse(values), cluster=Cluster(lambda: None), watcher=Nobody(), loader=loader
         )
-        last = read_last_run(str(folder / name)) or {}
+        last = OutputFolder(str(folder / name)).read_last_run() or {}
         told |= {
             "state": report.state,
             "runs_on": last["runs_on"],

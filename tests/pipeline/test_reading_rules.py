@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import OutputError
-from pipeline.output.job import read_job
+from pipeline.output.folder import OutputFolder
 from pipeline.output.report import Report
 from pipeline.output.verify import verify
 from pipeline.shards import READING
@@ -84,10 +84,10 @@ def test_a_folder_says_by_which_rules_its_files_are_read(folder: Path) -> None:
     assert "input.format" not in fields["identity"]
     path.write_text(json.dumps({**fields, "reading": READING + 1}))
     with pytest.raises(OutputError, match="this is an older preln"):
-        read_job(f"file://{folder}/out")
+        OutputFolder(f"file://{folder}/out").read_job()
     del fields["reading"]
     path.write_text(json.dumps(fields))
-    job = read_job(f"file://{folder}/out")
+    job = OutputFolder(f"file://{folder}/out").read_job()
     assert job is not None
     assert job.reading == 1
 
@@ -143,7 +143,7 @@ def test_what_is_not_kept_is_not_typed(tmp_path: Path) -> None:
         '{"id": 1, "text": "a", "odd": [1, "x"]}\n{"id": 2, "text": "b", "odd": {}}\n'
     )
     assert run(tmp_path, keep=["id"]).state == "done"
-    job = read_job(f"file://{tmp_path}/out")
+    job = OutputFolder(f"file://{tmp_path}/out").read_job()
     assert job is not None
     assert job.schema.names == ["id", "text"]
     assert [row["id"] for row in rows(tmp_path)] == [1, 2]

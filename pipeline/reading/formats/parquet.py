@@ -106,8 +106,9 @@ def read_ranges(
         names = set(file.schema_arrow.names)
         columns = [name for name in schema.names if name in names]
         batches = _batches(file, ranges, columns)
-        how: dict[str, Any] = {"schema": schema, "required": required, "carried": carried}
-        yield from rows_of_ranges(uri=uri, ranges=ranges, batches=batches, **how)
+        yield from rows_of_ranges(
+            uri=uri, ranges=ranges, batches=batches, schema=schema, required=required, carried=carried
+        )
 
 
 def rows_of_ranges(
