@@ -10,6 +10,7 @@ import zstandard
 
 from tests.pipeline.bad_run import parquet
 from tests.pipeline.bad_things import FILE, REFUSED, ROW, Bad, Make, Settings, written
+from tests.pipeline.delta_log import INLINE_VECTOR, log_table
 
 CASES = Path(__file__).parents[1] / "cases"
 
@@ -39,6 +40,11 @@ def _table(mark: str) -> Make:
         return None
 
     return make
+
+
+def _deleted_row(folder: Path) -> None:
+    features = ["deletionVectors"]
+    log_table(folder / "in", deleted=INLINE_VECTOR, readerFeatures=features, writerFeatures=features)
 
 
 def _gone_from_a_saved_data_set(folder: Path) -> None:
@@ -97,6 +103,12 @@ MORE_FILES = [
         (REFUSED, "SpecError"),
         ("Iceberg", "write its rows to Parquet"),
         _table("metadata/v1.metadata.json"),
+    ),
+    Bad(
+        "a Delta table with deletion vectors",
+        (REFUSED, "SpecError"),
+        ("deletion vectors", "write its rows to Parquet"),
+        _deleted_row,
     ),
     Bad(
         "a saved data set that lacks a file",
