@@ -83,6 +83,12 @@ def checked_tasks(spec: JobSpec) -> dict[str, ModelFacts]:
     return facts
 
 
+def notes_of(spec: JobSpec) -> list[str]:
+    """What a run says once of how its checkpoint is read."""
+    facts = facts_of(spec)
+    return [f"{task.key}: {note}" for name, task in spec.named_tasks.items() for note in task.task.notes(facts[name])]
+
+
 def head_folders(spec: JobSpec) -> list[str] | None:
     """The folders of the heads below the checkpoint; None where the checkpoint is the only one."""
     return list(spec.tasks) or None

@@ -18,7 +18,7 @@ from pipeline.output.report import Ended, Report
 from pipeline.output.settle import close, settle
 from pipeline.output.sink import DATA, Receipt
 from pipeline.output.tally import Tally
-from pipeline.prepare import open_job
+from pipeline.prepare import notes_of, open_job
 from pipeline.shards import Shard, Stream
 from pipeline.spec.job_spec import JobSpec
 from pipeline.store.storage import join, sweep
@@ -70,6 +70,7 @@ def annotate(
     frozen = freeze(job)
     if frozen != job:  # another driver was first, with the same answers and another cut
         job, plan = frozen, make_plan(job=frozen, spec=frozen.spec, **how)
+    plan = replace(plan, notes=[*plan.notes, *notes_of(job.spec)])
     run = ledger.new_run_id()
     for folder in (
         job.output,

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 
 from jobs import connect, environment
 from jobs.environment import ray_address, ray_folder, refuse_taken_port, token_without_home
@@ -77,9 +78,9 @@ def test_a_ray_that_does_not_start_is_one_line(address: str, step: str, monkeypa
     def failing(**_: object) -> None:
         raise RuntimeError("Failed to start GCS.\nLast 1 lines of error files: ...")
 
-    monkeypatch.setattr(connect.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(connect, "ray_address", lambda _: address)
-    monkeypatch.setattr(connect.ray, "init", failing)
+    monkeypatch.setattr(ray, "init", failing)
     with pytest.raises(ResourceError, match=f"Failed to start GCS.*{step}") as caught:
         connect.connect()
     assert "\n" not in str(caught.value)

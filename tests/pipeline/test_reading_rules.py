@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.checkpoints.make_random import make_random
 from pipeline.errors import OutputError
 from pipeline.output.job import read_job
 from pipeline.output.report import Report
@@ -157,3 +158,27 @@ def test_a_folder_above_the_input_says_nothing_of_its_rows(tmp_path: Path) -> No
     (row,) = pq.read_table(next((above / "out" / "data").iterdir()), partitioning=None).to_pylist()
     assert row["year"] == 2024
     assert row["label"] != "pos"
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [(["O", "PER", "LOC", "ORG", "MISC"], True), (["O", "PER-B", "PER-I", "LOC-B", "LOC-I"], False)],
+)
+def test_a_run_says_once_that_labels_are_read_as_plain_names(tmp_path: Path, labels: list[str], said: bool) -> None:
+    make_random(folder=tmp_path / "model", head="token-classification")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    config |= {"id2label": dict(enumerate(labels)), "label2id": {name: number for number, name in enumerate(labels)}}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_text('{"text": "Anna in Bonn"}\n' * 3)
+    job = spec(
+        task="token-classification",
+        source=str(tmp_path / "in"),
+        output=str(tmp_path / "out"),
+        model={"checkpoint": str(tmp_path / "model"), "dtype": "float32"},
+    )
+    notes = annotate(job).notes
+    (record,) = (json.loads(path.read_text()) for path in (tmp_path / "out" / "_runs").glob("*.json"))
+    assert record["notes"] == list(notes)
+    assert all("PER, LOC, ORG, ..." in note and "plain names" in note for note in notes)
+    assert len(notes) == said
