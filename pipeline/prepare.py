@@ -117,7 +117,13 @@ def schema_of(described: Sequence[Described], *, spec: JobSpec, columns: Columns
         failures = "; ".join(str(item.failure) for item in described[:3])
         raise SpecError(f"no input file can be read: {failures}")
     own = {item.file.uri: item.schema for item in fit if item.schema is not None}
-    schema = resolve_schema(spec=spec.input, files=[item.file for item in fit], own=own, columns=columns)
+    schema = resolve_schema(
+        spec=spec.input,
+        files=[item.file for item in fit],
+        own=own,
+        columns=columns,
+        without_rows={item.file.uri for item in fit if item.rows == 0},
+    )
     return schema if len(schema) else _schema_of_tasks(spec)
 
 

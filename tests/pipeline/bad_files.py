@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
@@ -20,6 +21,11 @@ def _large_window() -> bytes:
         compression_params=zstandard.ZstdCompressionParameters(window_log=30, enable_ldm=True)
     ).compressobj()
     return bytes(compressor.compress(b"a text\n") + compressor.flush())
+
+
+def _large_integers(folder: Path) -> None:
+    parquet(folder / "in" / "good.parquet", {"text": ["A good text."]})
+    pl.DataFrame({"text": ["a"], "id": pl.Series([2**100], dtype=pl.Int128)}).write_parquet(folder / "in" / "a.parquet")
 
 
 def _pipe(folder: Path) -> None:
@@ -88,6 +94,13 @@ MORE_FILES = [
         (FILE, "unreadable"),
         ("a.txt.zst", "--long=27"),
         written("a.txt.zst", _large_window(), beside_a_good_one=True),
+        good_rows=1,
+    ),
+    Bad(
+        "a Parquet file with whole numbers of 128 bits",
+        (FILE, ""),
+        ("a.parquet", "more than 64 bits", "cast to another"),
+        _large_integers,
         good_rows=1,
     ),
     Bad("a named pipe", (FILE, ""), ("a.txt", "take it away"), _pipe, good_rows=1),
