@@ -9,10 +9,11 @@ from pathlib import Path
 
 import ray
 
-from jobs.environment import ray_address, ray_folder, token_without_home
+from jobs.environment import ray_address, ray_folder, refuse_taken_port, token_without_home
 from jobs.interruption import handlers_kept
 from pipeline.cluster.capacity_wait import Notify
 from pipeline.cluster.placement import Cluster, warn
+from pipeline.errors import ResourceError
 
 OBJECT_STORE_BYTES = 1 << 30
 """Shared memory of a Ray of our own: room for many shards on their way, and a bound on what a run takes of a laptop."""
@@ -27,23 +28,41 @@ def connect() -> None:
     ours = address == "local"
     folder = ray_folder(os.environ) if ours else None
     if ours:
+        refuse_taken_port(os.environ)
         os.environ.update(token_without_home(os.environ))
     # Its C++ side warns of Ray's issue 53727 at every actor pool, whatever the pool is given.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # Ray puts the working folder on its workers' path, where a folder `pipeline` or `models` of the user's would be found
     # before ours; so that folder is ours while it looks.
     with handlers_kept(), silent_stderr(), chdir(Path(__file__).resolve().parents[1]):
-        ray.init(
-            address=address,
-            logging_level=logging.ERROR,
-            log_to_driver=workers_speak,
-            include_dashboard=False if ours else None,
-            object_store_memory=OBJECT_STORE_BYTES if ours else None,
-            _temp_dir=folder,
-        )
+        try:
+            ray.init(
+                address=address,
+                logging_level=logging.ERROR,
+                log_to_driver=workers_speak,
+                include_dashboard=False if ours else None,
+                object_store_memory=OBJECT_STORE_BYTES if ours else None,
+                _temp_dir=folder,
+            )
+        except Exception as error:  # Ray has no one class for it
+            raise ResourceError(_not_started(address, error)) from error
     if not workers_speak and hasattr(ray._private.worker, "print_to_stdstream"):
         # Of an actor that can't start, Ray prints the whole traceback at every try, whatever its logging level.
         ray._private.worker.print_to_stdstream = _say_nothing
+
+
+def _not_started(address: str, error: Exception) -> str:
+    """Why Ray did not start, or could not be reached, in one line with the next step."""
+    why = " ".join(str(error).split())[:300] or type(error).__name__
+    if address == "local":
+        return (
+            f"Ray did not start on this machine: {why}. Free memory, disk and ports (preln doctor looks at them), or name a "
+            "cluster that runs by RAY_ADDRESS"
+        )
+    return (
+        f"RAY_ADDRESS is {address}, and this process could not join that cluster: {why}. Use the cluster's versions of Ray and "
+        "Python, or unset RAY_ADDRESS to run on this machine"
+    )
 
 
 def _say_nothing(*_: object, **__: object) -> None:

@@ -5,6 +5,7 @@ Ray itself would wait for minutes, or end with a traceback.
 
 import os
 import secrets
+import socket
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from pipeline.errors import ResourceError
 
 ANSWER_SECONDS = 15.0
 """How long a cluster may take to answer at all."""
+PORT_VARIABLE = "RAY_GCS_SERVER_PORT"
+"""Gives the port of a Ray of our own, which otherwise takes any free one."""
 SOCKET_BYTES = 107
 """The longest name of a Unix socket; Ray puts its sockets below its own folder."""
 SESSION = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
@@ -50,6 +53,25 @@ def _answers(address: str) -> bool:
         except (grpc.FutureTimeoutError, ValueError):
             return False
     return True
+
+
+def refuse_taken_port(environment: Mapping[str, str]) -> None:
+    """Raise ResourceError where the port that a Ray of our own must take is no port, or not free: Ray would try for 40 s."""
+    given = environment.get(PORT_VARIABLE, "").strip()
+    if not given:
+        return
+    step = f"name a free port, or unset {PORT_VARIABLE}: Ray then finds one"
+    try:
+        with socket.socket() as trial:
+            # Connections that are only waiting to be forgotten do not hold a port.
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(("", int(given)))
+    except (ValueError, OverflowError):
+        raise ResourceError(f"{PORT_VARIABLE} is {given!r}, which is no port; {step}") from None
+    except OSError as error:
+        raise ResourceError(
+            f"{PORT_VARIABLE} is {given}, and that port can't be taken: {error.strerror}; {step}"
+        ) from None
 
 
 def ray_folder(environment: Mapping[str, str]) -> str | None:

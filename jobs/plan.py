@@ -51,17 +51,19 @@ def plan(
     )
     console.print(
         f"  shards   {figures['shards']:,} to run, {figures['written']:,} done; "
-        f"{counted(figures['streams'], 'compressed file')} to be cut while reading"
+        f"{counted(figures['streams'], 'file')} to be cut while reading"
     )
     console.print(f"  rows     {rows}")
     console.print(f"  bytes    {figures['bytes']:,}")
     for name in figures["ignored"][:5]:
         console.print(f"  not read, unknown format: {name}")
+    for note in figures["notes"][:5]:
+        console.print(f"  {note}")
 
 
 @dataclass(frozen=True)
 class PlanSummary:
-    """A plan in figures. rows: None where nobody can know before reading. streams: compressed files, cut as they are read."""
+    """A plan in figures. rows: None where nobody can know before reading. streams: files that are cut as they are read."""
 
     task: str
     framework: str
@@ -77,6 +79,7 @@ class PlanSummary:
     rows: int | None
     bytes: int
     ignored: list[str]
+    notes: list[str]
 
 
 def summary_of(spec: "JobSpec") -> PlanSummary:
@@ -84,7 +87,7 @@ def summary_of(spec: "JobSpec") -> PlanSummary:
     from jobs.connect import this_cluster
     from pipeline.output.folder import OutputFolder
     from pipeline.output.plan import make_plan
-    from pipeline.prepare import open_job
+    from pipeline.prepare import notes_of, open_job
     from pipeline.shards import Shard
 
     job, described = open_job(spec=spec, cluster=this_cluster())
@@ -105,4 +108,5 @@ def summary_of(spec: "JobSpec") -> PlanSummary:
         rows=planned.missing_rows,
         bytes=planned.missing_bytes,
         ignored=list(planned.ignored),
+        notes=[*planned.notes, *notes_of(job.spec)],
     )

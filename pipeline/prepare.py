@@ -84,6 +84,12 @@ def checked_tasks(spec: JobSpec) -> dict[str, ModelFacts]:
     return facts
 
 
+def notes_of(spec: JobSpec) -> list[str]:
+    """What a run says once of how its checkpoint is read."""
+    facts = facts_of(spec)
+    return [f"{task.key}: {note}" for name, task in spec.named_tasks.items() for note in task.task.notes(facts[name])]
+
+
 def head_folders(spec: JobSpec) -> list[str] | None:
     """The folders of the heads below the checkpoint; None where the checkpoint is the only one."""
     return list(spec.tasks) or None
@@ -112,7 +118,13 @@ def schema_of(described: Sequence[Described], *, spec: JobSpec, columns: Columns
         failures = "; ".join(str(item.failure) for item in described[:3])
         raise SpecError(f"no input file can be read: {failures}")
     own = {item.file.uri: item.schema for item in fit if item.schema is not None}
-    schema = resolve_schema(spec=spec.input, files=[item.file for item in fit], own=own, columns=columns)
+    schema = resolve_schema(
+        spec=spec.input,
+        files=[item.file for item in fit],
+        own=own,
+        columns=columns,
+        without_rows={item.file.uri for item in fit if item.rows == 0},
+    )
     return schema if len(schema) else _schema_of_tasks(spec)
 
 

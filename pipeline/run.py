@@ -19,7 +19,7 @@ from pipeline.output.report import Ended, Report
 from pipeline.output.settle import close, settle
 from pipeline.output.sink import Receipt
 from pipeline.output.tally import Tally
-from pipeline.prepare import open_job
+from pipeline.prepare import notes_of, open_job
 from pipeline.shards import Shard, Stream
 from pipeline.spec.job_spec import JobSpec
 
@@ -74,6 +74,7 @@ def annotate(
     frozen = folder.freeze(job)
     if frozen != job:  # another driver was first, with the same answers and another cut
         job, plan = frozen, plan_of(job=frozen)
+    plan = replace(plan, notes=[*plan.notes, *notes_of(job.spec)])
     folder.sweep()
     run, tally = new_run_id(), Tally()
     if plan.changes:

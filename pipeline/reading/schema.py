@@ -1,7 +1,7 @@
 """Input files in, the one schema of their columns out: their own, or what a sample of them shows."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -42,16 +42,24 @@ EVERY_COLUMN = Columns(read=frozenset())
 
 
 def resolve_schema(
-    *, spec: InputSpec, files: Sequence[SourceFile], own: Mapping[str, pa.Schema], columns: Columns = EVERY_COLUMN
+    *,
+    spec: InputSpec,
+    files: Sequence[SourceFile],
+    own: Mapping[str, pa.Schema],
+    columns: Columns = EVERY_COLUMN,
+    without_rows: Collection[str] = (),
 ) -> pa.Schema:
     """One schema for all files: that of Parquet and Arrow, `text` for text, text for every column of delimited files, and
     for JSON lines what a sample shows; `input.schema` over both; the partitions of their folders behind. Columns stand in
     the order of first appearance; those that are not wanted have no type (null).
 
-    own: schemas of files that have one, by URL. Raises SpecError where files disagree beyond Arrow's promotions.
+    own: schemas of files that have one, by URL. without_rows: those that have no row, whose types count only where no other
+    file has the column; a delimited file of a header alone is one too. Raises SpecError where files disagree beyond Arrow's
+    promotions.
     """
     faults: list[str] = []  # of files that can't be read: their shards say so, where others have columns
-    schemas = [(uri, _untyped(schema, columns)) for uri, schema in own.items()]
+    schemas = [(uri, _untyped(schema, columns)) for uri, schema in own.items() if uri not in without_rows]
+    hollow = [schema for uri, schema in own.items() if uri in without_rows]
     if any(file.format == "text" for file in files):
         schemas.append(("text files", lines.TEXT_SCHEMA))
     told = None if spec.fields is None else pa.schema([(name, arrow_type(kind)) for name, kind in spec.fields.items()])
@@ -63,8 +71,12 @@ def resolve_schema(
     delimited_files = [file for file in files if file.format in DELIMITED]
     if delimited_files:
         named, unread = _delimited_schemas(delimited_files, spec=spec, told=told)
-        schemas += [(where, _untyped(schema, columns)) for where, schema in named]
+        schemas += [(one.uri, _untyped(one.schema, columns)) for one in named if not one.without_rows]
+        hollow += [one.schema for one in named if one.without_rows]
         faults += unread
+    for schema in hollow:
+        seen = {name for _, other in schemas for name in other.names}
+        schemas.append(("", _untyped(pa.schema([field for field in schema if field.name not in seen]), columns)))
     unified = _unified(schemas, columns=columns)
     if faults and not len(unified):
         raise SpecError(faults[0])
@@ -85,8 +97,8 @@ def _unified(schemas: Iterable[tuple[str, pa.Schema]], *, columns: Columns) -> p
             unified = schema if not len(unified) else unified if unified.equals(schema) else _merged(unified, schema)
         except pa.ArrowException as error:
             raise SpecError(
-                f"{where} has columns of different types than earlier files: {error}; annotate them separately, or leave the "
-                "column out with input.keep"
+                f"{where} has columns of different types than earlier files: {error}; annotate them separately, leave the "
+                "column out with input.keep, or name its type in input.schema (CSV, TSV, JSON lines)"
             ) from None
     # A wanted column of nothing but nulls is text.
     return pa.schema(
@@ -124,20 +136,29 @@ def _sampled(files: Sequence[SourceFile], sample: Callable[[SourceFile], Sample]
         return list(pool.map(sample, files[:: max(1, len(files) // SAMPLE_FILES)]))
 
 
+@dataclass(frozen=True)
+class _Headed:
+    """The columns of a delimited file, as text or as `input.schema` says."""
+
+    uri: str
+    schema: pa.Schema
+    without_rows: bool
+
+
 def _delimited_schemas(
     files: Sequence[SourceFile], *, spec: InputSpec, told: pa.Schema | None
-) -> tuple[list[tuple[str, pa.Schema]], list[str]]:
-    """The columns of each sampled file's header, as text or as `input.schema` says; a file whose header can't be read is
-    passed over, its shards will say why; what is wrong with those."""
+) -> tuple[list[_Headed], list[str]]:
+    """The columns of each sampled file; a file whose header can't be read is passed over, its shards will say why; what is
+    wrong with those."""
 
-    def sample(file: SourceFile) -> tuple[str, pa.Schema] | SourceError:
+    def sample(file: SourceFile) -> _Headed | SourceError:
         try:
             opened = open_delimited(file, delimiter=spec.delimiter, quote=spec.quote, most_bytes=HEADER_BYTES)
         except SourceError as error:
             return error
         named = told or pa.schema([])
         kinds = [(name, named.field(name).type if name in named.names else pa.string()) for name in opened.header.names]
-        return (file.uri, pa.schema(kinds))
+        return _Headed(file.uri, pa.schema(kinds), opened.header_only)
 
     found = _sampled(files, sample)
     readable = [schema for schema in found if not isinstance(schema, SourceError)]

@@ -44,7 +44,7 @@ class Tags:
     @classmethod
     def of(cls, labels: Sequence[str], *, answer_version: int = 2) -> "Tags":
         """From label names in the order of their ids. answer_version: of token-classification; 1 knows fewer schemes."""
-        split = _split(labels) if answer_version == 1 else _spelled_otherwise(labels) or _split(labels, *MIDDLES)
+        split = _read(labels, answer_version)
         names = tuple(dict.fromkeys(name for _, name in split))
         return cls(
             names=names,
@@ -52,6 +52,17 @@ class Tags:
             begins_L=np.array([prefix != "" and prefix in "BSUW" for prefix, _ in split]),
             ends_L=np.array([prefix != "" and prefix in "ELSUW" for prefix, _ in split]),
         )
+
+
+def plain_names(labels: Sequence[str], *, answer_version: int = 2) -> list[str]:
+    """The labels of entities that no scheme was found for, so that each is the name of a tag."""
+    split = _read(labels, answer_version)
+    return [name for prefix, name in split if prefix == "" and name.upper() not in OUTSIDE]
+
+
+def _read(labels: Sequence[str], answer_version: int) -> list[tuple[str, str]]:
+    """(prefix, tag) of each label."""
+    return _split(labels) if answer_version == 1 else _spelled_otherwise(labels) or _split(labels, *MIDDLES)
 
 
 def _split(labels: Sequence[str], *more: str) -> list[tuple[str, str]]:

@@ -124,6 +124,10 @@ class Task(BaseModel, ABC):
         """The same task answering as an older version did, where it still can; else itself."""
         return self
 
+    def notes(self, facts: ModelFacts) -> list[str]:
+        """What a run says once of how this checkpoint is read."""
+        return []
+
     @abstractmethod
     def parts(self) -> tuple[Part, ...]:
         """The columns it reads; the first one is the text whose absence is `empty`."""

@@ -18,6 +18,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from models.boundary import Answers, Head, HeadAsk
 from pipeline.arrow_lists import flat_list, list_array, list_lengths
 from pipeline.errors import OptionError, RowError
+from pipeline.plurals import counted
 from pipeline.ragged import Integers, offsets_of, ranges
 from pipeline.rows import error_array, no_errors
 from pipeline.tasks.characters import tokenize_texts
@@ -25,7 +26,7 @@ from pipeline.tasks.entities import ENTITY, TOKEN_ENTITY, Aggregation, entities,
 from pipeline.tasks.reference_entities import ReferenceRule, ScoredWindow
 from pipeline.tasks.scores import LABEL_SCORE, Floats, scored
 from pipeline.tasks.spans import Characters, grouped
-from pipeline.tasks.tags import Tags
+from pipeline.tasks.tags import Tags, plain_names
 from pipeline.tasks.task import Decoded, Encoding, ModelFacts, Part, Task
 from pipeline.tasks.tokens import Piece, Tokenized, laid_out, too_long
 from pipeline.tasks.windows import Cuts, cut_first, cut_windows
@@ -114,6 +115,19 @@ class TokenClassification(Task):
         kind = TOKEN_ENTITY if self.resolved_aggregation(facts) == "none" else ENTITY
         fields = [pa.field("entities", pa.list_(kind))]
         return [*fields, pa.field("labels", pa.list_(LABEL_SCORE))] if self.words else fields
+
+    def notes(self, facts: ModelFacts) -> list[str]:
+        """Which labels are read as plain names, where entities are put together by them."""
+        if self.resolved_aggregation(facts) == "none" or self.word_rule == "hf":
+            return []
+        plain = [
+            name for name in plain_names(facts.labels, answer_version=self.version) if name not in self.ignore_labels
+        ]
+        if not plain:
+            return []
+        shown = ", ".join(plain[:3]) + (", ..." if len(plain) > 3 else "")
+        labels = f"{counted(len(plain), 'label')} of the checkpoint ({shown})"
+        return [f"{labels} read as plain names, without B- and I-: neighbouring words of one label are one entity"]
 
     def resolved_aggregation(self, facts: ModelFacts) -> Aggregation:
         """The aggregation that this checkpoint's answers get."""

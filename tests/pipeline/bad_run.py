@@ -141,14 +141,14 @@ def attempt(folder: Path, *, yaml: str | None, settings: Sequence[tuple[str, Any
     return Got("nothing", (), (), len(rows), good)
 
 
-def annotate(spec: JobSpec) -> Report:
-    """`run.annotate` with the stages one after the other in this process."""
+def annotate(spec: JobSpec, *, loader: str = LOADER) -> Report:
+    """`run.annotate` with the stages one after the other in this process. loader: of the model, in a process of its own."""
     with patch.object(run, "annotate_shards", _inline), patch.object(run_report, "package_versions", dict):
-        return run.annotate(spec=spec, cluster=OfflineCluster(), watcher=Kept())
+        return run.annotate(spec=spec, cluster=OfflineCluster(), watcher=Kept(), loader=loader)
 
 
-def _inline(*, job: FrozenJob, work: Sequence[Work], placement: Placement, **_: Any) -> Iterator[Receipt]:
-    order = replica_order(job=job, placement=placement, loader=LOADER)
+def _inline(*, job: FrozenJob, work: Sequence[Work], placement: Placement, loader: str, **_: Any) -> Iterator[Receipt]:
+    order = replica_order(job=job, placement=placement, loader=loader)
     stages = Stages(spec=job.spec, schema=job.schema, provenance=provenance(job))
     reading = reading_of(job)
     answer = _replica(order)

@@ -37,10 +37,11 @@ class Header:
 
 @dataclass(frozen=True)
 class DelimitedFile:
-    """How one file is read: its header and its dialect."""
+    """How one file is read: its header and its dialect. header_only: whether nothing but white space follows the header."""
 
     header: Header
     dialect: Dialect
+    header_only: bool = False
 
     def record_ends(self, content: bytes, offset: int, ended: bool) -> Places:
         """Where records end in bytes that begin with a record at `offset` of the file, as far as is known."""
@@ -98,7 +99,8 @@ def open_delimited(file: SourceFile, *, delimiter: str | None, quote: str, most_
         head = bytes(stream.read(HEADER_BYTES))
     header = read_header(head, plain, uri=file.uri)
     columns = len(header.names) if file.format == "tsv" else None
-    return DelimitedFile(header, Dialect(plain.delimiter, quoting, most_bytes, columns))
+    header_only = len(head) < HEADER_BYTES and not head[header.stop :].strip()
+    return DelimitedFile(header, Dialect(plain.delimiter, quoting, most_bytes, columns), header_only)
 
 
 def read_header(head: bytes, dialect: Dialect, *, uri: str) -> Header:
