@@ -6,6 +6,7 @@ too long is the caller's decision. Source: spec of RobertaTokenizerFast.
 """
 
 import json
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processo
 from tokenizers.models import BPE
 
 from models.added_tokens import add_tokens
-from models.checkpoint import check_tokenizer_files, read_tokenizer_files
+from models.checkpoint import SENTENCEPIECE_NAME, TOKENIZER_NAMES, check_tokenizer_files, read_tokenizer_files
 from models.errors import CheckpointError
+from models.hub import HubOptions, checkpoint_folder
 
 SPECIAL_TOKENS = {
     "bos_token": "<s>",
@@ -55,12 +57,19 @@ class CheckpointTokenizer:
         return self.backend.get_vocab_size(with_added_tokens=True)
 
 
-def load_tokenizer(url: str, *, add_prefix_space: bool | None = None) -> CheckpointTokenizer:
-    """The tokenizer of a checkpoint folder.
+def load_tokenizer(
+    url: str | os.PathLike[str], *, add_prefix_space: bool | None = None, **keywords: Any
+) -> CheckpointTokenizer:
+    """The tokenizer of a checkpoint folder, or of a model of the Hub's.
 
     add_prefix_space: overrides tokenizer_config.json; True is what lists of words need.
+    keywords: how the Hub is asked (models.hub.HubOptions).
     Raises CheckpointError where the files are missing or can't be read.
     """
+    options, unknown = HubOptions.take(keywords)
+    if unknown:
+        raise TypeError(f"load_tokenizer() knows no argument '{next(iter(unknown))}'")
+    url = checkpoint_folder(url, options=options, choose=lambda names: names & {*TOKENIZER_NAMES, SENTENCEPIECE_NAME})
     check_tokenizer_files(url)
     files = read_tokenizer_files(url)
     try:

@@ -5,8 +5,10 @@ by an opener that the caller brings (models.roberta_torch.pickle_file), and only
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import fsspec
 from fsspec.spec import AbstractFileSystem
@@ -25,6 +27,15 @@ INDEX_NAME = "model.safetensors.index.json"
 PICKLE_NAME = "pytorch_model.bin"
 PICKLE_INDEX_NAME = "pytorch_model.bin.index.json"
 INDEX_NAMES = (INDEX_NAME, H5_INDEX_NAME, MSGPACK_INDEX_NAME)
+
+WeightKind: TypeAlias = Literal["safetensors", "pickle", "h5", "msgpack"]
+KINDS: Mapping[WeightKind, re.Pattern[str]] = {
+    "safetensors": re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"),
+    "pickle": re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?"),
+    "h5": re.compile(r"tf_model(-\d+-of-\d+)?\.h5(\.index\.json)?"),
+    "msgpack": re.compile(r"flax_model(-\d+-of-\d+)?\.msgpack(\.index\.json)?"),
+}
+"""Names of the files of each format, in the order in which formats are looked for."""
 
 Reader = Callable[[Sequence[str]], Iterator[tuple[str, AnyArray]]]
 PickleOpener = Callable[[AbstractFileSystem, Sequence[str]], Mapping[str, AnyArray]]
@@ -53,6 +64,24 @@ class WeightFiles:
     tensors: Mapping[str, TensorInfo]
     read: Reader
     stored_names: Mapping[str, str]
+
+
+def first_kind(names: set[str], *, pickle: bool) -> list[str]:
+    """The weights that a folder of these files is read from; pickle: whether one may be."""
+    for kind, pattern in KINDS.items():
+        files = [name for name in names if pattern.fullmatch(name)]
+        if files and (pickle or kind != "pickle"):
+            return files
+    return []
+
+
+def without_other_kinds(names: set[str], *, kept: WeightKind | None) -> set[str]:
+    """The files without weights of formats other than this one, where it is there; "safetensors" keeps pickles too."""
+    wanted = [] if kept is None else [KINDS[kept], *([KINDS["pickle"]] if kept == "safetensors" else [])]
+    if not any(pattern.fullmatch(name) for pattern in wanted for name in names):
+        return names
+    others = [pattern for pattern in KINDS.values() if pattern not in wanted]
+    return {name for name in names if not any(pattern.fullmatch(name) for pattern in others)}
 
 
 def open_weights(

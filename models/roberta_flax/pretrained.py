@@ -3,6 +3,7 @@
 Legend: V vocabulary, H hidden size.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from models.checkpoint import Checkpoint
 from models.checkpoint_writer import WeightsFormat, write_checkpoint
 from models.config import RobertaPreLayerNormConfig
 from models.loading import LoadingReport, compare, judge, override_config
+from models.loading_options import LoadingOptions, refuse_device_map
 from models.roberta_flax.callable_model import FlaxCallableModel
 from models.roberta_flax.layers import Array
 from models.roberta_flax.surgery import WORDS, prune, resize_vocabulary
@@ -32,31 +34,30 @@ class FlaxRobertaPreLayerNormPreTrainedModel(FlaxCallableModel):
     @classmethod
     def from_pretrained(
         cls,
-        url: str,
+        url: str | os.PathLike[str],
         *,
-        config: RobertaPreLayerNormConfig | None = None,
+        config: Any = None,
         dtype: Any = None,
         seed: int = 0,
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
         add_pooling_layer: bool = True,
         torch_dtype: Any = None,
-        from_pt: bool = False,
         _do_init: bool = True,
-        **overrides: Any,
+        **keywords: Any,
     ) -> Any:
-        """The model of a checkpoint folder at a path or URL; with _do_init=False (model, params).
+        """The model of a checkpoint folder at a path or URL, or of the Hub's; with _do_init=False (model, params).
 
-        config: instead of config.json; overrides: single fields of it, e.g. num_labels=3.
+        config: instead of config.json, ours, transformers' or a path; keywords: single fields of it, e.g. num_labels=3, and
+        those of the reference (models.loading_options).
         dtype: of the computation: "float32" (default), "bfloat16", "float16", or "auto" for the type that the folder is
         stored in; torch_dtype is its older name. Parameters are float32. seed: of tensors that are not in the folder.
-        from_pt: the reference's switch for torch's files; here every format is read as it is.
         ignore_mismatched_sizes: start tensors of another size afresh instead of raising MismatchError.
         output_loading_info: add an info with missing_keys, unexpected_keys and mismatched_keys at the end.
         """
-        del from_pt
-        checkpoint = Checkpoint.open(url)
-        config = override_config(config or checkpoint.config, overrides)
+        options = LoadingOptions.take(refuse_device_map(keywords, instead="jax.default_device"))
+        checkpoint = options.open(url, config=config)
+        config = override_config(checkpoint.config if config is None else config, options.overrides)
         asked = dtype or torch_dtype or "float32"
         wanted = checkpoint.stored_dtype if isinstance(asked, str) and asked == "auto" else asked
         model = cls(config, seed=seed, dtype=wanted, _do_init=False, add_pooling_layer=add_pooling_layer)

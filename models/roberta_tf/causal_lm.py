@@ -29,6 +29,7 @@ class TFRobertaPreLayerNormForCausalLM(TFRobertaPreLayerNormPreTrainedModel):
 
     def __init__(self, config: RobertaPreLayerNormConfig, *, name: str | None = None) -> None:
         super().__init__(config, name=name)
+        config = self.config
         if not config.is_decoder:
             logger.warning(
                 "a causal LM with is_decoder=False sees later tokens; set is_decoder=True to predict the next"

@@ -3,6 +3,7 @@
 Legend: V vocabulary, H hidden size.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -15,7 +16,9 @@ from models.checkpoint_writer import WeightsFormat, write_checkpoint
 from models.checks import check_config
 from models.config import RobertaPreLayerNormConfig
 from models.families import check_class_family
+from models.foreign_config import as_config
 from models.loading import LoadingReport, compare, judge, override_config
+from models.loading_options import LoadingOptions, refuse_device_map
 from models.outputs import ModelOutput
 from models.roberta_tf.heads import TFRobertaPreLayerNormDecoder
 from models.roberta_tf.keras_model import KerasModel
@@ -35,6 +38,7 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
     head: ClassVar[Head] = "encoder"
 
     def __init__(self, config: RobertaPreLayerNormConfig, *, name: str | None = None) -> None:
+        config = as_config(config)
         check_class_family(config.model_type, class_name=type(self).__name__)
         check_config(config)
         super().__init__(config, name=name)
@@ -65,16 +69,16 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
     def from_config(cls, config: RobertaPreLayerNormConfig | Mapping[str, Any], custom_objects: Any = None) -> Self:
         """A fresh model; of Keras's get_config() too."""
         del custom_objects
-        if isinstance(config, RobertaPreLayerNormConfig):
-            return cls(config)
-        return cls(RobertaPreLayerNormConfig.from_dict(config["config"]), name=config.get("name"))
+        if isinstance(config, Mapping) and "config" in config:
+            return cls(RobertaPreLayerNormConfig.from_dict(config["config"]), name=config.get("name"))
+        return cls(as_config(config))
 
     @classmethod
     def from_pretrained(
         cls,
-        url: str,
+        url: str | os.PathLike[str],
         *,
-        config: RobertaPreLayerNormConfig | None = None,
+        config: Any = None,
         dtype: Any = None,
         device: str | None = None,
         ignore_mismatched_sizes: bool = False,
@@ -82,23 +86,23 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
         allow_pickle: bool = False,
         add_pooling_layer: bool = True,
         torch_dtype: Any = None,
-        from_pt: bool = False,
-        **overrides: Any,
+        **keywords: Any,
     ) -> Any:
-        """The model of a checkpoint folder at a path or URL, whichever framework wrote it.
+        """The model of a checkpoint folder at a path or URL, or of a model of the Hub's, whichever framework wrote it.
 
-        config: instead of config.json; overrides: single fields of it, e.g. num_labels=3.
+        config: instead of config.json, ours, transformers' or a path; keywords: single fields of it, e.g. num_labels=3, and
+        those of the reference (models.loading_options).
         dtype: "float32", "bfloat16", "float16", or "auto" for the type that the folder is stored in; by default what
         Keras's global policy says; torch_dtype is its older name. device: TensorFlow's name, e.g. "/CPU:0".
         ignore_mismatched_sizes: start tensors of another size afresh instead of raising MismatchError.
         output_loading_info: return (model, info) with missing_keys, unexpected_keys and mismatched_keys.
-        allow_pickle: refused: only PyTorch reads its pickles. from_pt: not needed, every format is found by itself.
+        allow_pickle: refused: only PyTorch reads its pickles.
         """
-        del from_pt
         if allow_pickle:
             raise ValueError(f"{url}: only PyTorch reads its pickles; run `preln convert --allow-pickle` on it first")
-        checkpoint = Checkpoint.open(url)
-        config = override_config(config or checkpoint.config, overrides)
+        options = LoadingOptions.take(refuse_device_map(keywords, instead="device='/GPU:0'"))
+        checkpoint = options.open(url, config=config)
+        config = override_config(checkpoint.config if config is None else config, options.overrides)
         asked = dtype or torch_dtype
         wanted = None if asked is None else dtype_name(checkpoint.stored_dtype if asked == "auto" else asked)
         extra: dict[str, Any] = {} if cls.head != "encoder" else {"add_pooling_layer": add_pooling_layer}

@@ -28,6 +28,7 @@ class RobertaPreLayerNormForCausalLM(RobertaPreLayerNormPreTrainedModel):
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__(config)
+        config = self.config
         if not config.is_decoder:
             logger.warning(
                 "a causal LM with is_decoder=False sees later tokens; set is_decoder=True to predict the next"

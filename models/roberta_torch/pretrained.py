@@ -3,6 +3,7 @@
 Legend: V vocabulary, H hidden size.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self, cast
 
@@ -16,7 +17,9 @@ from models.checkpoint_writer import WeightsFormat, write_checkpoint
 from models.checks import check_config
 from models.config import RobertaPreLayerNormConfig
 from models.families import check_class_family
+from models.foreign_config import as_config
 from models.loading import LoadingReport, compare, judge, override_config
+from models.loading_options import LoadingOptions, one_device
 from models.outputs import ModelOutput
 from models.roberta_torch.encoder import RobertaPreLayerNormEncoder
 from models.roberta_torch.exporting import traceable, tracing
@@ -46,6 +49,7 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__()
+        config = as_config(config)
         check_class_family(config.model_type, class_name=type(self).__name__)
         check_config(config)
         self.config = config
@@ -91,29 +95,35 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        url: str,
+        url: str | os.PathLike[str],
         *,
-        config: RobertaPreLayerNormConfig | None = None,
+        config: Any = None,
         dtype: str | torch.dtype | None = None,
-        device: str | None = None,
+        device: str | torch.device | None = None,
+        device_map: Any = None,
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
         allow_pickle: bool = False,
         add_pooling_layer: bool = True,
         torch_dtype: str | torch.dtype | None = None,
-        **overrides: Any,
+        **keywords: Any,
     ) -> Any:
-        """The model of a checkpoint folder at a path or URL, in evaluation mode.
+        """The model of a checkpoint folder at a path or URL, or of a model of the Hub's, in evaluation mode.
 
-        config: instead of config.json; overrides: single fields of it, e.g. num_labels=3.
+        config: instead of config.json, ours, transformers' or a path; keywords: single fields of it, e.g. num_labels=3, and
+        those of the reference (models.loading_options). device_map: one device, in any of accelerate's ways.
         dtype: "float32" (default), "bfloat16", "float16", or "auto" for the type that the folder is stored in;
         torch_dtype is its older name.
         ignore_mismatched_sizes: start tensors of another size afresh instead of raising MismatchError.
         allow_pickle: also read pytorch_model.bin, weights only; pickle can run code, so trust the folder.
         output_loading_info: return (model, info) with missing_keys, unexpected_keys and mismatched_keys.
         """
-        checkpoint = Checkpoint.open(url, pickle=read_pickles if allow_pickle else None)
-        config = override_config(config or checkpoint.config, overrides)
+        if device is not None and device_map is not None:
+            raise ValueError(f"device={device!r} and device_map={device_map!r} were given; give one of them")
+        device = one_device(device_map, gpu=torch.cuda.is_available()) if device is None else device
+        options = LoadingOptions.take(keywords)
+        checkpoint = options.open(url, pickle=read_pickles if allow_pickle else None, config=config)
+        config = override_config(checkpoint.config if config is None else config, options.overrides)
         asked = dtype or torch_dtype or "float32"
         wanted = dtype_of(checkpoint.stored_dtype if asked == "auto" else asked)
         extra = {} if cls.head != "encoder" else {"add_pooling_layer": add_pooling_layer}
@@ -124,7 +134,12 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         return (model, report.as_info()) if output_loading_info else model
 
     def _load(
-        self, checkpoint: Checkpoint, *, dtype: torch.dtype, device: str | None, ignore_mismatched_sizes: bool
+        self,
+        checkpoint: Checkpoint,
+        *,
+        dtype: torch.dtype,
+        device: str | torch.device | None,
+        ignore_mismatched_sizes: bool,
     ) -> LoadingReport:
         """Fill the model from the checkpoint, initialise what it lacks, tie the weights.
 
