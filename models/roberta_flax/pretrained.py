@@ -20,6 +20,7 @@ from models.roberta_flax.callable_model import FlaxCallableModel
 from models.roberta_flax.layers import Array
 from models.roberta_flax.surgery import WORDS, prune, resize_vocabulary
 from models.roberta_flax.weights import Params, fresh_params, nested, param_path, to_params, to_tensors
+from models.saving_options import refuse_saving
 from models.tensors import PREFIX, architecture
 
 
@@ -90,19 +91,25 @@ class FlaxRobertaPreLayerNormPreTrainedModel(FlaxCallableModel):
 
     def save_pretrained(
         self,
-        url: str,
-        *,
+        url: str | os.PathLike[str],
         params: Params | None = None,
+        *,
+        is_main_process: bool = True,
         max_shard_size: int | str = "5GB",
         tokenizer_files: Mapping[str, bytes] | None = None,
         weights_format: WeightsFormat = "safetensors",
         safe_serialization: bool = True,
+        **keywords: Any,
     ) -> None:
         """Write config.json and the weights to a folder at a path or URL; tied tensors are written once.
 
+        is_main_process: False writes nothing.
         weights_format: "safetensors" (torch's names), "msgpack" (flax_model.msgpack in the reference's layout) or
         another (models.checkpoint_writer); safe_serialization=False, the reference's word, means "msgpack".
         """
+        refuse_saving(keywords)
+        if not is_main_process:
+            return
         found = to_tensors(
             params=self.params if params is None else params, names=self.expected_tensors(), bare=self.bare
         )
@@ -111,7 +118,7 @@ class FlaxRobertaPreLayerNormPreTrainedModel(FlaxCallableModel):
         config.architectures = [architecture(head=type(self).head, family=config.family)]
         config.dtype = next(iter(tensors.values())).dtype.name
         write_checkpoint(
-            url=url,
+            url=str(url),
             config=config,
             tensors=tensors,
             tokenizer_files=tokenizer_files,
@@ -154,11 +161,15 @@ class FlaxRobertaPreLayerNormPreTrainedModel(FlaxCallableModel):
         self._params = nested({**flat, path: jnp.asarray(values)})
 
     def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+        self,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        mean_resizing: bool = True,
     ) -> Array:
         """Grow or cut the word table (and a language model's decoder and bias); config.vocab_size follows.
 
-        Old rows stay, new ones start from N(0, initializer_range). Returns the table.
+        Old rows stay, new ones start at the mean of the old, or with mean_resizing=False from N(0, initializer_range).
+        Returns the table.
         """
         rows = self.config.vocab_size if new_num_tokens is None else new_num_tokens
         if pad_to_multiple_of is not None:
@@ -168,7 +179,12 @@ class FlaxRobertaPreLayerNormPreTrainedModel(FlaxCallableModel):
         if rows <= self.config.pad_token_id:
             raise ValueError(f"a vocabulary of {rows} has no row for pad_token_id {self.config.pad_token_id}")
         self._params = resize_vocabulary(
-            self.params, rows=rows, bare=self.bare, config=self.config, key=jax.random.fold_in(self.key, rows)
+            self.params,
+            rows=rows,
+            bare=self.bare,
+            config=self.config,
+            key=jax.random.fold_in(self.key, rows),
+            mean=mean_resizing,
         )
         self.config.vocab_size = rows
         return self.get_input_embeddings()

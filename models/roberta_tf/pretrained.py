@@ -25,6 +25,7 @@ from models.roberta_tf.keras_model import KerasModel
 from models.roberta_tf.layers import PLAN, Embedding, building
 from models.roberta_tf.surgery import prune, resize_embedding, resize_language_head
 from models.roberta_tf.weights import dtype_name, fill, initialise, neutral_variables, to_numpy
+from models.saving_options import refuse_saving
 from models.tensors import PREFIX, architecture, expected_tensors
 
 
@@ -139,18 +140,24 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
 
     def save_pretrained(
         self,
-        url: str,
+        url: str | os.PathLike[str],
+        is_main_process: bool = True,
         *,
         max_shard_size: int | str = "5GB",
         tokenizer_files: Mapping[str, bytes] | None = None,
         weights_format: WeightsFormat = "safetensors",
         safe_serialization: bool = True,
+        **keywords: Any,
     ) -> None:
         """Write config.json and the weights to a folder at a path or URL; tied tensors are written once.
 
+        is_main_process: False writes nothing.
         weights_format: "safetensors" (torch's names), "h5" (tf_model.h5), or others of models.checkpoint_writer;
         safe_serialization=False, the reference's word, means "h5".
         """
+        refuse_saving(keywords)
+        if not is_main_process:
+            return
         config = RobertaPreLayerNormConfig.from_dict(self.config.to_dict())
         config.architectures = [architecture(head=type(self).head, family=config.family)]
         config.dtype = self.dtype
@@ -158,7 +165,7 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
             name.removeprefix(PREFIX) if self.bare else name: to_numpy(self, name) for name in self.expected_tensors()
         }
         write_checkpoint(
-            url=url,
+            url=str(url),
             config=config,
             tensors=tensors,
             tokenizer_files=tokenizer_files,
@@ -192,11 +199,15 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
         self.lm_head.decoder = decoder
 
     def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+        self,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        mean_resizing: bool = True,
     ) -> Embedding:
         """Grow or cut the word table (and a language model's decoder and bias); config.vocab_size follows.
 
-        Old rows stay, new ones start from N(0, initializer_range). Returns the table. Compile the model again.
+        Old rows stay, new ones start at the mean of the old, or with mean_resizing=False from N(0, initializer_range).
+        Returns the table. Compile the model again.
         """
         rows = self.config.vocab_size if new_num_tokens is None else new_num_tokens
         if pad_to_multiple_of is not None:
@@ -205,9 +216,9 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
             return self.get_input_embeddings()
         if rows <= self.config.pad_token_id:
             raise ValueError(f"a vocabulary of {rows} has no row for pad_token_id {self.config.pad_token_id}")
-        resize_embedding(self.get_input_embeddings(), rows=rows, config=self.config)
+        resize_embedding(self.get_input_embeddings(), rows=rows, config=self.config, mean=mean_resizing)
         if self.get_output_embeddings() is not None:
-            resize_language_head(self.lm_head, rows=rows, config=self.config)
+            resize_language_head(self.lm_head, rows=rows, config=self.config, mean=mean_resizing)
         self.config.vocab_size = rows
         self.tie_weights()
         return self.get_input_embeddings()

@@ -4,7 +4,7 @@ Legend: V vocabulary, H hidden size.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self, cast
 
 import fsspec
@@ -29,11 +29,13 @@ from models.roberta_torch.weights import (
     dtype_of,
     fill,
     fill_missing,
+    gathered,
     initialise,
     neutral_parameters,
     to_numpy,
     without_values,
 )
+from models.saving_options import refuse_saving
 from models.tensors import PREFIX, architecture, expected_tensors
 from models.weight_files import PICKLE_NAME
 
@@ -168,30 +170,41 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
 
     def save_pretrained(
         self,
-        url: str,
+        url: str | os.PathLike[str],
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        save_function: Callable[..., Any] = torch.save,
         *,
         max_shard_size: int | str = "5GB",
         tokenizer_files: Mapping[str, bytes] | None = None,
         weights_format: WeightsFormat | Literal["pickle"] = "safetensors",
         safe_serialization: bool = True,
+        **keywords: Any,
     ) -> None:
         """Write config.json and the weights to a folder at a path or URL; tied tensors are written once.
 
+        is_main_process: False writes nothing. state_dict: values to write instead of the model's own, as accelerate gathers
+        them. save_function: what writes a pickle, called as torch.save is.
         weights_format: "safetensors", another framework's (models.checkpoint_writer) or "pickle" (pytorch_model.bin);
         safe_serialization=False, the reference's word, means "pickle".
         """
+        refuse_saving(keywords)
+        if not is_main_process:
+            return
         config = RobertaPreLayerNormConfig.from_dict(self.config.to_dict())
         config.architectures = [architecture(head=type(self).head, family=config.family)]
         config.dtype = str(self.dtype).removeprefix("torch.")
         if weights_format == "pickle" or not safe_serialization:
-            self._save_pickle(url, config, tokenizer_files or {})
+            self._save_pickle(url, config, tokenizer_files or {}, state=state_dict, save_function=save_function)
             return
-        named = neutral_parameters(self, bare=self.bare)
+        named: Mapping[str, Tensor] = neutral_parameters(self, bare=self.bare)
+        if state_dict is not None:
+            named = gathered(state_dict, names=self.expected_tensors(), bare=self.bare)
         tensors = {
             name.removeprefix(PREFIX) if self.bare else name: to_numpy(named[name]) for name in self.expected_tensors()
         }
         write_checkpoint(
-            url=url,
+            url=str(url),
             config=config,
             tensors=tensors,
             tokenizer_files=tokenizer_files,
@@ -199,13 +212,26 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
             weights_format=weights_format,
         )
 
-    def _save_pickle(self, url: str, config: RobertaPreLayerNormConfig, files: Mapping[str, bytes]) -> None:
+    def _save_pickle(
+        self,
+        url: str | os.PathLike[str],
+        config: RobertaPreLayerNormConfig,
+        files: Mapping[str, bytes],
+        *,
+        state: Mapping[str, Tensor] | None,
+        save_function: Callable[..., Any],
+    ) -> None:
         system, folder = fsspec.core.url_to_fs(str(url))
         system.makedirs(folder, exist_ok=True)
-        write_pickle(system=system, path=f"{folder}/{PICKLE_NAME}", state=self.state_dict())
+        write_pickle(
+            system=system,
+            path=f"{folder}/{PICKLE_NAME}",
+            state=self.state_dict() if state is None else state,
+            save=save_function,
+        )
         for name, content in files.items():
             system.pipe_file(f"{folder}/{name}", content)
-        config.save_pretrained(url)
+        config.save_pretrained(str(url))
 
     def tie_weights(self) -> None:
         """Make one parameter of lm_head.bias and decoder.bias, and of decoder.weight and the word table if tied."""
@@ -239,11 +265,15 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         lm_head.bias = decoder.bias
 
     def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+        self,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        mean_resizing: bool = True,
     ) -> nn.Embedding:
         """Grow or cut the word table (and a language model's decoder and bias); config.vocab_size follows.
 
-        Old rows stay, new ones start from N(0, initializer_range). Returns the table.
+        Old rows stay, new ones start at the mean of the old, or with mean_resizing=False from N(0, initializer_range).
+        Returns the table.
         """
         rows = self.config.vocab_size if new_num_tokens is None else new_num_tokens
         if pad_to_multiple_of is not None:
@@ -253,9 +283,9 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         if rows <= self.config.pad_token_id:
             raise ValueError(f"a vocabulary of {rows} has no row for pad_token_id {self.config.pad_token_id}")
         with torch.no_grad():
-            table = resized_embedding(self.get_input_embeddings(), rows=rows, config=self.config)
+            table = resized_embedding(self.get_input_embeddings(), rows=rows, config=self.config, mean=mean_resizing)
             if self.get_output_embeddings() is not None:
-                resize_language_head(self.get_submodule("lm_head"), rows=rows, config=self.config)
+                resize_language_head(self.get_submodule("lm_head"), rows=rows, config=self.config, mean=mean_resizing)
         self.config.vocab_size = rows
         self.set_input_embeddings(table)
         return table
@@ -286,9 +316,9 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         """Whether layers are computed again in the backward pass."""
         return cast("RobertaPreLayerNormEncoder", self.base_model.get_submodule("encoder")).gradient_checkpointing
 
-    def num_parameters(self) -> int:
-        """Parameters, tied ones counted once."""
-        return sum(parameter.numel() for parameter in self.parameters())
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """Parameters, tied ones counted once; only_trainable: without those that are frozen."""
+        return sum(one.numel() for one in self.parameters() if one.requires_grad or not only_trainable)
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:
