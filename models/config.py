@@ -73,6 +73,11 @@ class RobertaPreLayerNormConfig:
 
     model_type = PRE_LAYER_NORM
 
+    # Read by the reference's pipelines; never written to config.json unless set.
+    _commit_hash: str | None = None
+    task_specific_params: Any = None
+    prefix: str | None = None
+
     vocab_size: int
     hidden_size: int
     num_hidden_layers: int

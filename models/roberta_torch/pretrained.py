@@ -90,6 +90,11 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         return next(self.parameters()).dtype
 
     @classmethod
+    def can_generate(cls) -> bool:
+        """Whether it continues a prompt, which the reference's pipelines ask."""
+        return cls.head == "causal-lm"
+
+    @classmethod
     def from_config(cls, config: RobertaPreLayerNormConfig) -> Self:
         """A fresh model."""
         return cls(config)

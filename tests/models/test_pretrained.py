@@ -156,7 +156,7 @@ def into_shards(folder: Path, file: str) -> None:
         named = read_msgpack(system=fsspec.filesystem("file"), path=str(whole))
     for number, (name, array) in enumerate(named.items()):
         shards[number % 2][name] = array
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         path = folder / f"{stem}-0000{number}-of-00002.{ending}"
         weight_map |= {name.replace(".", "/") if ending == "msgpack" else name: path.name for name in shard}
