@@ -21,10 +21,11 @@ from models.checks import check_config
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig, read_config
 from models.errors import CheckpointError
 from models.families import PRE_LAYER_NORM
+from models.hub import INSTALL, PROTOCOL, is_hub_name
 from models.safetensors_file import AnyArray, TensorInfo
 from models.tensors import HEADS, PREFIX, expected_tensors, second_names, stored_name
 from models.unread_parts import refuse_labels, refuse_unread, refuse_whole_numbers
-from models.weight_files import PickleOpener, WeightFiles, open_weights
+from models.weight_files import PickleOpener, WeightFiles, WeightKind, first_kind, open_weights, without_other_kinds
 
 TOKENIZER_NAMES = (
     "tokenizer.json",
@@ -38,6 +39,8 @@ SENTENCEPIECE_NAME = "sentencepiece.bpe.model"
 # Fields of config.json that no answer depends on.
 SILENT_FIELDS = ("transformers_version", "architectures", "_name_or_path", "dtype", "base_model_name_or_path")
 MAX_BASES = 4
+# By which stores tell the versions of a file apart; blob_id is the Hub's.
+STATE_KEYS = ("ETag", "etag", "md5Hash", "blob_id", "mtime", "LastModified")
 TensorDigests: TypeAlias = dict[tuple[str, str], str]
 """(files, tensor) -> digest."""
 
@@ -54,17 +57,26 @@ class Checkpoint:
     sources: tuple[WeightFiles, ...]
 
     @classmethod
-    def open(cls, url: str, *, pickle: PickleOpener | None = None) -> "Checkpoint":
+    def open(
+        cls,
+        url: str,
+        *,
+        pickle: PickleOpener | None = None,
+        config: RobertaPreLayerNormConfig | None = None,
+        preferred: WeightKind | None = None,
+    ) -> "Checkpoint":
         """Read config.json and the weights' headers.
 
-        pickle: what opens pytorch_model.bin, for a caller who trusts the folder.
+        pickle: what opens pytorch_model.bin, for a caller who trusts the folder. config: stands for a config.json that is not
+        there. preferred: the format to read where the folder has several.
         Raises CheckpointError where the folder, config.json or the weights are missing, cut off or not of this
         model, naming what was found instead.
         """
         url = str(url)
-        names = _find_folder(url)
-        fields = read_config(url)
+        names = _find_folder(url, bare=config is not None)
+        fields = config.to_dict() if config is not None and CONFIG_NAME not in names else read_config(url)
         config = _config(url, fields)
+        names = without_other_kinds(names, kept=preferred)
         sources = [open_weights(url=url, names=names, pickle=pickle, family=config.family)]
         refuse_unread(url=url, names=names, fields=fields, tensors=())
         base, place = fields.get("base_model_name_or_path"), url
@@ -202,9 +214,7 @@ class Checkpoint:
         for source in self.sources:
             for path in source.paths:
                 info = source.system.info(path)
-                state = next(
-                    (info[key] for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified") if info.get(key)), ""
-                )
+                state = next((info[key] for key in STATE_KEYS if info.get(key)), "")
                 lines.append(f"{path} {info['size']} {state}")
         return _digest(line.encode() for line in lines)
 
@@ -251,12 +261,23 @@ def read_tokenizer_files(url: str) -> dict[str, bytes]:
     return {name: system.cat_file(f"{folder}/{name}") for name in TOKENIZER_NAMES if name in names}
 
 
-def _find_folder(url: str) -> set[str]:
+def _find_folder(url: str, *, bare: bool = False) -> set[str]:
+    """The names of a folder's files. bare: it may lack config.json."""
     names = file_names(url)
+    if not names and is_hub_name(url):
+        raise CheckpointError(
+            f"{url}: no such checkpoint folder; if it is a model of the Hugging Face Hub, write {PROTOCOL}{url} ({INSTALL})"
+        )
     if not names:
         raise CheckpointError(f"{url}: no such checkpoint folder, or it is empty; check the path and the credentials")
-    if CONFIG_NAME not in names:
-        raise CheckpointError(f"{url}: no {CONFIG_NAME}; found {listing(names)}")
+    if CONFIG_NAME not in names and not bare:
+        hint = ""
+        if first_kind(names, pickle=True):
+            hint = (
+                "; weights alone, as torch.save and the Trainer of transformers leave them, say neither sizes nor labels: call "
+                "model.save_pretrained() on this folder, or pass config= to from_pretrained"
+            )
+        raise CheckpointError(f"{url}: no {CONFIG_NAME}; found {listing(names)}{hint}")
     return names
 
 

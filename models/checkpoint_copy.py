@@ -14,7 +14,7 @@ import fsspec
 from models.checkpoint import TOKENIZER_NAMES, Checkpoint
 from models.config import CONFIG_NAME
 from models.named_heads import head_folder
-from models.weight_files import INDEX_NAME
+from models.weight_files import INDEX_NAMES
 
 BASE_FIELD = "base_model_name_or_path"
 
@@ -45,7 +45,7 @@ def _copy_folder(url: str, *, into: Path) -> None:
         if folder.exists() and depth:
             continue  # heads of one encoder
         folder.mkdir(parents=True, exist_ok=True)
-        extra = [CONFIG_NAME, INDEX_NAME, *(TOKENIZER_NAMES if depth == 0 else ())]
+        extra = [CONFIG_NAME, *INDEX_NAMES, *(TOKENIZER_NAMES if depth == 0 else ())]
         there = {str(path).rpartition("/")[2] for path in source.system.ls(remote, detail=False)}
         for path in [*source.paths, *(f"{remote}/{name}" for name in extra if name in there)]:
             source.system.get_file(path, str(folder / path.rpartition("/")[2]))

@@ -51,6 +51,13 @@ def check_config(config: RobertaPreLayerNormConfig) -> None:
         raise ValueError("config.add_cross_attention is set but is_decoder is not; set is_decoder=True as well")
     if isinstance(config.hidden_act, str) and config.hidden_act not in ACTIVATIONS:
         raise ValueError(f"config.hidden_act is '{config.hidden_act}'; known: {', '.join(ACTIVATIONS)}")
+    for layer, heads in config.pruned_heads.items():
+        known = 0 <= layer < config.num_hidden_layers and set(heads) <= set(range(config.num_attention_heads))
+        if not known or len(heads) == config.num_attention_heads:
+            raise ValueError(
+                f"config.pruned_heads says heads {heads} of layer {layer}; there are {config.num_hidden_layers} layers of "
+                f"{config.num_attention_heads} heads, and each must keep one"
+            )
     if not 0 <= config.pad_token_id < config.vocab_size:
         raise ValueError(f"config.pad_token_id is {config.pad_token_id}, outside the vocabulary of {config.vocab_size}")
 

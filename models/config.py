@@ -8,6 +8,7 @@ Source: spec of transformers 4.57.6's RobertaPreLayerNormConfig; published check
 """
 
 import json
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -16,6 +17,7 @@ import fsspec
 
 from models.errors import CheckpointError
 from models.families import FAMILIES, PRE_LAYER_NORM, Family
+from models.hub import HubOptions, checkpoint_folder
 
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 POSITION_TYPES = ("absolute", "relative_key", "relative_key_query")
@@ -70,6 +72,11 @@ class RobertaPreLayerNormConfig:
     """
 
     model_type = PRE_LAYER_NORM
+
+    # Read by the reference's pipelines; never written to config.json unless set.
+    _commit_hash: str | None = None
+    task_specific_params: Any = None
+    prefix: str | None = None
 
     vocab_size: int
     hidden_size: int
@@ -127,7 +134,7 @@ class RobertaPreLayerNormConfig:
         for name, default in {**OWN_DEFAULTS, **INHERITED_DEFAULTS, **self.family.defaults}.items():
             setattr(self, name, fields.pop(name, dict(default) if isinstance(default, dict) else default))
         self.dtype = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
-        self.pruned_heads = {int(layer): sorted(heads) for layer, heads in self.pruned_heads.items()}
+        self.pruned_heads = {int(layer): sorted(set(heads)) for layer, heads in self.pruned_heads.items()}
         self._set_labels(num_labels, id2label, label2id)
         for name, value in fields.items():
             setattr(self, name, value)
@@ -254,12 +261,15 @@ class RobertaPreLayerNormConfig:
         return cls.from_dict(json.loads(text))
 
     @classmethod
-    def from_pretrained(cls, url: str, **overrides: Any) -> "RobertaPreLayerNormConfig":
-        """A config from a checkpoint folder (or a JSON file) at a path or URL.
+    def from_pretrained(cls, url: str | os.PathLike[str], **keywords: Any) -> "RobertaPreLayerNormConfig":
+        """A config from a checkpoint folder (or a JSON file) at a path or URL, or of a model of the Hub's.
 
+        keywords: single fields of it, and how the Hub is asked (models.hub.HubOptions).
         Raises CheckpointError where there is none, or where its `model_type` is another model's.
         """
-        return cls.from_dict(read_config(url), **overrides)
+        options, overrides = HubOptions.take(keywords)
+        folder = checkpoint_folder(url, options=options, choose=lambda names: names & {CONFIG_NAME})
+        return cls.from_dict(read_config(folder), **overrides)
 
     def save_pretrained(self, url: str) -> None:
         """Write config.json into a folder at a path or URL."""

@@ -1,6 +1,7 @@
 """TensorFlow's tf_model.h5 (Keras 2's layout) in, its tensors under TF names out; and written in that layout.
 
-A tensor lies at /<layer>/<the model object's name>/<path>; the object's name varies, so only what follows counts.
+A tensor lies at /<layer>/<the model object's name>/<path>; the object's name varies, so only what follows counts. In a
+shard (tf_model-00001-of-00002.h5) it lies at /<path> itself.
 For language models the embeddings stand twice, under the encoder and under the head: the same values.
 h5py is imported where such a file is met: who has none need not have it.
 """
@@ -15,18 +16,19 @@ from models.errors import CheckpointError
 from models.safetensors_file import AnyArray, TensorInfo
 
 H5_NAME = "tf_model.h5"
+H5_INDEX_NAME = "tf_model.h5.index.json"
 
 
-def read_h5_header(*, system: AbstractFileSystem, path: str) -> dict[str, TensorInfo]:
-    """TF name -> shape and type; `TensorInfo.path` is the dataset's place inside the file."""
+def read_h5_header(*, system: AbstractFileSystem, path: str, shard: bool = False) -> dict[str, TensorInfo]:
+    """TF name -> shape and type; `TensorInfo.path` is the dataset's place inside the file. shard: one of several files."""
     import h5py
 
     found: dict[str, TensorInfo] = {}
 
     def visit(place: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset) and place.count("/") >= 2:
+        if isinstance(item, h5py.Dataset) and (shard or place.count("/") >= 2):
             info = TensorInfo(path=place, start=0, stop=item.nbytes, shape=item.shape, dtype=item.dtype)
-            found.setdefault(place.split("/", 2)[2], info)
+            found.setdefault(place if shard else place.split("/", 2)[2], info)
 
     try:
         with system.open(path, "rb") as stream, h5py.File(stream, "r") as file:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from models.config import RobertaPreLayerNormConfig
 from models.errors import MismatchError
+from models.foreign_config import as_config
 from models.tensors import PREFIX, second_names
 
 logger = logging.getLogger(__name__)
@@ -49,9 +50,15 @@ class LoadingReport:
         ]
 
 
-def override_config(config: RobertaPreLayerNormConfig, overrides: Mapping[str, Any]) -> RobertaPreLayerNormConfig:
-    """A copy of a config with from_pretrained's further keywords in it; raises TypeError for one it does not have."""
-    known = {*config.to_dict(), "num_labels"}
+# Fields of the reference's configs that ours has only where they are set; no answer depends on them.
+IDLE_FIELDS = ("finetuning_task", "task_specific_params", "tokenizer_class", "prefix", "gradient_checkpointing")
+
+
+def override_config(config: Any, overrides: Mapping[str, Any]) -> RobertaPreLayerNormConfig:
+    """A copy of a config of any make with from_pretrained's further keywords in it; raises TypeError for one it does not
+    have."""
+    config = as_config(config)
+    known = {*config.to_dict(), "num_labels", *IDLE_FIELDS}
     unknown = [name for name in overrides if name not in known]
     if unknown:
         raise TypeError(f"from_pretrained() knows no argument and the config no field '{unknown[0]}'")

@@ -17,6 +17,7 @@ from models.errors import CheckpointError
 from models.safetensors_file import AnyArray
 
 MSGPACK_NAME = "flax_model.msgpack"
+MSGPACK_INDEX_NAME = "flax_model.msgpack.index.json"
 ARRAY_TYPE = 1
 SCALAR_TYPE = 3
 CHUNKED = "__msgpack_chunked_array__"

@@ -30,16 +30,20 @@ class ModelOutput(dict[str, Any]):
         return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
 
     def __getattr__(self, name: str) -> Any:
-        if name in type(self).fields:
+        if name in type(self).fields or name in self:
             return self.get(name)
         raise AttributeError(f"{type(self).__name__} has no field '{name}'; it has {', '.join(self.fields)}")
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self.fields:
+            raise AttributeError(f"{type(self).__name__} has no field '{name}'; it has {', '.join(self.fields)}")
         self[name] = value
 
     def __setitem__(self, name: str, value: Any) -> None:
+        """Set a field in its place, or put something else behind them all, as the reference's pipelines do."""
         if name not in self.fields:
-            raise KeyError(f"{type(self).__name__} has no field '{name}'; it has {', '.join(self.fields)}")
+            super().__setitem__(name, value)
+            return
         later = {other: super(ModelOutput, self).pop(other) for other in list(self) if other in self._after(name)}
         super().pop(name, None)
         if value is not None:
@@ -47,10 +51,11 @@ class ModelOutput(dict[str, Any]):
         super().update(later)
 
     def _after(self, name: str) -> tuple[str, ...]:
-        return self.fields[self.fields.index(name) + 1 :]
+        return (*self.fields[self.fields.index(name) + 1 :], *(other for other in self if other not in self.fields))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (dict(self),)
+        known = {name: self[name] for name in self if name in self.fields}
+        return type(self), (known,), None, None, iter([(name, self[name]) for name in self if name not in known])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.items())})"

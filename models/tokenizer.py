@@ -6,15 +6,18 @@ too long is the caller's decision. Source: spec of RobertaTokenizerFast.
 """
 
 import json
+import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 
 from models.added_tokens import add_tokens
-from models.checkpoint import check_tokenizer_files, read_tokenizer_files
+from models.checkpoint import SENTENCEPIECE_NAME, TOKENIZER_NAMES, check_tokenizer_files, read_tokenizer_files
+from models.encoded_texts import Texts, encode_texts
 from models.errors import CheckpointError
+from models.hub import HubOptions, checkpoint_folder
 
 SPECIAL_TOKENS = {
     "bos_token": "<s>",
@@ -54,13 +57,58 @@ class CheckpointTokenizer:
         """Number of ids, added tokens among them."""
         return self.backend.get_vocab_size(with_added_tokens=True)
 
+    def __call__(
+        self,
+        texts: Texts,
+        pairs: Texts | None = None,
+        *,
+        padding: bool | Literal["longest", "max_length"] = True,
+        truncation: bool = False,
+        max_length: int | None = None,
+        add_special_tokens: bool = True,
+        is_split_into_words: bool = False,
+        return_tensors: Literal["np", "pt", "tf", "jax"] | None = None,
+    ) -> dict[str, Any]:
+        """input_ids [B, S], attention_mask [B, S] and offset_mapping [B, S, 2] of a text or several, or of pairs, as NumPy
+        arrays of int64; return_tensors: as PyTorch's, TensorFlow's or JAX's.
 
-def load_tokenizer(url: str, *, add_prefix_space: bool | None = None) -> CheckpointTokenizer:
-    """The tokenizer of a checkpoint folder.
+        padding: to the longest, or to max_length; False gives lists. truncation: cut to max_length, or to
+        model_max_length, of a pair first the longer text. is_split_into_words: texts are lists of words, whose offsets
+        count within the word; they need add_prefix_space=True at loading.
+        Raises ValueError for truncation without a limit.
+        """
+        limit = max_length or self.model_max_length
+        if truncation and limit is None:
+            raise ValueError("truncation=True needs max_length=: the folder names no model_max_length")
+        if is_split_into_words and not self.add_prefix_space:
+            raise ValueError("is_split_into_words=True needs load_tokenizer(…, add_prefix_space=True)")
+        return encode_texts(
+            self.backend,
+            texts,
+            pairs,
+            pad_id=max(self.pad_id, 0),
+            padding=padding,
+            limit=limit if truncation else None,
+            max_length=limit,
+            add_special_tokens=add_special_tokens,
+            words=is_split_into_words,
+            return_tensors=return_tensors,
+        )
+
+
+def load_tokenizer(
+    url: str | os.PathLike[str], *, add_prefix_space: bool | None = None, **keywords: Any
+) -> CheckpointTokenizer:
+    """The tokenizer of a checkpoint folder, or of a model of the Hub's.
 
     add_prefix_space: overrides tokenizer_config.json; True is what lists of words need.
+    keywords: how the Hub is asked (models.hub.HubOptions).
     Raises CheckpointError where the files are missing or can't be read.
     """
+    options, unknown = HubOptions.take(keywords)
+    if unknown:
+        raise TypeError(f"load_tokenizer() knows no argument '{next(iter(unknown))}'")
+    url = checkpoint_folder(url, options=options, choose=lambda names: names & {*TOKENIZER_NAMES, SENTENCEPIECE_NAME})
     check_tokenizer_files(url)
     files = read_tokenizer_files(url)
     try:

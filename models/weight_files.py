@@ -1,12 +1,14 @@
 """A checkpoint folder's weight files in any format in, tensors under neutral names and in torch's layout out.
 
-safetensors (torch, TF and Flax names; whole or in shards), tf_model.h5 and flax_model.msgpack. Pickle formats are read
+safetensors (torch, TF and Flax names), tf_model.h5 and flax_model.msgpack, whole or in shards. Pickle formats are read
 by an opener that the caller brings (models.roberta_torch.pickle_file), and only if the caller does.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import fsspec
 from fsspec.spec import AbstractFileSystem
@@ -14,8 +16,8 @@ from fsspec.spec import AbstractFileSystem
 from models.errors import CheckpointError
 from models.families import Family
 from models.foreign_names import ForeignFormat, to_neutral
-from models.h5_file import H5_NAME, read_h5_header, read_h5_tensors
-from models.msgpack_file import MSGPACK_NAME, read_msgpack
+from models.h5_file import H5_INDEX_NAME, H5_NAME, read_h5_header, read_h5_tensors
+from models.msgpack_file import MSGPACK_INDEX_NAME, MSGPACK_NAME, read_msgpack
 from models.safetensors_file import AnyArray, TensorInfo, read_header, read_tensors
 from models.tensors import neutral_names
 from models.unread_parts import plain_names, refuse_unread
@@ -24,6 +26,16 @@ WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 PICKLE_NAME = "pytorch_model.bin"
 PICKLE_INDEX_NAME = "pytorch_model.bin.index.json"
+INDEX_NAMES = (INDEX_NAME, H5_INDEX_NAME, MSGPACK_INDEX_NAME)
+
+WeightKind: TypeAlias = Literal["safetensors", "pickle", "h5", "msgpack"]
+KINDS: Mapping[WeightKind, re.Pattern[str]] = {
+    "safetensors": re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"),
+    "pickle": re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?"),
+    "h5": re.compile(r"tf_model(-\d+-of-\d+)?\.h5(\.index\.json)?"),
+    "msgpack": re.compile(r"flax_model(-\d+-of-\d+)?\.msgpack(\.index\.json)?"),
+}
+"""Names of the files of each format, in the order in which formats are looked for."""
 
 Reader = Callable[[Sequence[str]], Iterator[tuple[str, AnyArray]]]
 PickleOpener = Callable[[AbstractFileSystem, Sequence[str]], Mapping[str, AnyArray]]
@@ -52,6 +64,24 @@ class WeightFiles:
     tensors: Mapping[str, TensorInfo]
     read: Reader
     stored_names: Mapping[str, str]
+
+
+def first_kind(names: set[str], *, pickle: bool) -> list[str]:
+    """The weights that a folder of these files is read from; pickle: whether one may be."""
+    for kind, pattern in KINDS.items():
+        files = [name for name in names if pattern.fullmatch(name)]
+        if files and (pickle or kind != "pickle"):
+            return files
+    return []
+
+
+def without_other_kinds(names: set[str], *, kept: WeightKind | None) -> set[str]:
+    """The files without weights of formats other than this one, where it is there; "safetensors" keeps pickles too."""
+    wanted = [] if kept is None else [KINDS[kept], *([KINDS["pickle"]] if kept == "safetensors" else [])]
+    if not any(pattern.fullmatch(name) for pattern in wanted for name in names):
+        return names
+    others = [pattern for pattern in KINDS.values() if pattern not in wanted]
+    return {name for name in names if not any(pattern.fullmatch(name) for pattern in others)}
 
 
 def open_weights(
@@ -97,11 +127,16 @@ def stored_weights(*, url: str, names: set[str], pickle: PickleOpener | None = N
             )
             paths = [f"{folder}/{file}" for file in files]
             return _in_memory(system, paths, pickle(system, paths), None)
-        if H5_NAME in names:
-            return _stored_h5(system, f"{folder}/{H5_NAME}")
-        if MSGPACK_NAME in names:
-            path = f"{folder}/{MSGPACK_NAME}"
-            return _in_memory(system, [path], read_msgpack(system=system, path=path), "flax")
+        if H5_NAME in names or H5_INDEX_NAME in names:
+            files = [H5_NAME] if H5_NAME in names else shard_files(url=url, index=H5_INDEX_NAME, names=names)
+            return _stored_h5(system, [f"{folder}/{file}" for file in files], sharded=H5_NAME not in names)
+        if MSGPACK_NAME in names or MSGPACK_INDEX_NAME in names:
+            files = (
+                [MSGPACK_NAME] if MSGPACK_NAME in names else shard_files(url=url, index=MSGPACK_INDEX_NAME, names=names)
+            )
+            paths = [f"{folder}/{file}" for file in files]
+            arrays = {name: array for path in paths for name, array in read_msgpack(system=system, path=path).items()}
+            return _in_memory(system, paths, arrays, "flax")
     except CheckpointError:
         raise
     except ValueError as error:
@@ -152,13 +187,20 @@ def _stored_safetensors(system: AbstractFileSystem, paths: list[str]) -> StoredW
     return StoredWeights(system=system, paths=tuple(paths), tensors=tensors, read=read, foreign=foreign)
 
 
-def _stored_h5(system: AbstractFileSystem, path: str) -> StoredWeights:
-    tensors = read_h5_header(system=system, path=path)
+def _stored_h5(system: AbstractFileSystem, paths: list[str], *, sharded: bool) -> StoredWeights:
+    tensors: dict[str, TensorInfo] = {}
+    owners: dict[str, str] = {}
+    for path in paths:
+        found = read_h5_header(system=system, path=path, shard=sharded)
+        tensors |= found
+        owners |= dict.fromkeys(found, path)
 
     def read(names: Sequence[str]) -> Iterator[tuple[str, AnyArray]]:
-        return read_h5_tensors(system=system, path=path, tensors={name: tensors[name] for name in names})
+        for path in paths:
+            mine = {name: tensors[name] for name in names if owners[name] == path}
+            yield from read_h5_tensors(system=system, path=path, tensors=mine)
 
-    return StoredWeights(system=system, paths=(path,), tensors=tensors, read=read, foreign="tf")
+    return StoredWeights(system=system, paths=tuple(paths), tensors=tensors, read=read, foreign="tf")
 
 
 def _in_memory(

@@ -19,6 +19,7 @@ from models.boundary import Head
 from models.checks import check_config
 from models.config import RobertaPreLayerNormConfig
 from models.families import check_class_family
+from models.foreign_config import as_config
 from models.outputs import ModelOutput
 from models.roberta_flax.cache import KeyValueCache, empty_cache
 from models.roberta_flax.layers import Array, readable
@@ -54,13 +55,14 @@ class FlaxCallableModel:
         gradient_checkpointing: bool = False,
         add_pooling_layer: bool = True,
     ) -> None:
-        self.config = config
+        self.config = as_config(config)
         self.check()
         self.input_shape = input_shape
         self.dtype = flax_dtype(dtype)
         self.key = jax.random.PRNGKey(seed)
         self.add_pooling_layer = add_pooling_layer
-        self.is_gradient_checkpointing = gradient_checkpointing
+        asked = gradient_checkpointing or getattr(self.config, "gradient_checkpointing", False)
+        self.is_gradient_checkpointing = bool(asked)
         self._do_init = _do_init
         self.warned = False
         self._params: Params | None = self.init_weights(self.key) if _do_init else None

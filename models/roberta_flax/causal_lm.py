@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from models.config import RobertaPreLayerNormConfig
 from models.generation import plan_search
+from models.generation_options import GreedyOptions, greedy_options, prompt_of
 from models.outputs import CausalLMOutputWithCrossAttentions
 from models.roberta_flax.base import FlaxRobertaPreLayerNormModule, Past
 from models.roberta_flax.heads import FlaxRobertaPreLayerNormLMHead
@@ -109,7 +110,8 @@ class FlaxRobertaPreLayerNormForCausalLM(FlaxRobertaPreLayerNormPreTrainedModel)
 
     def generate(
         self,
-        input_ids: Array,
+        input_ids: Array | None = None,
+        generation_config: Any = None,
         *,
         params: Any = None,
         attention_mask: Array | None = None,
@@ -117,25 +119,29 @@ class FlaxRobertaPreLayerNormForCausalLM(FlaxRobertaPreLayerNormPreTrainedModel)
         max_length: int | None = None,
         eos_token_id: int | Sequence[int] | None = None,
         pad_token_id: int | None = None,
-        use_cache: bool = True,
+        use_cache: bool | None = None,
         encoder_hidden_states: Array | None = None,
         encoder_attention_mask: Array | None = None,
+        **keywords: Any,
     ) -> Array:
         """The prompt [B, S] and its greedy continuation, up to an end token or max_length (20, prompt counted).
 
         Pads in the prompt are masked out on either side. Positions count a row's real tokens only and start at P + 1, as in the
         forward pass; transformers passes 0, 1, 2, … here, which are positions the model was not trained on.
+
+        generation_config: transformers' or a dict; what is given here wins over it. keywords: the reference's, refused by name
+        where they ask for more than greedy decoding (models.generation_options).
         """
+        prompt_BS = prompt_of(input_ids, keywords)
+        limits = {"max_new_tokens": max_new_tokens, "max_length": max_length, "eos_token_id": eos_token_id}
+        limits |= {"pad_token_id": pad_token_id, "use_cache": use_cache}
+        options = greedy_options(generation_config, limits, keywords)
         return greedy_search(
             self,
             params=self.params if params is None else params,
-            input_ids=input_ids,
+            input_ids=prompt_BS,
             attention_mask=attention_mask,
-            max_new_tokens=max_new_tokens,
-            max_length=max_length,
-            eos_token_id=eos_token_id,
-            pad_token_id=pad_token_id,
-            use_cache=use_cache,
+            options=options,
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
         )
@@ -147,11 +153,7 @@ def greedy_search(
     params: Any,
     input_ids: Array,
     attention_mask: Array | None,
-    max_new_tokens: int | None,
-    max_length: int | None,
-    eos_token_id: int | Sequence[int] | None,
-    pad_token_id: int | None,
-    use_cache: bool,
+    options: GreedyOptions,
     encoder_hidden_states: Array | None,
     encoder_attention_mask: Array | None,
 ) -> Array:
@@ -160,12 +162,12 @@ def greedy_search(
         prompt_BS=np.asarray(input_ids, dtype=np.int64),
         mask_BS=None if attention_mask is None else np.asarray(attention_mask),
         config=model.config,
-        max_new_tokens=max_new_tokens,
-        max_length=max_length,
-        end_ids=eos_token_id,
-        pad_id=pad_token_id,
+        max_new_tokens=options.max_new_tokens,
+        max_length=options.max_length,
+        end_ids=options.eos_token_id,
+        pad_id=options.pad_token_id,
     )
-    cached = use_cache and model.config.is_decoder
+    cached = options.use_cache and model.config.is_decoder
     batch, length = search.prompt_BS.shape
     slots = length + search.new_tokens
     encoder = {

@@ -3,6 +3,7 @@
 Legend: V vocabulary, H hidden size.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -14,10 +15,12 @@ from models.checkpoint import Checkpoint
 from models.checkpoint_writer import WeightsFormat, write_checkpoint
 from models.config import RobertaPreLayerNormConfig
 from models.loading import LoadingReport, compare, judge, override_config
+from models.loading_options import LoadingOptions, refuse_device_map
 from models.roberta_flax.callable_model import FlaxCallableModel
 from models.roberta_flax.layers import Array
 from models.roberta_flax.surgery import WORDS, prune, resize_vocabulary
 from models.roberta_flax.weights import Params, fresh_params, nested, param_path, to_params, to_tensors
+from models.saving_options import refuse_saving
 from models.tensors import PREFIX, architecture
 
 
@@ -32,31 +35,30 @@ class FlaxRobertaPreLayerNormPreTrainedModel(FlaxCallableModel):
     @classmethod
     def from_pretrained(
         cls,
-        url: str,
+        url: str | os.PathLike[str],
         *,
-        config: RobertaPreLayerNormConfig | None = None,
+        config: Any = None,
         dtype: Any = None,
         seed: int = 0,
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
         add_pooling_layer: bool = True,
         torch_dtype: Any = None,
-        from_pt: bool = False,
         _do_init: bool = True,
-        **overrides: Any,
+        **keywords: Any,
     ) -> Any:
-        """The model of a checkpoint folder at a path or URL; with _do_init=False (model, params).
+        """The model of a checkpoint folder at a path or URL, or of the Hub's; with _do_init=False (model, params).
 
-        config: instead of config.json; overrides: single fields of it, e.g. num_labels=3.
+        config: instead of config.json, ours, transformers' or a path; keywords: single fields of it, e.g. num_labels=3, and
+        those of the reference (models.loading_options).
         dtype: of the computation: "float32" (default), "bfloat16", "float16", or "auto" for the type that the folder is
         stored in; torch_dtype is its older name. Parameters are float32. seed: of tensors that are not in the folder.
-        from_pt: the reference's switch for torch's files; here every format is read as it is.
         ignore_mismatched_sizes: start tensors of another size afresh instead of raising MismatchError.
         output_loading_info: add an info with missing_keys, unexpected_keys and mismatched_keys at the end.
         """
-        del from_pt
-        checkpoint = Checkpoint.open(url)
-        config = override_config(config or checkpoint.config, overrides)
+        options = LoadingOptions.take(refuse_device_map(keywords, instead="jax.default_device"))
+        checkpoint = options.open(url, config=config)
+        config = override_config(checkpoint.config if config is None else config, options.overrides)
         asked = dtype or torch_dtype or "float32"
         wanted = checkpoint.stored_dtype if isinstance(asked, str) and asked == "auto" else asked
         model = cls(config, seed=seed, dtype=wanted, _do_init=False, add_pooling_layer=add_pooling_layer)
@@ -89,19 +91,25 @@ class FlaxRobertaPreLayerNormPreTrainedModel(FlaxCallableModel):
 
     def save_pretrained(
         self,
-        url: str,
-        *,
+        url: str | os.PathLike[str],
         params: Params | None = None,
+        *,
+        is_main_process: bool = True,
         max_shard_size: int | str = "5GB",
         tokenizer_files: Mapping[str, bytes] | None = None,
         weights_format: WeightsFormat = "safetensors",
         safe_serialization: bool = True,
+        **keywords: Any,
     ) -> None:
         """Write config.json and the weights to a folder at a path or URL; tied tensors are written once.
 
+        is_main_process: False writes nothing.
         weights_format: "safetensors" (torch's names), "msgpack" (flax_model.msgpack in the reference's layout) or
         another (models.checkpoint_writer); safe_serialization=False, the reference's word, means "msgpack".
         """
+        refuse_saving(keywords)
+        if not is_main_process:
+            return
         found = to_tensors(
             params=self.params if params is None else params, names=self.expected_tensors(), bare=self.bare
         )
@@ -110,7 +118,7 @@ class FlaxRobertaPreLayerNormPreTrainedModel(FlaxCallableModel):
         config.architectures = [architecture(head=type(self).head, family=config.family)]
         config.dtype = next(iter(tensors.values())).dtype.name
         write_checkpoint(
-            url=url,
+            url=str(url),
             config=config,
             tensors=tensors,
             tokenizer_files=tokenizer_files,
@@ -153,11 +161,15 @@ class FlaxRobertaPreLayerNormPreTrainedModel(FlaxCallableModel):
         self._params = nested({**flat, path: jnp.asarray(values)})
 
     def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+        self,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        mean_resizing: bool = True,
     ) -> Array:
         """Grow or cut the word table (and a language model's decoder and bias); config.vocab_size follows.
 
-        Old rows stay, new ones start from N(0, initializer_range). Returns the table.
+        Old rows stay, new ones start at the mean of the old, or with mean_resizing=False from N(0, initializer_range).
+        Returns the table.
         """
         rows = self.config.vocab_size if new_num_tokens is None else new_num_tokens
         if pad_to_multiple_of is not None:
@@ -167,7 +179,12 @@ class FlaxRobertaPreLayerNormPreTrainedModel(FlaxCallableModel):
         if rows <= self.config.pad_token_id:
             raise ValueError(f"a vocabulary of {rows} has no row for pad_token_id {self.config.pad_token_id}")
         self._params = resize_vocabulary(
-            self.params, rows=rows, bare=self.bare, config=self.config, key=jax.random.fold_in(self.key, rows)
+            self.params,
+            rows=rows,
+            bare=self.bare,
+            config=self.config,
+            key=jax.random.fold_in(self.key, rows),
+            mean=mean_resizing,
         )
         self.config.vocab_size = rows
         return self.get_input_embeddings()

@@ -18,26 +18,48 @@ from models.tensors import HEAD_AXIS, PREFIX
 WORDS = PREFIX + "embeddings.word_embeddings.weight"
 
 
-def resized(old: Array, *, rows: int, std: float, key: Array) -> Array:
-    """The first `rows` rows, further ones from N(0, std) (zeros for std 0)."""
+# What the reference spreads the rows that it starts at the mean by, of the old rows' own covariance.
+MEAN_SPREAD = 1e-9
+
+
+def resized(old: Array, *, rows: int, std: float, key: Array, mean: bool) -> Array:
+    """The first `rows` rows, further ones at the old ones' mean, or from N(0, std) (zeros for std 0)."""
     kept = min(rows, old.shape[0])
-    new = jax.random.normal(key, (rows - kept, *old.shape[1:]), old.dtype) * std
+    if mean:
+        new = around_mean(old, rows=rows - kept, key=key).astype(old.dtype)
+    else:
+        new = jax.random.normal(key, (rows - kept, *old.shape[1:]), old.dtype) * std
     return jnp.concatenate((old[:kept], new), axis=0)
 
 
+def around_mean(old: Array, *, rows: int, key: Array) -> Array:
+    """[rows, …] samples of the old rows' mean and MEAN_SPREAD of their covariance, row by row: the old table may be large."""
+    exact = old.astype(jnp.float32)
+    centre = exact.mean(axis=0)
+    deviations = exact - centre
+    scale = (MEAN_SPREAD / old.shape[0]) ** 0.5
+    keys = [jax.random.fold_in(key, row) for row in range(rows)]
+    samples = [centre + scale * (jax.random.normal(key, (old.shape[0],)) @ deviations) for key in keys]
+    return jnp.stack(samples) if samples else exact[:0]
+
+
 def resize_vocabulary(
-    params: Params, *, rows: int, bare: bool, config: RobertaPreLayerNormConfig, key: Array
+    params: Params, *, rows: int, bare: bool, config: RobertaPreLayerNormConfig, key: Array, mean: bool
 ) -> Params:
-    """Grow or cut the word table, and a language model's bias and untied decoder."""
+    """Grow or cut the word table, and a language model's bias and untied decoder.
+
+    The bias of new words is 0, and the mean of the old with mean in an untied decoder, as in the reference.
+    """
     flat = flatten_dict(params)
     words = param_path(WORDS, bare=bare)
     std = config.initializer_range
-    flat[words] = resized(flat[words], rows=rows, std=std, key=key)
+    flat[words] = resized(flat[words], rows=rows, std=std, key=key, mean=mean)
+    untied = ("lm_head", "decoder", "kernel") in flat
     if ("lm_head", "bias") in flat:
-        flat["lm_head", "bias"] = resized(flat["lm_head", "bias"], rows=rows, std=0.0, key=key)
-    if ("lm_head", "decoder", "kernel") in flat:
+        flat["lm_head", "bias"] = resized(flat["lm_head", "bias"], rows=rows, std=0.0, key=key, mean=mean and untied)
+    if untied:
         decoder_VH = flat["lm_head", "decoder", "kernel"].T
-        flat["lm_head", "decoder", "kernel"] = resized(decoder_VH, rows=rows, std=std, key=key).T
+        flat["lm_head", "decoder", "kernel"] = resized(decoder_VH, rows=rows, std=std, key=key, mean=mean).T
     tree: Params = unflatten_dict(flat)
     return tree
 

@@ -37,6 +37,7 @@ class TFRobertaPreLayerNormModel(TFRobertaPreLayerNormPreTrainedModel):
         self, config: RobertaPreLayerNormConfig, add_pooling_layer: bool = True, *, name: str | None = None
     ) -> None:
         super().__init__(config, name=name)
+        config = self.config
         self.embeddings = TFRobertaPreLayerNormEmbeddings(config)
         self.encoder = TFRobertaPreLayerNormEncoder(config)
         self.LayerNorm = final_norm(config)

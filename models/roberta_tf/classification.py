@@ -32,6 +32,7 @@ class TFRobertaPreLayerNormForSequenceClassification(TFRobertaPreLayerNormPreTra
 
     def __init__(self, config: RobertaPreLayerNormConfig, *, name: str | None = None) -> None:
         super().__init__(config, name=name)
+        config = self.config
         self.num_labels = config.num_labels
         self.roberta_prelayernorm = TFRobertaPreLayerNormModel(config, add_pooling_layer=False)
         self.classifier = TFRobertaPreLayerNormClassificationHead(config)
@@ -86,6 +87,7 @@ class TFRobertaPreLayerNormForMultipleChoice(TFRobertaPreLayerNormPreTrainedMode
 
     def __init__(self, config: RobertaPreLayerNormConfig, *, name: str | None = None) -> None:
         super().__init__(config, name=name)
+        config = self.config
         self.roberta_prelayernorm = TFRobertaPreLayerNormModel(config)
         self.dropout = Dropout(config.hidden_dropout_prob)
         self.classifier = Dense(config.hidden_size, 1)
@@ -142,6 +144,7 @@ class TFRobertaPreLayerNormForTokenClassification(TFRobertaPreLayerNormPreTraine
 
     def __init__(self, config: RobertaPreLayerNormConfig, *, name: str | None = None) -> None:
         super().__init__(config, name=name)
+        config = self.config
         self.num_labels = config.num_labels
         self.roberta_prelayernorm = TFRobertaPreLayerNormModel(config, add_pooling_layer=False)
         self.dropout = Dropout(classifier_dropout(config))
@@ -196,6 +199,7 @@ class TFRobertaPreLayerNormForQuestionAnswering(TFRobertaPreLayerNormPreTrainedM
 
     def __init__(self, config: RobertaPreLayerNormConfig, *, name: str | None = None) -> None:
         super().__init__(config, name=name)
+        config = self.config
         check_choices(labels=config.num_labels, head="question answering", needed=2)
         self.roberta_prelayernorm = TFRobertaPreLayerNormModel(config, add_pooling_layer=False)
         self.qa_outputs = Dense(config.hidden_size, 2)

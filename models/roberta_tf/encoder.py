@@ -129,7 +129,7 @@ class TFRobertaPreLayerNormEncoder(Block):
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__()
         self.layer = [TFRobertaPreLayerNormLayer(config, layer=i) for i in range(config.num_hidden_layers)]
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing = bool(getattr(config, "gradient_checkpointing", False))
 
     def forward(
         self,

@@ -25,6 +25,7 @@ class TFRobertaPreLayerNormForMaskedLM(TFRobertaPreLayerNormPreTrainedModel):
 
     def __init__(self, config: RobertaPreLayerNormConfig, *, name: str | None = None) -> None:
         super().__init__(config, name=name)
+        config = self.config
         if config.is_decoder:
             logger.warning("a masked LM with is_decoder=True sees no later tokens; set is_decoder=False to fill masks")
         self.roberta_prelayernorm = TFRobertaPreLayerNormModel(config, add_pooling_layer=False)

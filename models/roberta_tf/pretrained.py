@@ -3,6 +3,7 @@
 Legend: V vocabulary, H hidden size.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -15,13 +16,16 @@ from models.checkpoint_writer import WeightsFormat, write_checkpoint
 from models.checks import check_config
 from models.config import RobertaPreLayerNormConfig
 from models.families import check_class_family
+from models.foreign_config import as_config
 from models.loading import LoadingReport, compare, judge, override_config
+from models.loading_options import LoadingOptions, refuse_device_map
 from models.outputs import ModelOutput
 from models.roberta_tf.heads import TFRobertaPreLayerNormDecoder
 from models.roberta_tf.keras_model import KerasModel
 from models.roberta_tf.layers import PLAN, Embedding, building
 from models.roberta_tf.surgery import prune, resize_embedding, resize_language_head
 from models.roberta_tf.weights import dtype_name, fill, initialise, neutral_variables, to_numpy
+from models.saving_options import refuse_saving
 from models.tensors import PREFIX, architecture, expected_tensors
 
 
@@ -35,6 +39,7 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
     head: ClassVar[Head] = "encoder"
 
     def __init__(self, config: RobertaPreLayerNormConfig, *, name: str | None = None) -> None:
+        config = as_config(config)
         check_class_family(config.model_type, class_name=type(self).__name__)
         check_config(config)
         super().__init__(config, name=name)
@@ -65,16 +70,16 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
     def from_config(cls, config: RobertaPreLayerNormConfig | Mapping[str, Any], custom_objects: Any = None) -> Self:
         """A fresh model; of Keras's get_config() too."""
         del custom_objects
-        if isinstance(config, RobertaPreLayerNormConfig):
-            return cls(config)
-        return cls(RobertaPreLayerNormConfig.from_dict(config["config"]), name=config.get("name"))
+        if isinstance(config, Mapping) and "config" in config:
+            return cls(RobertaPreLayerNormConfig.from_dict(config["config"]), name=config.get("name"))
+        return cls(as_config(config))
 
     @classmethod
     def from_pretrained(
         cls,
-        url: str,
+        url: str | os.PathLike[str],
         *,
-        config: RobertaPreLayerNormConfig | None = None,
+        config: Any = None,
         dtype: Any = None,
         device: str | None = None,
         ignore_mismatched_sizes: bool = False,
@@ -82,23 +87,23 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
         allow_pickle: bool = False,
         add_pooling_layer: bool = True,
         torch_dtype: Any = None,
-        from_pt: bool = False,
-        **overrides: Any,
+        **keywords: Any,
     ) -> Any:
-        """The model of a checkpoint folder at a path or URL, whichever framework wrote it.
+        """The model of a checkpoint folder at a path or URL, or of a model of the Hub's, whichever framework wrote it.
 
-        config: instead of config.json; overrides: single fields of it, e.g. num_labels=3.
+        config: instead of config.json, ours, transformers' or a path; keywords: single fields of it, e.g. num_labels=3, and
+        those of the reference (models.loading_options).
         dtype: "float32", "bfloat16", "float16", or "auto" for the type that the folder is stored in; by default what
         Keras's global policy says; torch_dtype is its older name. device: TensorFlow's name, e.g. "/CPU:0".
         ignore_mismatched_sizes: start tensors of another size afresh instead of raising MismatchError.
         output_loading_info: return (model, info) with missing_keys, unexpected_keys and mismatched_keys.
-        allow_pickle: refused: only PyTorch reads its pickles. from_pt: not needed, every format is found by itself.
+        allow_pickle: refused: only PyTorch reads its pickles.
         """
-        del from_pt
         if allow_pickle:
             raise ValueError(f"{url}: only PyTorch reads its pickles; run `preln convert --allow-pickle` on it first")
-        checkpoint = Checkpoint.open(url)
-        config = override_config(config or checkpoint.config, overrides)
+        options = LoadingOptions.take(refuse_device_map(keywords, instead="device='/GPU:0'"))
+        checkpoint = options.open(url, config=config)
+        config = override_config(checkpoint.config if config is None else config, options.overrides)
         asked = dtype or torch_dtype
         wanted = None if asked is None else dtype_name(checkpoint.stored_dtype if asked == "auto" else asked)
         extra: dict[str, Any] = {} if cls.head != "encoder" else {"add_pooling_layer": add_pooling_layer}
@@ -135,18 +140,24 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
 
     def save_pretrained(
         self,
-        url: str,
+        url: str | os.PathLike[str],
+        is_main_process: bool = True,
         *,
         max_shard_size: int | str = "5GB",
         tokenizer_files: Mapping[str, bytes] | None = None,
         weights_format: WeightsFormat = "safetensors",
         safe_serialization: bool = True,
+        **keywords: Any,
     ) -> None:
         """Write config.json and the weights to a folder at a path or URL; tied tensors are written once.
 
+        is_main_process: False writes nothing.
         weights_format: "safetensors" (torch's names), "h5" (tf_model.h5), or others of models.checkpoint_writer;
         safe_serialization=False, the reference's word, means "h5".
         """
+        refuse_saving(keywords)
+        if not is_main_process:
+            return
         config = RobertaPreLayerNormConfig.from_dict(self.config.to_dict())
         config.architectures = [architecture(head=type(self).head, family=config.family)]
         config.dtype = self.dtype
@@ -154,7 +165,7 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
             name.removeprefix(PREFIX) if self.bare else name: to_numpy(self, name) for name in self.expected_tensors()
         }
         write_checkpoint(
-            url=url,
+            url=str(url),
             config=config,
             tensors=tensors,
             tokenizer_files=tokenizer_files,
@@ -188,11 +199,15 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
         self.lm_head.decoder = decoder
 
     def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+        self,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        mean_resizing: bool = True,
     ) -> Embedding:
         """Grow or cut the word table (and a language model's decoder and bias); config.vocab_size follows.
 
-        Old rows stay, new ones start from N(0, initializer_range). Returns the table. Compile the model again.
+        Old rows stay, new ones start at the mean of the old, or with mean_resizing=False from N(0, initializer_range).
+        Returns the table. Compile the model again.
         """
         rows = self.config.vocab_size if new_num_tokens is None else new_num_tokens
         if pad_to_multiple_of is not None:
@@ -201,9 +216,9 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
             return self.get_input_embeddings()
         if rows <= self.config.pad_token_id:
             raise ValueError(f"a vocabulary of {rows} has no row for pad_token_id {self.config.pad_token_id}")
-        resize_embedding(self.get_input_embeddings(), rows=rows, config=self.config)
+        resize_embedding(self.get_input_embeddings(), rows=rows, config=self.config, mean=mean_resizing)
         if self.get_output_embeddings() is not None:
-            resize_language_head(self.lm_head, rows=rows, config=self.config)
+            resize_language_head(self.lm_head, rows=rows, config=self.config, mean=mean_resizing)
         self.config.vocab_size = rows
         self.tie_weights()
         return self.get_input_embeddings()

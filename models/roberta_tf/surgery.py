@@ -14,18 +14,26 @@ from models.roberta_tf.layers import Embedding
 from models.roberta_tf.weights import resized
 
 
-def resize_embedding(old: Embedding, *, rows: int, config: RobertaPreLayerNormConfig) -> None:
-    """Give the table `rows` rows: the old ones first, further ones from N(0, initializer_range)."""
-    weight_VH = resized(np.asarray(old.weight.value), rows=rows, std=config.initializer_range)
+def resize_embedding(old: Embedding, *, rows: int, config: RobertaPreLayerNormConfig, mean: bool) -> None:
+    """Give the table `rows` rows: the old ones first, further ones at their mean or from N(0, initializer_range)."""
+    weight_VH = resized(np.asarray(old.weight.value), rows=rows, std=config.initializer_range, mean=mean)
     old.replace(name="weight", values=weight_VH)
 
 
-def resize_language_head(lm_head: TFRobertaPreLayerNormLMHead, *, rows: int, config: RobertaPreLayerNormConfig) -> None:
-    """Grow or cut the decoder and its bias; a tied decoder's weight is tied again by the caller."""
-    if not lm_head.decoder.tied:
-        weight_VH = resized(np.asarray(lm_head.decoder.weight.value), rows=rows, std=config.initializer_range)
+def resize_language_head(
+    lm_head: TFRobertaPreLayerNormLMHead, *, rows: int, config: RobertaPreLayerNormConfig, mean: bool
+) -> None:
+    """Grow or cut the decoder and its bias; a tied decoder's weight is tied again by the caller.
+
+    The bias of new words is 0, and the mean of the old with mean in an untied decoder, as in the reference.
+    """
+    tied = lm_head.decoder.tied
+    if not tied:
+        weight = np.asarray(lm_head.decoder.weight.value)
+        weight_VH = resized(weight, rows=rows, std=config.initializer_range, mean=mean)
         lm_head.decoder.replace(name="weight", values=weight_VH)
-    lm_head.replace(name="bias", values=resized(np.asarray(lm_head.bias.value), rows=rows, std=0.0))
+    bias_V = resized(np.asarray(lm_head.bias.value), rows=rows, std=0.0, mean=mean and not tied)
+    lm_head.replace(name="bias", values=bias_V)
 
 
 def prune(

@@ -122,9 +122,26 @@ def start(*, shape: tuple[int, ...], name: str, config: RobertaPreLayerNormConfi
     return values
 
 
-def resized(values: AnyArray, *, rows: int, std: float) -> AnyArray:
-    """The first `rows` rows, further ones from N(0, std) (zeros for std 0)."""
+# What the reference spreads the rows that it starts at the mean by, of the old rows' own covariance.
+MEAN_SPREAD = 1e-9
+
+
+def resized(values: AnyArray, *, rows: int, std: float, mean: bool) -> AnyArray:
+    """The first `rows` rows, further ones at the old ones' mean, or from N(0, std) (zeros for std 0)."""
     kept = values[:rows]
     shape = (rows - len(kept), *values.shape[1:])
-    fresh = np.asarray(keras.random.normal(shape, stddev=std, dtype="float32")) if std else np.zeros(shape)
+    if mean:
+        fresh = around_mean(values, rows=shape[0])
+    else:
+        fresh = np.asarray(keras.random.normal(shape, stddev=std, dtype="float32")) if std else np.zeros(shape)
     return np.concatenate([kept, fresh.astype(values.dtype)])
+
+
+def around_mean(values: AnyArray, *, rows: int) -> AnyArray:
+    """[rows, …] samples of the old rows' mean and MEAN_SPREAD of their covariance, row by row: the old table may be large."""
+    exact = values.astype(np.float32)
+    centre = exact.mean(axis=0)
+    deviations = exact - centre
+    scale = np.float32((MEAN_SPREAD / len(values)) ** 0.5)
+    samples = [centre + scale * (np.asarray(keras.random.normal((len(values),))) @ deviations) for _ in range(rows)]
+    return np.stack(samples) if samples else exact[:0]

@@ -35,6 +35,7 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
 
     def __init__(self, config: RobertaPreLayerNormConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
+        config = self.config
         self.embeddings = RobertaPreLayerNormEmbeddings(config)
         self.encoder = RobertaPreLayerNormEncoder(config)
         self.LayerNorm = final_norm(config)

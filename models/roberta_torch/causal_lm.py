@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models.config import RobertaPreLayerNormConfig
 from models.generation import plan_search
+from models.generation_options import GreedyOptions, greedy_options, prompt_of
 from models.outputs import CausalLMOutputWithCrossAttentions
 from models.roberta_torch.base import Past, RobertaPreLayerNormModel
 from models.roberta_torch.heads import RobertaPreLayerNormLMHead
@@ -28,6 +29,7 @@ class RobertaPreLayerNormForCausalLM(RobertaPreLayerNormPreTrainedModel):
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__(config)
+        config = self.config
         if not config.is_decoder:
             logger.warning(
                 "a causal LM with is_decoder=False sees later tokens; set is_decoder=True to predict the next"
@@ -86,31 +88,36 @@ class RobertaPreLayerNormForCausalLM(RobertaPreLayerNormPreTrainedModel):
 
     def generate(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
+        generation_config: Any = None,
         *,
         attention_mask: Tensor | None = None,
         max_new_tokens: int | None = None,
         max_length: int | None = None,
         eos_token_id: int | Sequence[int] | None = None,
         pad_token_id: int | None = None,
-        use_cache: bool = True,
+        use_cache: bool | None = None,
         encoder_hidden_states: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
+        **keywords: Any,
     ) -> Tensor:
         """The prompt [B, S] and its greedy continuation, up to an end token or max_length (20, prompt counted).
 
         Pads in the prompt are masked out on either side. Positions count a row's real tokens only and start at P + 1, as in the
         forward pass; transformers passes 0, 1, 2, … here, which are positions the model was not trained on.
+
+        generation_config: transformers' or a dict; what is given here wins over it. keywords: the reference's, refused by name
+        where they ask for more than greedy decoding (models.generation_options).
         """
+        prompt_BS = prompt_of(input_ids, keywords)
+        limits = {"max_new_tokens": max_new_tokens, "max_length": max_length, "eos_token_id": eos_token_id}
+        limits |= {"pad_token_id": pad_token_id, "use_cache": use_cache}
+        options = greedy_options(generation_config, limits, keywords)
         return greedy_search(
             self,
-            input_ids=input_ids,
+            input_ids=prompt_BS,
             attention_mask=attention_mask,
-            max_new_tokens=max_new_tokens,
-            max_length=max_length,
-            eos_token_id=eos_token_id,
-            pad_token_id=pad_token_id,
-            use_cache=use_cache,
+            options=options,
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
         )
@@ -122,11 +129,7 @@ def greedy_search(
     *,
     input_ids: Tensor,
     attention_mask: Tensor | None,
-    max_new_tokens: int | None,
-    max_length: int | None,
-    eos_token_id: int | Sequence[int] | None,
-    pad_token_id: int | None,
-    use_cache: bool,
+    options: GreedyOptions,
     encoder_hidden_states: Tensor | None,
     encoder_attention_mask: Tensor | None,
 ) -> Tensor:
@@ -135,12 +138,12 @@ def greedy_search(
         prompt_BS=input_ids.cpu().numpy(),
         mask_BS=None if attention_mask is None else attention_mask.cpu().numpy(),
         config=model.config,
-        max_new_tokens=max_new_tokens,
-        max_length=max_length,
-        end_ids=eos_token_id,
-        pad_id=pad_token_id,
+        max_new_tokens=options.max_new_tokens,
+        max_length=options.max_length,
+        end_ids=options.eos_token_id,
+        pad_id=options.pad_token_id,
     )
-    cached = use_cache and model.config.is_decoder
+    cached = options.use_cache and model.config.is_decoder
     last_B = torch.from_numpy(search.last_real_B()).to(input_ids.device)
     fed_BS, past = input_ids, None
     while not search.done:

@@ -28,6 +28,7 @@ class RobertaPreLayerNormForSequenceClassification(RobertaPreLayerNormPreTrained
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__(config)
+        config = self.config
         self.num_labels = config.num_labels
         self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)
         self.classifier = RobertaPreLayerNormClassificationHead(config)
@@ -76,6 +77,7 @@ class RobertaPreLayerNormForMultipleChoice(RobertaPreLayerNormPreTrainedModel):
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__(config)
+        config = self.config
         self.roberta_prelayernorm = RobertaPreLayerNormModel(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, 1)
@@ -125,6 +127,7 @@ class RobertaPreLayerNormForTokenClassification(RobertaPreLayerNormPreTrainedMod
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__(config)
+        config = self.config
         self.num_labels = config.num_labels
         self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)
         self.dropout = nn.Dropout(classifier_dropout(config))
@@ -173,6 +176,7 @@ class RobertaPreLayerNormForQuestionAnswering(RobertaPreLayerNormPreTrainedModel
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__(config)
+        config = self.config
         check_choices(labels=config.num_labels, head="question answering", needed=2)
         self.num_labels = config.num_labels
         self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)

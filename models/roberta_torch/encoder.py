@@ -118,7 +118,7 @@ class RobertaPreLayerNormEncoder(nn.Module):
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__()
         self.layer = nn.ModuleList([RobertaPreLayerNormLayer(config, layer=i) for i in range(config.num_hidden_layers)])
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing = bool(getattr(config, "gradient_checkpointing", False))
 
     def forward(
         self,

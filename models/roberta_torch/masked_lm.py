@@ -25,6 +25,7 @@ class RobertaPreLayerNormForMaskedLM(RobertaPreLayerNormPreTrainedModel):
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__(config)
+        config = self.config
         if config.is_decoder:
             logger.warning("a masked LM with is_decoder=True sees no later tokens; set is_decoder=False to fill masks")
         self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)

@@ -5,7 +5,8 @@ Only for callers who allow pickle, and weights_only even then.
 
 import io
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from fsspec.spec import AbstractFileSystem
@@ -31,10 +32,12 @@ def read_pickles(system: AbstractFileSystem, paths: Sequence[str]) -> dict[str, 
     return found
 
 
-def write_pickle(*, system: AbstractFileSystem, path: str, state: Mapping[str, Tensor]) -> None:
-    """One pytorch_model.bin with every name, tied ones twice, as the reference writes it."""
+def write_pickle(
+    *, system: AbstractFileSystem, path: str, state: Mapping[str, Tensor], save: Callable[..., Any] = torch.save
+) -> None:
+    """One pytorch_model.bin with every name, tied ones twice, as the reference writes it. save: called as torch.save."""
     stream = io.BytesIO()
-    torch.save({name: tensor.detach().cpu() for name, tensor in state.items()}, stream)
+    save({name: tensor.detach().cpu() for name, tensor in state.items()}, stream)
     system.pipe_file(path, stream.getvalue())
 
 

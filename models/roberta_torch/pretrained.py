@@ -3,7 +3,8 @@
 Legend: V vocabulary, H hidden size.
 """
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self, cast
 
 import fsspec
@@ -16,7 +17,9 @@ from models.checkpoint_writer import WeightsFormat, write_checkpoint
 from models.checks import check_config
 from models.config import RobertaPreLayerNormConfig
 from models.families import check_class_family
+from models.foreign_config import as_config
 from models.loading import LoadingReport, compare, judge, override_config
+from models.loading_options import LoadingOptions, one_device
 from models.outputs import ModelOutput
 from models.roberta_torch.encoder import RobertaPreLayerNormEncoder
 from models.roberta_torch.exporting import traceable, tracing
@@ -26,11 +29,13 @@ from models.roberta_torch.weights import (
     dtype_of,
     fill,
     fill_missing,
+    gathered,
     initialise,
     neutral_parameters,
     to_numpy,
     without_values,
 )
+from models.saving_options import refuse_saving
 from models.tensors import PREFIX, architecture, expected_tensors
 from models.weight_files import PICKLE_NAME
 
@@ -46,6 +51,7 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__()
+        config = as_config(config)
         check_class_family(config.model_type, class_name=type(self).__name__)
         check_config(config)
         self.config = config
@@ -84,6 +90,11 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         return next(self.parameters()).dtype
 
     @classmethod
+    def can_generate(cls) -> bool:
+        """Whether it continues a prompt, which the reference's pipelines ask."""
+        return cls.head == "causal-lm"
+
+    @classmethod
     def from_config(cls, config: RobertaPreLayerNormConfig) -> Self:
         """A fresh model."""
         return cls(config)
@@ -91,29 +102,35 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        url: str,
+        url: str | os.PathLike[str],
         *,
-        config: RobertaPreLayerNormConfig | None = None,
+        config: Any = None,
         dtype: str | torch.dtype | None = None,
-        device: str | None = None,
+        device: str | torch.device | None = None,
+        device_map: Any = None,
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
         allow_pickle: bool = False,
         add_pooling_layer: bool = True,
         torch_dtype: str | torch.dtype | None = None,
-        **overrides: Any,
+        **keywords: Any,
     ) -> Any:
-        """The model of a checkpoint folder at a path or URL, in evaluation mode.
+        """The model of a checkpoint folder at a path or URL, or of a model of the Hub's, in evaluation mode.
 
-        config: instead of config.json; overrides: single fields of it, e.g. num_labels=3.
+        config: instead of config.json, ours, transformers' or a path; keywords: single fields of it, e.g. num_labels=3, and
+        those of the reference (models.loading_options). device_map: one device, in any of accelerate's ways.
         dtype: "float32" (default), "bfloat16", "float16", or "auto" for the type that the folder is stored in;
         torch_dtype is its older name.
         ignore_mismatched_sizes: start tensors of another size afresh instead of raising MismatchError.
         allow_pickle: also read pytorch_model.bin, weights only; pickle can run code, so trust the folder.
         output_loading_info: return (model, info) with missing_keys, unexpected_keys and mismatched_keys.
         """
-        checkpoint = Checkpoint.open(url, pickle=read_pickles if allow_pickle else None)
-        config = override_config(config or checkpoint.config, overrides)
+        if device is not None and device_map is not None:
+            raise ValueError(f"device={device!r} and device_map={device_map!r} were given; give one of them")
+        device = one_device(device_map, gpu=torch.cuda.is_available()) if device is None else device
+        options = LoadingOptions.take(keywords)
+        checkpoint = options.open(url, pickle=read_pickles if allow_pickle else None, config=config)
+        config = override_config(checkpoint.config if config is None else config, options.overrides)
         asked = dtype or torch_dtype or "float32"
         wanted = dtype_of(checkpoint.stored_dtype if asked == "auto" else asked)
         extra = {} if cls.head != "encoder" else {"add_pooling_layer": add_pooling_layer}
@@ -124,7 +141,12 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         return (model, report.as_info()) if output_loading_info else model
 
     def _load(
-        self, checkpoint: Checkpoint, *, dtype: torch.dtype, device: str | None, ignore_mismatched_sizes: bool
+        self,
+        checkpoint: Checkpoint,
+        *,
+        dtype: torch.dtype,
+        device: str | torch.device | None,
+        ignore_mismatched_sizes: bool,
     ) -> LoadingReport:
         """Fill the model from the checkpoint, initialise what it lacks, tie the weights.
 
@@ -153,30 +175,41 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
 
     def save_pretrained(
         self,
-        url: str,
+        url: str | os.PathLike[str],
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        save_function: Callable[..., Any] = torch.save,
         *,
         max_shard_size: int | str = "5GB",
         tokenizer_files: Mapping[str, bytes] | None = None,
         weights_format: WeightsFormat | Literal["pickle"] = "safetensors",
         safe_serialization: bool = True,
+        **keywords: Any,
     ) -> None:
         """Write config.json and the weights to a folder at a path or URL; tied tensors are written once.
 
+        is_main_process: False writes nothing. state_dict: values to write instead of the model's own, as accelerate gathers
+        them. save_function: what writes a pickle, called as torch.save is.
         weights_format: "safetensors", another framework's (models.checkpoint_writer) or "pickle" (pytorch_model.bin);
         safe_serialization=False, the reference's word, means "pickle".
         """
+        refuse_saving(keywords)
+        if not is_main_process:
+            return
         config = RobertaPreLayerNormConfig.from_dict(self.config.to_dict())
         config.architectures = [architecture(head=type(self).head, family=config.family)]
         config.dtype = str(self.dtype).removeprefix("torch.")
         if weights_format == "pickle" or not safe_serialization:
-            self._save_pickle(url, config, tokenizer_files or {})
+            self._save_pickle(url, config, tokenizer_files or {}, state=state_dict, save_function=save_function)
             return
-        named = neutral_parameters(self, bare=self.bare)
+        named: Mapping[str, Tensor] = neutral_parameters(self, bare=self.bare)
+        if state_dict is not None:
+            named = gathered(state_dict, names=self.expected_tensors(), bare=self.bare)
         tensors = {
             name.removeprefix(PREFIX) if self.bare else name: to_numpy(named[name]) for name in self.expected_tensors()
         }
         write_checkpoint(
-            url=url,
+            url=str(url),
             config=config,
             tensors=tensors,
             tokenizer_files=tokenizer_files,
@@ -184,13 +217,26 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
             weights_format=weights_format,
         )
 
-    def _save_pickle(self, url: str, config: RobertaPreLayerNormConfig, files: Mapping[str, bytes]) -> None:
+    def _save_pickle(
+        self,
+        url: str | os.PathLike[str],
+        config: RobertaPreLayerNormConfig,
+        files: Mapping[str, bytes],
+        *,
+        state: Mapping[str, Tensor] | None,
+        save_function: Callable[..., Any],
+    ) -> None:
         system, folder = fsspec.core.url_to_fs(str(url))
         system.makedirs(folder, exist_ok=True)
-        write_pickle(system=system, path=f"{folder}/{PICKLE_NAME}", state=self.state_dict())
+        write_pickle(
+            system=system,
+            path=f"{folder}/{PICKLE_NAME}",
+            state=self.state_dict() if state is None else state,
+            save=save_function,
+        )
         for name, content in files.items():
             system.pipe_file(f"{folder}/{name}", content)
-        config.save_pretrained(url)
+        config.save_pretrained(str(url))
 
     def tie_weights(self) -> None:
         """Make one parameter of lm_head.bias and decoder.bias, and of decoder.weight and the word table if tied."""
@@ -224,11 +270,15 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         lm_head.bias = decoder.bias
 
     def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+        self,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        mean_resizing: bool = True,
     ) -> nn.Embedding:
         """Grow or cut the word table (and a language model's decoder and bias); config.vocab_size follows.
 
-        Old rows stay, new ones start from N(0, initializer_range). Returns the table.
+        Old rows stay, new ones start at the mean of the old, or with mean_resizing=False from N(0, initializer_range).
+        Returns the table.
         """
         rows = self.config.vocab_size if new_num_tokens is None else new_num_tokens
         if pad_to_multiple_of is not None:
@@ -238,9 +288,9 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         if rows <= self.config.pad_token_id:
             raise ValueError(f"a vocabulary of {rows} has no row for pad_token_id {self.config.pad_token_id}")
         with torch.no_grad():
-            table = resized_embedding(self.get_input_embeddings(), rows=rows, config=self.config)
+            table = resized_embedding(self.get_input_embeddings(), rows=rows, config=self.config, mean=mean_resizing)
             if self.get_output_embeddings() is not None:
-                resize_language_head(self.get_submodule("lm_head"), rows=rows, config=self.config)
+                resize_language_head(self.get_submodule("lm_head"), rows=rows, config=self.config, mean=mean_resizing)
         self.config.vocab_size = rows
         self.set_input_embeddings(table)
         return table
@@ -271,9 +321,9 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         """Whether layers are computed again in the backward pass."""
         return cast("RobertaPreLayerNormEncoder", self.base_model.get_submodule("encoder")).gradient_checkpointing
 
-    def num_parameters(self) -> int:
-        """Parameters, tied ones counted once."""
-        return sum(parameter.numel() for parameter in self.parameters())
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """Parameters, tied ones counted once; only_trainable: without those that are frozen."""
+        return sum(one.numel() for one in self.parameters() if one.requires_grad or not only_trainable)
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 The file's names are torch's own: only the bare model's prefix differs (models.tensors).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from models.config import RobertaPreLayerNormConfig
 from models.loading import start_of
 from models.safetensors_file import AnyArray
 from models.tensors import PREFIX
+from models.unread_parts import plain_names
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
@@ -76,6 +77,19 @@ def neutral_parameters(model: nn.Module, *, bare: bool) -> dict[str, nn.Paramete
     for name, parameter in model.named_parameters():
         named["lm_head.bias" if name == "lm_head.decoder.bias" else PREFIX + name if bare else name] = parameter
     return named
+
+
+def gathered(state: Mapping[str, Tensor], *, names: Iterable[str], bare: bool) -> dict[str, Tensor]:
+    """Neutral name -> tensor of a state_dict of this model, prefixes of torch.compile and DataParallel aside.
+
+    Raises ValueError for one that lacks a tensor of these names.
+    """
+    plain = {name: state[own] for name, own in plain_names(list(state)).items()}
+    found = {PREFIX + name if bare else name: tensor for name, tensor in plain.items()}
+    lacking = [name for name in names if name not in found]
+    if lacking:
+        raise ValueError(f"state_dict has no '{lacking[0]}' ({len(lacking)} tensors); give the whole model's")
+    return found
 
 
 def fill(

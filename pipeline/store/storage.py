@@ -87,7 +87,7 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         path = fs._strip_protocol(url)
     except ImportError as error:
         raise StorageError(
-            f"{url}: {error}. Install the extra for this store: pip install 'preln[s3]', [gcs] or [azure]"
+            f"{url}: {error}. Install the extra for this store: pip install 'preln[s3]', [gcs], [azure] or [hub]"
         ) from error
     except ValueError as error:
         raise StorageError(f"{url}: {error}; write a path, or a URL such as s3://, gs:// or abfs://") from error
@@ -137,7 +137,7 @@ def same_file(uri: str) -> str:
 
 
 def _version(info: dict[str, Any]) -> str:
-    for key in ("ETag", "etag", "generation", "md5Hash"):
+    for key in ("ETag", "etag", "generation", "md5Hash", "blob_id"):
         if info.get(key):
             return str(info[key]).strip('"')
     for key in ("mtime", "LastModified", "last_modified", "Last-Modified", "updated"):

@@ -164,3 +164,65 @@ def test_generation_beyond_the_model_is_refused_before_it_begins(framework: Clas
         model.generate(framework.array(token_ids(1, 3)), max_new_tokens=40)
     with pytest.raises(ValueError, match="nothing to generate"):
         model.generate(framework.array(token_ids(1, 30)))
+
+
+class GenerationConfig:
+    """What a GenerationConfig of transformers looks like from outside."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.__dict__ |= {
+            "max_length": 20,
+            "do_sample": False,
+            "num_beams": 1,
+            "temperature": 0.7,
+            "_secret": 1,
+            **fields,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it."""
+        return dict(self.__dict__)
+
+
+@each()
+def test_generation_takes_the_reference_s_keywords_and_configs(framework: Classes) -> None:
+    model, prompt = decoder(framework), framework.array(token_ids(3, 9))
+    plain = np.asarray(model.generate(prompt, max_new_tokens=4, eos_token_id=-1))
+    config = GenerationConfig(max_new_tokens=4, eos_token_id=[-1], top_k=5)
+    for options in (
+        {
+            "do_sample": False,
+            "num_beams": 1,
+            "max_new_tokens": 4,
+            "eos_token_id": -1,
+            "top_p": 0.9,
+            "early_stopping": True,
+        },
+        {"generation_config": config},
+        {"generation_config": config, "max_new_tokens": 4, "repetition_penalty": 1.0, "logits_processor": []},
+        {"generation_config": {"max_length": 13, "eos_token_id": -1}, "return_dict_in_generate": False},
+    ):
+        assert (np.asarray(model.generate(prompt, **options)) == plain).all()
+    assert (np.asarray(model.generate(inputs=prompt, generation_config=config)) == plain).all()
+    assert np.asarray(model.generate(prompt, generation_config=config, max_new_tokens=1)).shape == (3, 10)
+
+
+@each()
+def test_what_greedy_generation_can_t_do_is_refused_by_name(framework: Classes) -> None:
+    model, prompt = decoder(framework), framework.array(token_ids(3, 9))
+    for name, value in (
+        ("do_sample", True),
+        ("num_beams", 4),
+        ("num_return_sequences", 2),
+        ("repetition_penalty", 1.2),
+    ):
+        with pytest.raises(ValueError, match=rf"generate\({name}={value}\) is not supported: it"):
+            model.generate(prompt, **{name: value})
+        with pytest.raises(ValueError, match=rf"generate\({name}={value}\)"):
+            model.generate(prompt, generation_config=GenerationConfig(**{name: value}))
+    with pytest.raises(ValueError, match="stopping_criteria"):
+        model.generate(prompt, stopping_criteria=[len])
+    with pytest.raises(TypeError, match="knows no argument 'max_new_token'"):
+        model.generate(prompt, max_new_token=3)
+    with pytest.raises(ValueError, match="needs input_ids"):
+        model.generate(max_new_tokens=3)

@@ -41,3 +41,14 @@ def test_an_output_can_be_copied_and_pickled() -> None:
     output = MaskedLMOutput(logits=[1])
     assert copy.deepcopy(output) == pickle.loads(pickle.dumps(output)) == output
     assert type(copy.deepcopy(output)) is MaskedLMOutput
+
+
+def test_what_a_caller_puts_in_lies_behind_the_fields() -> None:
+    output = MaskedLMOutput(logits="l")
+    output["input_ids"] = "i"
+    output.loss = "x"
+    assert output.to_tuple() == ("x", "l", "i")
+    assert output.input_ids == "i"
+    assert pickle.loads(pickle.dumps(output)) == copy.deepcopy(output) == output
+    with pytest.raises(AttributeError, match="no field 'los'"):
+        output.los = 1

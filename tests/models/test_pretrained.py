@@ -1,5 +1,6 @@
 """Loading and saving of the classes of every framework: every format, every mismatch reported, the reference's names."""
 
+import json
 import logging
 import re
 import shutil
@@ -7,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import h5py
 import numpy as np
 import pytest
 
 import models
 from models.boundary import Head
 from models.checkpoint import Checkpoint
+from models.checkpoint_copy import copy_checkpoint
 from models.errors import CheckpointError, MismatchError
+from models.msgpack_file import read_msgpack, write_msgpack
 from models.tensors import ARCHITECTURES, PREFIX
 from tests.golden import selection
 from tests.models import golden
@@ -136,6 +140,56 @@ def test_tied_weights_are_written_once_and_tied_after_loading(framework: Classes
     assert not [name for name in Checkpoint.open(str(tmp_path)).tensors if "decoder" in name]
     words, decoder = loaded.get_input_embeddings(), loaded.get_output_embeddings()
     assert getattr(decoder, "weight", decoder) is getattr(words, "weight", words)
+
+
+def into_shards(folder: Path, file: str) -> None:
+    """A folder's whole weights as two shards with an index, laid out as the reference's `max_shard_size` does."""
+    whole = folder / file
+    stem, ending = file.rsplit(".", 1)
+    shards: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    if ending == "h5":
+        with h5py.File(whole, "r") as opened:
+            found = {}
+            opened.visititems(lambda place, item: found.update({place: item[()]}) if hasattr(item, "shape") else None)
+        named = {place.split("/", 2)[2]: array for place, array in found.items()}
+    else:
+        named = read_msgpack(system=fsspec.filesystem("file"), path=str(whole))
+    for number, (name, array) in enumerate(named.items()):
+        shards[number % 2][name] = array
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        path = folder / f"{stem}-0000{number}-of-00002.{ending}"
+        weight_map |= {name.replace(".", "/") if ending == "msgpack" else name: path.name for name in shard}
+        if ending == "h5":
+            with h5py.File(path, "w") as opened:
+                for name, array in shard.items():
+                    opened.create_dataset(name, data=array)
+                opened.attrs["layer_names"] = [name.encode() for name in shard]
+        else:
+            write_msgpack(system=fsspec.filesystem("file"), path=str(path), tensors=shard)
+    (folder / f"{file}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    whole.unlink()
+
+
+@each_with(
+    "weights_format, file",
+    [("h5", "tf_model.h5"), ("msgpack", "flax_model.msgpack")],
+    slow={"tensorflow": lambda form, _: form == "msgpack", "flax": lambda form, _: form == "h5"},
+)
+def test_the_reference_s_shards_of_tensorflow_and_flax_are_read(
+    framework: Classes, weights_format: Any, file: str, tmp_path: Path
+) -> None:
+    model = framework.build("ForMaskedLM")
+    model.save_pretrained(str(tmp_path / "whole"), weights_format=weights_format)
+    into_shards(tmp_path / "whole", file)
+    loaded, info = framework.load("ForMaskedLM", tmp_path / "whole", output_loading_info=True)
+    same_weights(framework, loaded, model)
+    assert info == NOTHING
+    copied = copy_checkpoint(url=str(tmp_path / "whole"), into=tmp_path / "copy")
+    assert Checkpoint.open(str(copied)).weights_digest() == Checkpoint.open(str(tmp_path / "whole")).weights_digest()
+    next((tmp_path / "whole").glob("*-00002-of-00002*")).unlink()
+    with pytest.raises(CheckpointError, match=rf"{file}.index.json names .*-00002-of-00002\..*, which is missing"):
+        framework.load("ForMaskedLM", tmp_path / "whole")
 
 
 # Mismatches

@@ -75,3 +75,22 @@ def test_embeddings_can_be_put_in_place(framework: Classes) -> None:
         tied.set_output_embeddings(table)
     with pytest.raises(ValueError, match=r"'embeddings/word_embeddings/embedding' is \(61, 32\), \(9, 32\) was given"):
         framework.build().set_input_embeddings(table[:9])
+
+
+@each_with("tied", [True, False])
+def test_new_words_start_at_the_mean_of_the_old_as_in_the_reference(framework: Classes, tied: bool) -> None:
+    model = framework.build("ForMaskedLM", tie_word_embeddings=tied)
+    model.resize_token_embeddings(61)
+    words = "roberta_prelayernorm.embeddings.word_embeddings.weight"
+    before = framework.tensors(model)
+    model.resize_token_embeddings(64)
+    after = framework.tensors(model)
+    # The reference draws from the mean and a billionth of the covariance: a spread of about 1e-5 here.
+    names = [words] if tied else [words, "lm_head.decoder.weight"]
+    for name in names:
+        near(after[name][61:], np.repeat(before[name].mean(axis=0, keepdims=True), 3, axis=0), 5e-5)
+        assert np.ptp(after[name][61:], axis=0).max() > 0
+    # A tied decoder's bias is padded with zeros, an untied one's with the mean: zero as well where no bias was learnt.
+    near(after["lm_head.bias"][61:], np.full(3, before["lm_head.bias"].mean() if not tied else 0.0))
+    model.resize_token_embeddings(500, mean_resizing=False)
+    assert 0.15 < framework.tensors(model)[words][64:].std() < 0.25, "N(0, initializer_range 0.2)"
