@@ -157,6 +157,14 @@ def test_where_nobody_knows_which_nodes_may_come_the_job_must_say_whether_replic
     assert Told(Nodes(up=[kind(0), kind(7, 1)], grows=True)).placement(spec(resources={})).gpus == 1
 
 
+def test_a_ray_that_does_not_say_whether_it_may_grow_is_not_taken_for_one_that_does_not() -> None:
+    unknown = Told(Nodes(up=[kind(2)], grows=None))
+    assert str(unknown.nodes).endswith("; whether more may be started is unknown")
+    with pytest.raises(SpecError, match=r"preln can't tell which nodes this version of Ray may add.*`gpus: 0` for"):
+        unknown.placement(spec(resources={}))
+    assert unknown.placement(spec(resources={"gpus": 0, "replicas": {"min": 1, "max": 7}})).largest == 7
+
+
 def test_a_dtype_that_is_named_is_taken_without_asking_anybody() -> None:
     model = {"checkpoint": "m", "dtype": "float16"}
     assert one_node(1).resolve_dtype(spec(model=model)) == "float16"
