@@ -1,4 +1,4 @@
-"""A spec in, the job of its output folder out, or one line that says why it can't work; no replica is started."""
+"""Turns a spec into the job of its output folder, or explains in one line why it can't work; starts no replica."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ from pipeline.tasks.task import ModelFacts, Part
 
 
 def open_job(*, spec: JobSpec, cluster: Cluster) -> tuple[FrozenJob, list[Described]]:
-    """The job that this spec is, frozen or about to be, and the input files as far as they were looked at.
+    """The spec's job, from the output folder or new, and the input files as far as they were read.
 
     Raises SpecError, CheckpointError, OutputError, ResourceError.
     """
@@ -56,7 +56,7 @@ def open_job(*, spec: JobSpec, cluster: Cluster) -> tuple[FrozenJob, list[Descri
 
 
 def checked_tasks(spec: JobSpec) -> dict[str, ModelFacts]:
-    """What each task may know of its head's checkpoint, which has what the task needs, in one pass with the others.
+    """What each task may know about its head's checkpoint, after checking that all can be answered in one pass.
 
     Raises SpecError, CheckpointError.
     """
@@ -102,7 +102,7 @@ def wanted_columns(spec: JobSpec) -> Columns:
 
 
 def schema_of(described: Sequence[Described], *, spec: JobSpec, columns: Columns = EVERY_COLUMN) -> pa.Schema:
-    """The schema of all files that can be read; of files without a record or a header, the columns that the tasks read.
+    """The schema of all readable files; if they have neither a record nor a header, the columns that the tasks read.
 
     Raises SpecError where no file can be read, or where they disagree.
     """
@@ -159,7 +159,7 @@ def _known_job(known: FrozenJob, *, spec: JobSpec, facts: Mapping[str, ModelFact
 
 
 def cut_rule(*, spec: JobSpec, facts: Mapping[str, ModelFacts], cluster: Cluster) -> CutRule:
-    """The cut that this job's folder is frozen to; smaller for tasks that answer a row with much."""
+    """The cut that this job's folder is frozen to; smaller for tasks with large answers."""
     default = GPU_CUT if cluster.gpus_each(spec) > 0 else CPU_CUT
     weight = sum(task.task.rows_weight(facts[name]) for name, task in spec.named_tasks.items())
     return CutRule(

@@ -1,4 +1,4 @@
-"""A listed folder in, the files that are its rows now out: of a table or a saved data set, those that it names itself.
+"""Selects the files of a folder that hold its current rows: for tables and saved data sets, the files that these name.
 
 A table's folder also holds files that were removed from it, and caches. Delta tables are read by `deltalake`, saved data sets
 of Hugging Face by their state.json; of other tables the rows can't be known, and they are refused by name.
@@ -29,7 +29,7 @@ _KINDS = (_Kind("Delta", DELTA), _Kind("Hudi", HUDI), _Kind("Iceberg", ICEBERG),
 
 
 def current_files(url: str, entries: Sequence[FileInfo]) -> list[FileInfo]:
-    """Of the files listed for an input address, hidden ones too, those that are rows. Raises SpecError."""
+    """The files with rows among those listed for an input address, hidden ones included. Raises SpecError."""
     tables = _tables(url, entries)
     visible = [entry for entry in entries if not entry.hidden]
     for root, kind in tables.items():
@@ -45,7 +45,7 @@ def current_files(url: str, entries: Sequence[FileInfo]) -> list[FileInfo]:
 
 
 def _tables(url: str, entries: Sequence[FileInfo]) -> dict[str, str]:
-    """Folders that are tables, and what kind each is; a glob's own folder is looked at too, which it does not list whole."""
+    """Folders that are tables, and the kind of each. A glob's own folder is checked too, since a glob lists only part of it."""
     names = [entry.uri for entry in entries]
     if has_magic(url) and entries:
         above = re.split(r"[*?\[]", url, maxsplit=1)[0].rpartition("/")[0]

@@ -1,4 +1,4 @@
-"""A file that only reads in sequence in, blocks of whole records out, cut by the job's rule, the same at every reading."""
+"""A file that can only be read in sequence in, blocks of whole records out, cut by the job's rule, the same at every reading."""
 
 import gzip
 import zlib

@@ -28,7 +28,7 @@ def test_four_heads_over_one_encoder_are_measured_by_the_pipeline_itself(
     often = {
         name: task.model_copy(update={"repeat": 8 if name == NAMES[0] else 1}) for name, task in spec.tasks.items()
     }
-    trained = train(spec.model_copy(update={"tasks": often}), tell=lambda told: None, device="cpu")
+    trained = train(spec.model_copy(update={"tasks": often}), on_progress=lambda progress: None, device="cpu")
     in_training = trained.history[-1]["evaluation"]["text-classification"]["accuracy"]
     assert in_training > 0.7
     for name, number in zip(NAMES, ("accuracy", "f1", "f1", "mask_accuracy"), strict=True):
