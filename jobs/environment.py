@@ -61,8 +61,8 @@ def ray_folder(environment: Mapping[str, str]) -> str | None:
         if _will_do(other):
             return f"{other}/ray"
     raise ResourceError(
-        f"{own}: Ray needs a folder for its sockets that can be written, with a name of at most "
-        f"{SOCKET_BYTES - len(SESSION)} bytes; set RAY_TMPDIR to one"
+        f"{own}: Ray needs a writable folder for its sockets, with a path of at most {SOCKET_BYTES - len(SESSION)} bytes; "
+        "set RAY_TMPDIR to one"
     )
 
 

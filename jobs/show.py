@@ -38,7 +38,7 @@ def first_rows(output: str, *, rows: int) -> pa.Table:
 
     url = canonical(output)
     if read_job(url) is None:
-        raise OutputError(f"{readable(url)}: no job's output is there")
+        raise OutputError(f"{readable(url)}: not the output folder of a job")
     tables: list[pa.Table] = []
     for name in sorted(names(join(url, DATA))):
         if sum(table.num_rows for table in tables) >= rows:
@@ -47,7 +47,7 @@ def first_rows(output: str, *, rows: int) -> pa.Table:
             batches = pq.ParquetFile(stream).iter_batches(batch_size=rows)
             tables += [pa.table(batch) for batch in islice(batches, 1)]
     if not tables:
-        raise OutputError(f"{readable(url)}: no row is written yet; preln status says how far the job is")
+        raise OutputError(f"{readable(url)}: no rows yet; see preln status")
     return pa.concat_tables(tables).slice(0, rows)
 
 

@@ -84,7 +84,7 @@ class Checkpoint:
             base = around.get("base_model_name_or_path")
         else:
             raise CheckpointError(
-                f"{url}: base_model_name_or_path leads on for more than {MAX_BASES} folders; a circle?"
+                f"{url}: base_model_name_or_path chains more than {MAX_BASES} folders; is it circular?"
             )
         return cls(url=url, config=config, sources=tuple(sources))
 

@@ -34,7 +34,7 @@ def build_of(framework: Framework, device: str) -> DeviceFacts:
     module = importlib.import_module(f"models.{FOLDERS[framework]}.device")
     cuda: str | None = module.built_for()
     if device == "cuda" and not cuda:
-        raise PrelnError(f"{framework} as installed has no CUDA in it; this image would compute on CPUs")
+        raise PrelnError(f"the installed {framework} has no CUDA support, so this image would compute on CPUs")
     return {"framework": framework, "build": cuda or "no CUDA"}
 
 

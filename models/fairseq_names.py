@@ -114,7 +114,7 @@ def fairseq_config(
     if heads is None:
         if hidden_size % HEAD_WIDTH:
             raise CheckpointError(
-                f"its number of attention heads is not in the file, nor plain from its width {hidden_size}; "
+                f"the file does not give its number of attention heads, and its width {hidden_size} does not determine it; "
                 "give --attention-heads"
             )
         heads = hidden_size // HEAD_WIDTH

@@ -247,7 +247,8 @@ def actor_pool(placement: Placement) -> dict[str, Any]:
         "min_size": placement.smallest,
         "max_size": placement.largest,
         "initial_size": placement.initial,
-        "max_tasks_in_flight_per_actor": bundles + 1,
+        # Twice what an actor runs: Ray Data adds an actor only while tasks in flight are 1.75 times what all actors run.
+        "max_tasks_in_flight_per_actor": 2 * bundles,
     }
     if bundles == 1:
         return {"compute": ActorPoolStrategy(**how)}

@@ -66,7 +66,7 @@ def checked_tasks(spec: JobSpec) -> dict[str, ModelFacts]:
     if len(set(directions.values())) > 1:
         causal = next(name for name, causal in directions.items() if causal)
         raise SpecError(
-            f"tasks.{causal}: reads a text from left to right only, and others do not; run them as two jobs"
+            f"tasks.{causal}: reads texts from left to right only, unlike the other tasks; run it as a job of its own"
         )
     for name, task in spec.named_tasks.items():
         config = facts[name].config
@@ -92,7 +92,7 @@ def _refuse_equal_names(fields: Sequence[pa.Field]) -> None:
     names = [field.name for field in fields]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise SpecError(f"tasks: two of them answer in a column {twice[0]!r}; call one of them otherwise")
+        raise SpecError(f"tasks: two of them have an answer column {twice[0]!r}; rename one of them")
 
 
 def wanted_columns(spec: JobSpec) -> Columns:

@@ -233,4 +233,4 @@ def stop(api: JobApi, submission_id: str, *, timeout: float = 60.0) -> JobStatus
         if status.is_terminal():
             return status
         time.sleep(0.5)
-    raise PrelnError(f"{submission_id}: asked to stop, and still running after {timeout:.0f} s; look at the cluster")
+    raise PrelnError(f"{submission_id}: still running {timeout:.0f} s after it was asked to stop; look at the cluster")

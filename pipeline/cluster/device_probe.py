@@ -23,7 +23,7 @@ def probe_device(framework: Framework, device: str) -> DeviceFacts:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=environment, check=False)
     except subprocess.TimeoutExpired:
-        raise ResourceError(f"{framework} did not say in {SECONDS:.0f} s what it sees of '{device}'") from None
+        raise ResourceError(f"{framework} did not answer within {SECONDS:.0f} s when probed for '{device}'") from None
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         words = (done.stderr.strip().splitlines() or ["nothing"])[-1]

@@ -203,7 +203,7 @@ def _does_not_answer(model: FlatModel) -> bool:
     try:
         model.probe()
     except Exception as error:
-        print(f"the device answers no more: {readable(error)}", file=sys.stderr, flush=True)
+        print(f"the device no longer answers: {readable(error)}", file=sys.stderr, flush=True)
         return True
     return False
 

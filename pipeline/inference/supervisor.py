@@ -105,7 +105,7 @@ class Supervisor:
         found = self.facts.get("device", self.order.device)
         if found != self.order.device:
             self.close()
-            raise ResourceError(f"the replica was to run on '{self.order.device}', and its model runs on '{found}'")
+            raise ResourceError(f"the replica should run on '{self.order.device}', but its model runs on '{found}'")
 
     def solve_all(
         self, packs: Iterable[Sequence[int]], ask: AskFor, budget: TokenBudget | None = None
@@ -228,7 +228,7 @@ class Supervisor:
         if self._deaths_in_a_row >= DEATHS_IN_A_ROW:
             raise ResourceError(
                 f"the replica's process ended {self._deaths_in_a_row} times without answering anything in between, the "
-                f"last time by {cause}; the rows are hardly to blame. Look at memory and drivers"
+                f"last time by {cause}; the rows are probably not the cause. Check memory and drivers"
             )
 
     def _spawn(self) -> None:
@@ -277,7 +277,7 @@ class Supervisor:
     def _receive(self) -> tuple[Any, ...] | Death:
         assert self._pipe is not None
         if self._stuck:
-            return self._reap(f"took no question in {self.stall:.0f} s")
+            return self._reap(f"accepted no input for {self.stall:.0f} s")
         try:
             reply: tuple[Any, ...] = self._pipe.receive(seconds=self.stall)
             return reply

@@ -144,7 +144,7 @@ def _is_utf8(name: str) -> bool:
 def _fault_of(file: SourceFile) -> SourceError | None:
     """Why a file can't be read at all, judged by its name and kind."""
     if file.version == NO_FILE:
-        fault = "a pipe, a socket, a device or a broken link, and no file; take it away"
+        fault = "not a regular file but a pipe, a socket, a device or a broken link; remove it"
     elif UNREADABLE_NAME.search(file.uri):
         fault = "the name is not UTF-8; rename it"
     else:

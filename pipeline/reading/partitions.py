@@ -72,8 +72,8 @@ def with_partitions(table: pa.Table, *, uri: str, schema: pa.Schema, keys: Seque
                 fitted = _fitted(value, kind=kind)
                 if fitted is None:
                     raise SourceError(
-                        f"{uri}: the folder '{key}={value}' is no {kind}, which the column {key!r} "
-                        "of this output has been since it was begun; rename the folder, or annotate into another output",
+                        f"{uri}: the folder '{key}={value}' does not fit the column {key!r}, which is {kind} in this output; "
+                        "rename the folder, or annotate into another output",
                         reason="unreadable",
                     )
                 column = pa.repeat(fitted, table.num_rows)

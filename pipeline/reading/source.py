@@ -254,7 +254,7 @@ def check_version(file: SourceFile) -> None:
         raise SourceError(str(error), reason="unreadable") from error
     if now.version != file.version or now.size != file.size:
         raise SourceError(
-            f"{file.uri}: changed since the plan ({file.size} bytes then, {now.size} now); run again to take the new version",
+            f"{file.uri}: changed since the plan ({file.size} bytes then, {now.size} now); run again to read the new version",
             reason="changed",
         )
 

@@ -35,8 +35,8 @@ def current_files(url: str, entries: Sequence[FileInfo]) -> list[FileInfo]:
     for root, kind in tables.items():
         if kind in {"Hudi", "Iceberg"}:
             raise SpecError(
-                f"input.urls: {root} is a table of {kind}, whose files alone do not tell its rows; write its rows to Parquet "
-                "files (Spark, DuckDB and others do) and name their folder"
+                f"input.urls: {root} is a {kind} table, and its files alone don't show which rows are current; export it to "
+                "Parquet (Spark, DuckDB and others can), and name that folder"
             )
         within = [entry for entry in visible if entry.uri.startswith(root + "/")]
         current = _delta_files(root, within) if kind == "Delta" else _saved_files(root, within)
@@ -70,7 +70,7 @@ def _saved_files(root: str, within: Sequence[FileInfo]) -> list[FileInfo]:
         ) from None
     missing = named - {entry.uri for entry in within}
     if missing:
-        raise SpecError(f"input.urls: {root} is a saved data set whose file {min(missing)} is not there; save it again")
+        raise SpecError(f"input.urls: {root} is a saved data set without its file {min(missing)}; save it again")
     if state.get("_indices_files"):
         raise SpecError(f"input.urls: {root} is a data set saved with indices; save it again after flatten_indices()")
     return [entry for entry in within if entry.uri in named]
@@ -96,8 +96,8 @@ def _delta_files(root: str, within: Sequence[FileInfo]) -> list[FileInfo]:
         "deletionVectors" in features and settings.get("delta.enableDeletionVectors") == "true"
     ):
         raise SpecError(
-            f"input.urls: {root} is a Delta table with deletion vectors or mapped columns: its files alone do not tell its rows; "
-            "write its rows to Parquet files and name their folder"
+            f"input.urls: {root} is a Delta table with deletion vectors or mapped columns, so its files alone don't show which "
+            "rows are current; export it to Parquet, and name that folder"
         )
     by_name = {entry.uri.removeprefix(root): entry for entry in within}
     start = table.table_uri.rstrip("/")
@@ -109,5 +109,8 @@ def _delta_files(root: str, within: Sequence[FileInfo]) -> list[FileInfo]:
             raise SpecError(f"input.urls: the Delta table {root} names {name}, which is not in its folder")
         current.append(entry)
         if any(f"/{column}=" not in name for column in partitions):
-            raise SpecError(f"input.urls: the Delta table {root} has partitions that its files' names do not tell")
+            raise SpecError(
+                f"input.urls: the Delta table {root} has partitions that are not in its files' names; export it to Parquet, and "
+                "name that folder"
+            )
     return current

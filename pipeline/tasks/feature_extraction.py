@@ -102,14 +102,14 @@ class FeatureExtraction(Task):
         if embedder.refusal is not None and "pooling" not in self.model_fields_set:
             raise OptionError(
                 "pooling",
-                f"the checkpoint is an embedder of sentence-transformers with {embedder.refusal}, which is not known here; "
-                "its vectors would be others: name a pooling (and normalize) if you want those",
+                f"the checkpoint is a sentence-transformers embedder with {embedder.refusal}, which preln does not support, so "
+                "its vectors would differ; set pooling (and normalize) to get them anyway",
             )
         pools_prompt = embedder.include_prompt or self.resolved_pooling(facts) == "cls"
         if self.resolved_prompt(facts) and not pools_prompt:
             raise OptionError(
                 "prompt",
-                "the checkpoint leaves its prompt out of the mean (include_prompt: false), which is not known here",
+                "the checkpoint leaves its prompt out of the mean (include_prompt: false), which preln does not support",
             )
 
     def encode(self, parts: Mapping[str, pa.Array], facts: ModelFacts) -> Encoding:

@@ -84,7 +84,7 @@ MORE_FILES = [
         written("a.txt.zst", _large_window(), beside_a_good_one=True),
         good_rows=1,
     ),
-    Bad("a named pipe", (FILE, ""), ("a.txt", "take it away"), _pipe, good_rows=1),
+    Bad("a named pipe", (FILE, ""), ("a.txt", "remove it"), _pipe, good_rows=1),
     Bad("a file whose name is not UTF-8", (FILE, ""), ("caf", "rename it"), _foreign_name, good_rows=1),
     Bad(
         "a table of Hudi",

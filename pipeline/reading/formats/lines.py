@@ -72,8 +72,8 @@ def _fetch(uri: str, start: int, stop: int) -> bytes:
         raise SourceError(f"{uri}: {error}", reason="corrupt") from error
     if len(content) != stop - start:
         raise SourceError(
-            f"{uri}: {stop - start} bytes from byte {start} were asked for, and {len(content)} came: the file has changed, or "
-            "its server ignores ranges; copy it to a store that has them",
+            f"{uri}: asked for {stop - start} bytes from byte {start}, got {len(content)}: the file has changed, or its server "
+            "ignores ranges; copy it to a store that supports them",
             reason="corrupt",
         )
     return content

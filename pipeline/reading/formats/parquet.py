@@ -48,7 +48,7 @@ def reading_error(uri: str, error: Exception) -> Exception:
         return SourceError(str(error), reason="unreadable") if error.refused else error
     if isinstance(error, MemoryError):
         return SourceError(
-            f"{uri}: some thousand rows of it take more than {DECODED_BYTES >> 30} GB of memory; write it again with shorter "
+            f"{uri}: a few thousand of its rows take more than {DECODED_BYTES >> 30} GB of memory; write it again with shorter "
             "values",
             reason="unreadable",
         )
@@ -81,8 +81,7 @@ def describe(uri: str) -> Footer:
         size = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
         if metadata.num_rows > MOST_ROWS:
             raise SourceError(
-                f"{uri}: says that it has {metadata.num_rows} rows, and {MOST_ROWS} is the most that is planned for one "
-                f"file; {FIX}",
+                f"{uri}: its footer states {metadata.num_rows} rows, but the limit for one file is {MOST_ROWS}; {FIX}",
                 reason="unreadable",
             )
         return Footer(rows=metadata.num_rows, bytes=size, schema=file.schema_arrow)
