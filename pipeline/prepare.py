@@ -197,7 +197,7 @@ def check_columns(*, schema: pa.Schema, spec: JobSpec, facts: Mapping[str, Model
     if taken:
         raise SpecError(
             f"input and output both have a column {taken[0]!r}; set output.prefix (such as preln_), or leave it "
-            "out by input.keep"
+            "out with input.keep"
         )
 
 

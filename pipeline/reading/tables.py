@@ -35,7 +35,7 @@ def current_files(url: str, entries: Sequence[FileInfo]) -> list[FileInfo]:
     for root, kind in tables.items():
         if kind in {"Hudi", "Iceberg"}:
             raise SpecError(
-                f"input.urls: {root} is a {kind} table, and its files alone don't show which rows are current; export it to "
+                f"input.urls: {root} is a table ({kind}), and its files alone don't show which rows are current; export it to "
                 "Parquet (Spark, DuckDB and others can), and name that folder"
             )
         within = [entry for entry in visible if entry.uri.startswith(root + "/")]

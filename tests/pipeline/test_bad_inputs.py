@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.bad_page import BAD_OF, render
+from tests.pipeline.bad_page import BAD_OF, outcome, render
 from tests.pipeline.bad_run import Got
 from tests.pipeline.bad_things import REFUSED, Bad
 

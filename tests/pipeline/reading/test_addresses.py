@@ -160,5 +160,5 @@ def test_a_table_whose_rows_can_not_be_known_is_refused_by_name(tmp_path: Path, 
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
     (tmp_path / mark).parent.mkdir()
     (tmp_path / mark).write_text("")
-    with pytest.raises(SpecError, match=rf"is a {name} table, .* export it to Parquet"):
+    with pytest.raises(SpecError, match=rf"is a table \({name}\), .* export it to Parquet"):
         listed(tmp_path)
