@@ -29,7 +29,7 @@ HEADS = (
 )
 FORMATS = ("safetensors", "safetensors-tf", "safetensors-flax", "h5", "msgpack", "bin")
 DTYPES = ("stored", "float32", "float16", "bfloat16")
-"""What the options may say, here as plain words: `--help` imports no model. A test compares them with the types."""
+"""The options' values as plain words, since `--help` imports no model. A test compares them with the types."""
 COLOURS = {"mapped": "green", "dropped": "dim", "unexpected": "yellow", "missing": "red", "another shape": "red"}
 
 
@@ -49,11 +49,13 @@ def convert(
     ] = False,
     attention_heads: Annotated[
         int | None,
-        typer.Option("--attention-heads", help="Of a fairseq file that does not tell.", min=1, show_default=False),
+        typer.Option(
+            "--attention-heads", help="For a fairseq file without its number of heads.", min=1, show_default=False
+        ),
     ] = None,
     classification_head: Annotated[
         str | None,
-        typer.Option("--classification-head", help="Of a fairseq file that has several.", show_default=False),
+        typer.Option("--classification-head", help="For a fairseq file that has several.", show_default=False),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing: compare SRC and DST. Exit code 3 when they differ.")
@@ -118,14 +120,14 @@ def _print_conversion(done: Conversion, *, as_json: bool, destination: str | Non
     for fate in done.fates:
         counts[fate.fate] = counts.get(fate.fate, 0) + 1
     if as_json:
-        told = {
+        result = {
             "destination": destination,
             "head": done.head,
             "counts": counts,
             "notes": list(done.notes),
             "tensors": [asdict(fate) for fate in done.fates],
         }
-        print(json.dumps(told))
+        print(json.dumps(result))
         return
     table = Table("", "in the source", "written as", "shape", box=None, pad_edge=False)
     for fate in done.fates:

@@ -63,7 +63,7 @@ def plan(
 
 @dataclass(frozen=True)
 class PlanSummary:
-    """A plan in figures. rows: None where nobody can know before reading. streams: files that are cut as they are read."""
+    """A plan in figures. rows: None if unknown before reading. streams: files that are cut as they are read."""
 
     task: str
     framework: str
@@ -83,7 +83,7 @@ class PlanSummary:
 
 
 def summary_of(spec: "JobSpec") -> PlanSummary:
-    """What a run of this job would do; nothing is written, and Ray is asked only what nothing else can answer."""
+    """What a run of this job would do. Writes nothing, and connects to Ray only if it must."""
     from jobs.connect import this_cluster
     from pipeline.output.folder import OutputFolder
     from pipeline.output.plan import make_plan

@@ -1,4 +1,4 @@
-"""`preln show`: prints some rows of an output folder as a table."""
+"""`preln show`: prints some rows of an output folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 CELL = 200
-"""Characters of a cell; a longer one is cut, with an ellipsis."""
+"""The most characters of a cell; longer values are cut, with an ellipsis."""
 
 
 def show(
@@ -27,7 +27,7 @@ def show(
 
 
 def first_rows(output: str, *, rows: int) -> pa.Table:
-    """The first rows of an output folder. Raises OutputError where it is none, or has no rows yet."""
+    """The first rows of an output folder. Raises OutputError if it is not one, or has no rows yet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -45,12 +45,12 @@ def first_rows(output: str, *, rows: int) -> pa.Table:
             batches = pq.ParquetFile(stream).iter_batches(batch_size=rows)
             tables += [pa.table(batch) for batch in islice(batches, 1)]
     if not tables:
-        raise OutputError(f"{readable(folder.url)}: no row is written yet; preln status says how far the job is")
+        raise OutputError(f"{readable(folder.url)}: no rows yet; see preln status")
     return pa.concat_tables(tables).slice(0, rows)
 
 
 def as_table(found: pa.Table) -> Table:
-    """One line a column under each row, so that wide rows fit a narrow terminal; columns without a value are left out."""
+    """Rows with one line per column, so that wide rows fit a narrow terminal; columns without a value are left out."""
     from rich.table import Table
 
     table = Table("column", "value", show_lines=False)

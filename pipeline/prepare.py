@@ -1,4 +1,4 @@
-"""A spec in, the job of its output folder out, or one line that says why it can't work; no replica is started."""
+"""Turns a spec into the job of its output folder, or explains in one line why it can't work; starts no replica."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +26,7 @@ from pipeline.tasks.task import ModelFacts, Part
 
 
 def open_job(*, spec: JobSpec, cluster: Cluster) -> tuple[FrozenJob, list[Described]]:
-    """The job that this spec is, frozen or about to be, and the input files as far as they were looked at.
+    """The spec's job, from the output folder or new, and the input files as far as they were read.
 
     Raises SpecError, CheckpointError, OutputError, ResourceError.
     """
@@ -57,7 +57,7 @@ def open_job(*, spec: JobSpec, cluster: Cluster) -> tuple[FrozenJob, list[Descri
 
 
 def checked_tasks(spec: JobSpec) -> dict[str, ModelFacts]:
-    """What each task may know of its head's checkpoint, which has what the task needs, in one pass with the others.
+    """What each task may know about its head's checkpoint, after checking that all can be answered in one pass.
 
     Raises SpecError, CheckpointError.
     """
@@ -67,7 +67,7 @@ def checked_tasks(spec: JobSpec) -> dict[str, ModelFacts]:
     if len(set(directions.values())) > 1:
         causal = next(name for name, causal in directions.items() if causal)
         raise SpecError(
-            f"tasks.{causal}: reads a text from left to right only, and others do not; run them as two jobs"
+            f"tasks.{causal}: reads texts from left to right only, unlike the other tasks; run it as a job of its own"
         )
     for name, task in spec.named_tasks.items():
         config = facts[name].config
@@ -99,7 +99,7 @@ def _refuse_equal_names(fields: Sequence[pa.Field]) -> None:
     names = [field.name for field in fields]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise SpecError(f"tasks: two of them answer in a column {twice[0]!r}; call one of them otherwise")
+        raise SpecError(f"tasks: two of them have an answer column {twice[0]!r}; rename one of them")
 
 
 def wanted_columns(spec: JobSpec) -> Columns:
@@ -109,7 +109,7 @@ def wanted_columns(spec: JobSpec) -> Columns:
 
 
 def schema_of(described: Sequence[Described], *, spec: JobSpec, columns: Columns = EVERY_COLUMN) -> pa.Schema:
-    """The schema of all files that can be read; of files without a record or a header, the columns that the tasks read.
+    """The schema of all readable files; if they have neither a record nor a header, the columns that the tasks read.
 
     Raises SpecError where no file can be read, or where they disagree.
     """
@@ -172,7 +172,7 @@ def _known_job(known: FrozenJob, *, spec: JobSpec, facts: Mapping[str, ModelFact
 
 
 def cut_rule(*, spec: JobSpec, facts: Mapping[str, ModelFacts], cluster: Cluster) -> CutRule:
-    """The cut that this job's folder is frozen to; smaller for tasks that answer a row with much."""
+    """The cut that this job's folder is frozen to; smaller for tasks with large answers."""
     default = GPU_CUT if cluster.gpus_each(spec) > 0 else CPU_CUT
     weight = sum(task.task.rows_weight(facts[name]) for name, task in spec.named_tasks.items())
     return CutRule(
@@ -210,7 +210,7 @@ def check_columns(*, schema: pa.Schema, spec: JobSpec, facts: Mapping[str, Model
     if taken:
         raise SpecError(
             f"input and output both have a column {taken[0]!r}; set output.prefix (such as preln_), or leave it "
-            "out by input.keep"
+            "out with input.keep"
         )
 
 

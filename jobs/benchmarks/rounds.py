@@ -71,18 +71,20 @@ def in_rounds(
     reference: probabilities [N, L]. Raises RuntimeError where a variant answers something else.
     """
     measured = [Measured(one.name, one.dtype, one.framework, tokens, operations) for one, _ in variants]
-    for told, (_, answer) in zip(measured, variants, strict=True):
-        told.off = float(np.abs(np.asarray(answer(inputs)) - reference).max())
-        if told.off > TOLERANCE.get(told.dtype, 1.0):
-            raise RuntimeError(f"{told.name} ({told.dtype}) answers something else: off by {told.off:.3g}")
+    for measurement, (_, answer) in zip(measured, variants, strict=True):
+        measurement.off = float(np.abs(np.asarray(answer(inputs)) - reference).max())
+        if measurement.off > TOLERANCE.get(measurement.dtype, 1.0):
+            raise RuntimeError(
+                f"{measurement.name} ({measurement.dtype}) answers something else: off by {measurement.off:.3g}"
+            )
     rates: dict[tuple[str, str], list[float]] = {key: [] for key in peaks}
     for once, _ in peaks.values():
         once()
 
-    def turn_of(told: Measured, answer: Answer) -> None:
+    def turn_of(measurement: Measured, answer: Answer) -> None:
         began = now()
         answer(inputs)
-        told.seconds.append(now() - began)
+        measurement.seconds.append(now() - began)
 
     def peak_of(key: tuple[str, str]) -> None:
         once, work = peaks[key]
@@ -91,7 +93,7 @@ def in_rounds(
             once()
         rates[key].append(PEAK_REPEATS * work / (now() - began))
 
-    turns = [partial(turn_of, told, answer) for told, (_, answer) in zip(measured, variants, strict=True)]
+    turns = [partial(turn_of, measurement, answer) for measurement, (_, answer) in zip(measured, variants, strict=True)]
     turns += [partial(peak_of, key) for key in peaks]
     shuffled = random.Random(0)  # noqa: S311 -- an order, not a secret
     for _ in range(rounds):

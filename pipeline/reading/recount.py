@@ -1,4 +1,4 @@
-"""Counts the records of an input file by the same rules as those by which its rows are read."""
+"""Counts the records of an input file by the same rules by which its rows are read."""
 
 import io
 from collections.abc import Iterator

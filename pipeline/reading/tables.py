@@ -1,4 +1,4 @@
-"""A listed folder in, the files that are its rows now out: of a table or a saved data set, those that it names itself.
+"""Selects the files of a folder that hold its current rows: for tables and saved data sets, the files that these name.
 
 A table's folder also holds files that were removed from it, and caches. Delta tables are read by `delta_table`, saved data sets
 of Hugging Face by their state.json; of other tables the rows can't be known, and they are refused by name.
@@ -37,13 +37,13 @@ _KINDS = (
 
 
 def current_files(url: str, entries: Sequence[FileInfo]) -> list[FileInfo]:
-    """Of the files listed for an input address, hidden ones too, those that are rows. Raises SpecError."""
+    """The files with rows among those listed for an input address, hidden ones included. Raises SpecError."""
     visible = [entry for entry in entries if not entry.hidden]
     for root, kind in _tables(url, entries).items():
         if kind in {"Hudi", "Iceberg"}:
             raise SpecError(
-                f"input.urls: {root} is a table of {kind}, whose files alone do not tell its rows; write its rows to Parquet "
-                "files (Spark, DuckDB and others do) and name their folder"
+                f"input.urls: {root} is a table ({kind}), and its files alone don't show which rows are current; export it to "
+                "Parquet (Spark, DuckDB and others can), and name that folder"
             )
         within = [entry for entry in visible if entry.uri.startswith(root + "/")]
         whole = not has_magic(url) and f"{root}/".startswith(url.rstrip("/") + "/")
@@ -54,8 +54,8 @@ def current_files(url: str, entries: Sequence[FileInfo]) -> list[FileInfo]:
 
 
 def _tables(url: str, entries: Sequence[FileInfo]) -> dict[str, str]:
-    """Folders that are tables, and what kind each is: those listed, those around the address, and a glob's own folder, which
-    it does not list whole."""
+    """Folders that are tables, and the kind of each: those listed, those around the address, and a glob's own folder, since a
+    glob lists only part of it."""
     listed = [entry.uri for entry in entries]
     if has_magic(url) and entries:
         above = re.split(r"[*?\[]", url, maxsplit=1)[0].rpartition("/")[0]
@@ -101,7 +101,7 @@ def _saved_files(root: str, within: Sequence[FileInfo]) -> list[FileInfo]:
         ) from None
     missing = named - {entry.uri for entry in within}
     if missing:
-        raise SpecError(f"input.urls: {root} is a saved data set whose file {min(missing)} is not there; save it again")
+        raise SpecError(f"input.urls: {root} is a saved data set without its file {min(missing)}; save it again")
     if state.get("_indices_files"):
         raise SpecError(f"input.urls: {root} is a data set saved with indices; save it again after flatten_indices()")
     return [entry for entry in within if entry.uri in named]

@@ -1,7 +1,7 @@
 """A text, or a list of words, in, its entities (and a label a word) out, by the token classification head.
 
 Long texts are read in windows that overlap; each token's label is that of the window which sees most around it, and
-entities are put together afterwards, over the whole text, so that no window's border cuts one.
+entities are joined afterwards, over the whole text, so that no window border cuts one.
 
 Legend: N items, W windows, T tokens, G asked tokens, L labels, U words with a label.
 """
@@ -133,9 +133,9 @@ class TokenClassification(Task):
         """The aggregation that this checkpoint's answers get."""
         if self.aggregation is not None:
             return self.aggregation
-        told = facts.told(task=self.name, key="aggregation_strategy")
-        if told in ("none", "simple", "first", "average", "max"):
-            return told
+        configured = facts.task_parameter(task=self.name, key="aggregation_strategy")
+        if configured in ("none", "simple", "first", "average", "max"):
+            return configured
         return "none" if self.word_rule == "hf" else "first"
 
     def _overlap(self, facts: ModelFacts) -> int:
@@ -294,7 +294,7 @@ class TokenClassification(Task):
         ):
             asked = slice(bounds[number], bounds[number + 1])
             pieces = facts.vocabulary.pieces(ids[1:-1])
-            if unknown in ids:  # the reference shows what was written
+            if unknown in ids:  # the reference shows the text as written
                 text = texts[item].as_py()
                 spans = zip(pieces, ids[1:-1], start_G[asked].tolist(), end_G[asked].tolist(), strict=True)
                 pieces = [text[start:end] if token == unknown else piece for piece, token, start, end in spans]

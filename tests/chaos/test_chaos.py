@@ -190,21 +190,21 @@ def through_chaos(
                         f"\nseed {SEED + number}: {mayhem.report()}; {met.total()} faults ({dict(met)}) in "
                         f"{between.requests - requests} requests; {time.monotonic() - began:.0f} s"
                     )
-                told = Rows.of(output)
-                lost = len(wanted.by_place.keys() - told.by_place)
-                unlike = wanted.unlike(told) + len(told.by_place.keys() - wanted.by_place)
+                got = Rows.of(output)
+                lost = len(wanted.by_place.keys() - got.by_place)
+                unlike = wanted.unlike(got) + len(got.by_place.keys() - wanted.by_place)
                 verdict = verify(output, input_spec=InputSpec(urls=["s3://chaos/in"]))
                 print(
-                    f"  {len(told.by_place)} rows: {lost} lost, {told.doubled} doubled, {unlike} unlike the quiet run's"
+                    f"  {len(got.by_place)} rows: {lost} lost, {got.doubled} doubled, {unlike} unlike the quiet run's"
                 )
                 assert not mayhem.hangs, "".join(mayhem.words[-200:])
-                assert (lost, told.doubled, unlike) == (0, 0, 0)
+                assert (lost, got.doubled, unlike) == (0, 0, 0)
                 assert verdict.holds, verdict.findings
                 sums.update(
                     kills=mayhem.kills.total(),
                     faults=met.total(),
                     drivers=mayhem.starts,
-                    rows=len(told.by_place),
+                    rows=len(got.by_place),
                     runs=1,
                 )
     print(f"\nchaos on {server}: {dict(sums)}, 0 lost, 0 doubled")

@@ -38,10 +38,10 @@ def test_every_tensor_is_printed_and_the_folder_s_kind_said(preln: Any, source: 
 
 def test_json_names_every_tensor_with_its_fate(preln: Any, source: str, tmp_path: Path) -> None:
     done = preln(source, str(tmp_path / "b"), "--head", "encoder", "--json")
-    told = json.loads(done.output)
-    assert told["counts"] == {"mapped": 39, "unexpected": 4}
+    printed = json.loads(done.output)
+    assert printed["counts"] == {"mapped": 39, "unexpected": 4}
     assert {"fate": "unexpected", "name": "", "stored_name": "classifier.dense.bias", "shape": [64], "detail": ""} in (
-        told["tensors"]
+        printed["tensors"]
     )
 
 

@@ -103,7 +103,7 @@ MORE_FILES = [
         _large_integers,
         good_rows=1,
     ),
-    Bad("a named pipe", (FILE, ""), ("a.txt", "take it away"), _pipe, good_rows=1),
+    Bad("a named pipe", (FILE, ""), ("a.txt", "remove it"), _pipe, good_rows=1),
     Bad("a file whose name is not UTF-8", (FILE, ""), ("caf", "rename it"), _foreign_name, good_rows=1),
     Bad(
         "a table of Hudi",
