@@ -108,13 +108,13 @@ MORE_FILES = [
     Bad(
         "a table of Hudi",
         (REFUSED, "SpecError"),
-        ("Hudi", "write its rows to Parquet"),
+        ("Hudi", "export it to Parquet"),
         _table(".hoodie/hoodie.properties"),
     ),
     Bad(
         "a table of Iceberg",
         (REFUSED, "SpecError"),
-        ("Iceberg", "write its rows to Parquet"),
+        ("Iceberg", "export it to Parquet"),
         _table("metadata/v1.metadata.json"),
     ),
     Bad(
