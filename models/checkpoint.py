@@ -21,7 +21,7 @@ from models.checks import check_config
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig, read_config
 from models.errors import CheckpointError
 from models.families import PRE_LAYER_NORM
-from models.hub import INSTALL, PROTOCOL, is_hub_name
+from models.hub import refuse_hub_name
 from models.safetensors_file import AnyArray, TensorInfo
 from models.tensors import HEADS, PREFIX, expected_tensors, second_names, stored_name
 from models.unread_parts import refuse_labels, refuse_unread, refuse_whole_numbers
@@ -39,6 +39,7 @@ SENTENCEPIECE_NAME = "sentencepiece.bpe.model"
 # Fields of config.json that no answer depends on.
 SILENT_FIELDS = ("transformers_version", "architectures", "_name_or_path", "dtype", "base_model_name_or_path")
 MAX_BASES = 4
+EXTRAS = {"hf://": "hub", "s3://": "s3", "gs://": "gcs", "gcs://": "gcs", "abfs": "azure", "az://": "azure"}
 # By which stores tell the versions of a file apart; blob_id is the Hub's.
 STATE_KEYS = ("ETag", "etag", "md5Hash", "blob_id", "mtime", "LastModified")
 TensorDigests: TypeAlias = dict[tuple[str, str], str]
@@ -264,11 +265,8 @@ def read_tokenizer_files(url: str) -> dict[str, bytes]:
 def _find_folder(url: str, *, bare: bool = False) -> set[str]:
     """The names of a folder's files. bare: it may lack config.json."""
     names = file_names(url)
-    if not names and is_hub_name(url):
-        raise CheckpointError(
-            f"{url}: no such checkpoint folder; if it is a model of the Hugging Face Hub, write {PROTOCOL}{url} ({INSTALL})"
-        )
     if not names:
+        refuse_hub_name(url)
         raise CheckpointError(f"{url}: no such checkpoint folder, or it is empty; check the path and the credentials")
     if CONFIG_NAME not in names and not bare:
         hint = ""
@@ -288,6 +286,10 @@ def file_names(url: str) -> set[str]:
         return {str(path).rsplit("/", 1)[-1] for path in system.ls(folder, detail=False)}
     except (FileNotFoundError, NotADirectoryError):
         return set()
+    except ImportError as error:
+        extra = next((name for start, name in EXTRAS.items() if str(url).startswith(start)), None)
+        advice = f"pip install 'preln[{extra}]'" if extra else "install what it needs"
+        raise CheckpointError(f"{url}: {error}; {advice}") from error
     except Exception as error:  # every store's client has exceptions of its own: no credentials, no such protocol, …
         raise CheckpointError(
             f"{url}: can't be listed ({type(error).__name__}: {error}); check the URL and the credentials"

@@ -59,6 +59,14 @@ def is_hub_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None and not os.path.exists(name)
 
 
+def refuse_hub_name(url: str) -> None:
+    """Raise CheckpointError for a name as a Hub has them where only paths and URLs are taken, and no such folder is here."""
+    if is_hub_name(url):
+        raise CheckpointError(
+            f"{url}: no such checkpoint folder; if it is a model of the Hugging Face Hub, write {PROTOCOL}{url} ({INSTALL})"
+        )
+
+
 def checkpoint_folder(name: str | os.PathLike[str], *, options: HubOptions, choose: Choice) -> str:
     """The folder: as named, with `subfolder`, or the cached copy of a Hub's model, of which the chosen files are there.
 
@@ -122,6 +130,8 @@ def _snapshot(
             raise
         except Exception as error:  # offline, no connection, a server that fails: what the cache has will do
             failure = error
+    if not any(file.endswith((".safetensors", ".bin", ".h5", ".msgpack")) for file in wanted):
+        where["tqdm_class"] = _no_bar()  # a bar is for weights, not for a few small files
     try:
         return str(
             huggingface_hub.snapshot_download(
@@ -138,6 +148,19 @@ def _snapshot(
         rule = "no copy is in the cache" if failure or options.local_files_only else "the download failed"
         detail = f"{type(reason).__name__}: {str(reason).strip().splitlines()[0] if str(reason).strip() else ''}"
         raise CheckpointError(f"{name}: {rule} of the Hub ({detail}); check the connection and HF_ENDPOINT") from None
+
+
+def _no_bar() -> type[Any]:
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]  # huggingface_hub brings it
+
+    class NoBar(tqdm):
+        """A bar that nobody sees."""
+
+        def __init__(self, *places: Any, **named: Any) -> None:
+            named.pop("name", None)
+            super().__init__(*places, **{**named, "disable": True})
+
+    return NoBar
 
 
 def _refusal(name: str, revision: str | None, error: Exception) -> str:

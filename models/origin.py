@@ -23,6 +23,7 @@ from models.fairseq_names import (
     fairseq_config,
     neutral_fairseq_names,
 )
+from models.hub import refuse_hub_name
 from models.safetensors_file import AnyArray
 from models.sentencepiece_file import tokenizer_json
 from models.tensors import second_names
@@ -78,6 +79,8 @@ def open_origin(
     """
     url = str(url).rstrip("/")
     names = _names(url)
+    if not names:
+        refuse_hub_name(url)
     fairseq_file = _fairseq_file(url, names)
     if kind == "fairseq" or (kind in ("auto", "dinkytrain") and fairseq_file is not None and CONFIG_NAME not in names):
         if fairseq_file is None:

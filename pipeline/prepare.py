@@ -6,6 +6,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from models.families import PRE_LAYER_NORM
+from models.hub import refuse_hub_name
 from models.named_heads import open_heads
 from pipeline.cluster.placement import Cluster
 from pipeline.errors import OptionError, OutputError, SpecError
@@ -139,7 +140,11 @@ def _schema_of_tasks(spec: JobSpec) -> pa.Schema:
 
 
 def absolute(spec: JobSpec) -> JobSpec:
-    """The spec with every local path made absolute, so that it means the same on every machine and at every run."""
+    """The spec with every local path made absolute, so that it means the same on every machine and at every run.
+
+    Raises CheckpointError for the name of a Hub's model without `hf://`, which would be a path then.
+    """
+    refuse_hub_name(spec.model.checkpoint)
     return spec.model_copy(
         update={
             "input": spec.input.model_copy(update={"urls": [canonical(url) for url in spec.input.urls]}),
