@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -90,9 +91,19 @@ def read_settings(arguments: Sequence[str] | None) -> tuple[Settings, Path]:
     add("--reps", type=int, default=50)
     add("--sigma", type=float, default=0.9)
     add("--out", type=Path, default=Path())
-    given = vars(parser.parse_args(arguments))
-    out: Path = given.pop("out")
-    return Settings(**{**given, "budgets": tuple(int(one) for one in given["budgets"].split(","))}), out
+    given = parser.parse_args(arguments)
+    settings = Settings(
+        device=given.device,
+        framework=given.framework,
+        dtype=given.dtype,
+        layers=given.layers,
+        width=given.width,
+        tokens=given.tokens,
+        budgets=tuple(int(one) for one in given.budgets.split(",")),
+        reps=given.reps,
+        sigma=given.sigma,
+    )
+    return settings, given.out
 
 
 def machine(framework: str) -> dict[str, object]:
@@ -245,8 +256,8 @@ Pair = tuple[Callable[[], None], Callable[[], None]]
 def _torch_products(settings: Settings, rows: int, shapes: Sequence[tuple[int, int]]) -> Pair:
     import torch
 
-    kind = {"dtype": getattr(torch, settings.dtype), "device": settings.device}
-    made = [(torch.ones(rows, k, **kind), torch.ones(n, k, **kind)) for k, n in shapes]
+    ones = partial(torch.ones, dtype=getattr(torch, settings.dtype), device=settings.device)
+    made = [(ones(rows, k), ones(n, k)) for k, n in shapes]
 
     def once() -> None:
         with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""A URL in, its bytes, listings and atomic puts out: every touch of a file system passes here.
+"""Bytes, listings and atomic puts of stored files, by URL: every use of a file system passes here.
 
 Local paths, `file://`, `s3://`, `gs://`, `abfs://` and whatever else fsspec knows; credentials come from the environment,
 as fsspec and the cloud SDKs take them. A put is whole or absent: one PUT on an object store; a temporary file, fsync and
