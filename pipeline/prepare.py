@@ -225,7 +225,7 @@ def _check_part(part: Part, *, schema: pa.Schema, task: NamedTask) -> None:
         if part.required or part.name in task.columns:
             raise SpecError(
                 f"{task.task.name} reads the column {column!r}, but the input has {_listed(schema.names)}; "
-                f"set input.columns.{key}"
+                f"set input.columns.{key}{_delimiter_hint(column, schema.names)}"
             )
         return
     kind = schema.field(column).type
@@ -237,5 +237,16 @@ def _check_part(part: Part, *, schema: pa.Schema, task: NamedTask) -> None:
         )
 
 
+def _delimiter_hint(column: str, names: Sequence[str]) -> str:
+    """What else may be wrong where a column's name stands inside another's, as a header does that was cut wrongly."""
+    signs = {sign: repr(sign) for sign in ";|\t,:"}
+    for name in names:
+        for sign, shown in signs.items():
+            if sign in name and column in (part.strip().strip('"') for part in name.split(sign)):
+                return f"; or, if the columns of {name!r} are separated by {shown}, input.delimiter"
+    return ""
+
+
 def _listed(names: Sequence[str]) -> str:
+    names = [name if name == name.strip() and name else repr(name) for name in names]
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

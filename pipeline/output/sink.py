@@ -58,12 +58,18 @@ class Receipt:
 def write_shard(
     shard: ShardTables, table: pa.Table, *, data: Folder, prefix: str, provenance: Mapping[str, str]
 ) -> Receipt:
-    """Store the shard's object, and return what is in it. data: the output folder's `data/`. Raises StorageError."""
+    """Store the shard's object, open it again, and return what is in it; a failed receipt if Parquet can't hold the rows.
+
+    data: the output folder's `data/`. Raises StorageError.
+    """
     began = time.monotonic()
     errors = count_reasons(table[prefix + "error"])
     truncated = int(table[prefix + "truncated"].combine_chunks().true_count)
     footer = {**provenance, **footer_facts(shard.shard, rows=table.num_rows, errors=errors)}
-    content = to_parquet(table, footer=footer)
+    try:
+        content = to_parquet(table, footer=footer)
+    except (pa.ArrowException, OSError) as error:  # the second is how Arrow says that a footer can't be read
+        return _unwritable(shard, error)
     data.put(shard.shard.key, content)
     return Receipt(
         shard=shard.shard,
@@ -75,6 +81,16 @@ def write_shard(
         facts={**shard.facts, "write_s": time.monotonic() - began},
         runs_on=shard.runs_on,
     )
+
+
+def _unwritable(shard: ShardTables, error: Exception) -> Receipt:
+    """The receipt of a shard whose rows no Parquet file holds: nothing is written, and the other shards go on."""
+    why = " ".join(str(error).split())[:300]
+    message = (
+        f"{shard.shard.file.uri}: its rows can't be written to Parquet that can be read again: {why}; leave the column out with "
+        "input.keep"
+    )
+    return Receipt(shard=shard.shard, state="failed", reason="unwritable", message=message, facts=shard.facts)
 
 
 def footer_facts(shard: Shard, *, rows: int, errors: Mapping[str, int]) -> dict[str, object]:
@@ -102,7 +118,15 @@ def to_parquet(table: pa.Table, *, footer: Mapping[str, object]) -> bytes:
         row_group_size=max(table.num_rows, 1),
         write_page_index=True,
     )
+    _check_opens(sink.getvalue(), table)
     return sink.getvalue().to_pybytes()
+
+
+def _check_opens(content: pa.Buffer, table: pa.Table) -> None:
+    """Raise ArrowException or OSError where a file that was just written does not open with the table's columns and rows."""
+    with pq.ParquetFile(pa.BufferReader(content)) as file:
+        if file.metadata.num_rows != table.num_rows or file.schema_arrow.names != table.schema.names:
+            raise pa.ArrowInvalid("it does not have the rows and columns that were written")
 
 
 def read_footer(content: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pipeline.errors import SourceError, SpecError
 from pipeline.reading.formats import json_values, jsonl, lines
 from pipeline.reading.formats.arrow_types import JSON_TEXT, is_json
 from pipeline.reading.formats.delimited import HEADER_BYTES, open_delimited
-from pipeline.reading.formats.streams import decompressed, refuse_utf16
+from pipeline.reading.formats.streams import decompressed, refuse_lone_returns, refuse_utf16
 from pipeline.reading.partitions import partition_keys, partition_schema
 from pipeline.shards import DELIMITED, SourceFile
 from pipeline.spec.job_spec import InputSpec, arrow_type
@@ -179,7 +179,8 @@ def _json_schema(files: Sequence[SourceFile], *, columns: Columns) -> tuple[pa.S
     fault = None
     if not values and wrong is not None:
         fault = wrong.fault or (
-            f"the JSON lines, such as {files[0].uri}, contain no object to infer columns from; set input.schema"
+            f"the JSON lines, such as {files[0].uri}, contain no object to infer columns from; write one object a line "
+            "(jq -c), or set input.schema"
         )
     schema = pa.schema(
         [
@@ -204,6 +205,8 @@ def _sample(file: SourceFile) -> _Sample:
         with decompressed(file.uri, compression=file.compression) as stream:
             head = bytes(stream.read(SAMPLE_BYTES))
         refuse_utf16(head, uri=file.uri)
+        if len(head) < SAMPLE_BYTES and b"\n" not in head and not jsonl.parse_line(head)[0]:
+            refuse_lone_returns(head, uri=file.uri)
     except SourceError as error:
         return _Sample([], 1, str(error))
     whole = head.rpartition(b"\n")[0] if len(head) == SAMPLE_BYTES else head
@@ -219,5 +222,6 @@ def _commonest(column: Sequence[object]) -> pa.DataType:
     given = [value for value in column if value is not None]
     if not given:
         return pa.string()
-    commonest = Counter(type(value) for value in given).most_common(1)[0][0]
+    texts = [value for value in given if isinstance(value, str | list)]  # what a task can read at all
+    commonest = Counter(type(value) for value in texts or given).most_common(1)[0][0]
     return json_values.type_of([value for value in given if type(value) is commonest]) or JSON_TEXT

@@ -183,7 +183,9 @@ def _tables(file: SourceFile, shards: Sequence[Shard], reading: Reading, carried
 
 def _parse(file: SourceFile, block: lines.LineBlock, reading: Reading, carried: Carried | None) -> pa.Table:
     if block.offset == 0:
-        streams.refuse_utf16(block.content[:4], uri=file.uri)
+        streams.refuse_utf16(block.content[:16], uri=file.uri)
+        if reading.rules > 1 and file.format == "text":
+            streams.refuse_lone_returns(block.content, uri=file.uri)
     lines.check_lengths(block, uri=file.uri, line_bytes=reading.line_bytes)
     if file.format == "jsonl":
         return jsonl.json_rows(block, schema=reading.schema, carried=carried)

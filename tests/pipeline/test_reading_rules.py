@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jobs.checkpoints.make_random import make_random
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, SpecError
 from pipeline.inference.questions import MODEL_LOADER
 from pipeline.output.folder import OutputFolder
 from pipeline.output.report import Report
@@ -160,6 +160,47 @@ def test_files_without_rows_beside_good_ones_are_no_fault(tmp_path: Path) -> Non
     assert (report.state, report.total_rows, list(report.failures)) == ("done", 1, [])
     assert run(tmp_path).tally.receipts == []
     assert verify(str(tmp_path / "out"), input_spec=InputSpec(urls=[f"file://{folder}"])).holds
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.csv", b"id;text\n1;a\n", "separated by ';', input.delimiter"),
+        ("a.tsv", b"id,text\n1,a\n", "separated by ',', input.delimiter"),
+        ("a.csv", b"id, text\n1, a\n", "the input has id, ' text'"),
+        ("a.jsonl", b'{"text": "a"}\r{"text": "b"}\r', "carriage return"),
+        ("a.csv", "id,text\n1,a\n".encode("utf-16-le"), "UTF-16"),
+        ("a.jsonl", '{"text": "a", "id": 1}\n'.encode("utf-16-be"), "UTF-16"),
+    ],
+)
+def test_what_a_file_is_not_is_said_in_a_line(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(content)
+    with pytest.raises(SpecError) as caught:
+        run(tmp_path)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"a\rb\rc\r", "carriage return"), ("some text of a few words\n".encode("utf-16-le"), "UTF-16")],
+)
+def test_a_text_file_that_is_no_lines_of_utf_8_fails_alone(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_bytes(content)
+    (tmp_path / "in" / "b.txt").write_text("A good text.\r\n")
+    report = run(tmp_path)
+    assert report.total_rows == 1
+    assert [says in failure and "a.txt" in failure for failure in report.failures] == [True]
+
+
+def test_blank_lines_before_a_header_are_nothing(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_bytes(b"\xef\xbb\xbf\r\n  \n\nid,text\n\n1,a\n\n \n2,b\n\n")
+    assert run(tmp_path).state == "done"
+    assert [(row["id"], row["text"]) for row in rows(tmp_path)] == [("1", "a"), ("2", "b")]
+    assert verify(str(tmp_path / "out"), input_spec=InputSpec(urls=[f"file://{tmp_path}/in"])).holds
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])

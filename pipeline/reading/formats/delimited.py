@@ -16,7 +16,7 @@ from pipeline.errors import RowError, SourceError
 from pipeline.reading.formats.conform import Carried, conform
 from pipeline.reading.formats.lines import LineBlock
 from pipeline.reading.formats.records import Dialect, Places, Scan, scan
-from pipeline.reading.formats.streams import decompressed, refuse_utf16
+from pipeline.reading.formats.streams import decompressed, refuse_lone_returns, refuse_utf16
 from pipeline.rows import error_array, no_errors
 from pipeline.shards import SourceFile, delimiter_of
 
@@ -48,12 +48,12 @@ class DelimitedFile:
         return scan(content, self.dialect, ended=ended, begin=_mark(content, offset)).ends
 
     def records(self, block: LineBlock) -> "Records":
-        """The records of a block that are rows: neither blank lines nor the header, whose block begins at 0."""
+        """The records of a block that are rows: neither blank lines nor the header."""
         found = scan(block.content, self.dialect, ended=True, begin=_mark(block.content, block.offset))
         ends, size = found.ends, len(block.content)
         stops = ends + 1 if len(ends) and ends[-1] == size - 1 else np.append(ends + 1, size)
         starts = np.concatenate([[0], stops[:-1]]).astype(np.int64)
-        chosen = starts >= (self.header.stop if block.offset == 0 else 0)
+        chosen = starts + block.offset >= self.header.stop
         starts, stops = starts[chosen], stops[chosen]
         filled = _filled(block.content, starts, stops)
         return Records(block, starts[filled], stops[filled], found)
@@ -109,14 +109,11 @@ def read_header(head: bytes, dialect: Dialect, *, uri: str) -> Header:
     begin = _mark(head, 0)
     if not head[begin:].strip():
         return Header([], len(head))
-    if len(head) < HEADER_BYTES and _LF not in head and _CR in head.rstrip(b"\r"):
-        raise SourceError(
-            f"{uri}: its lines end with a carriage return alone, as on old Macs; write them with line feeds "
-            "(tr '\\r' '\\n')",
-            reason="unreadable",
-        )
-    ends = scan(head, dialect, ended=True, begin=begin).ends
-    stop = int(ends[0]) + 1 if len(ends) else len(head)
+    if len(head) < HEADER_BYTES:
+        refuse_lone_returns(head, uri=uri)
+    begin += _blank_lines(head[begin:])
+    ends = scan(head[begin:], dialect, ended=True).ends
+    stop = begin + int(ends[0]) + 1 if len(ends) else len(head)
     try:
         line = head[begin:stop].decode("utf-8")
     except UnicodeDecodeError as error:
@@ -128,6 +125,12 @@ def read_header(head: bytes, dialect: Dialect, *, uri: str) -> Header:
             f"{uri}: the header names the column {twice!r} twice; rename one of them", reason="unreadable"
         )
     return Header(names, stop)
+
+
+def _blank_lines(head: bytes) -> int:
+    """Bytes of the lines of white space that a file begins with."""
+    filled = len(head) - len(head.lstrip(b" \t\r\n"))
+    return head.rfind(_LF, 0, filled) + 1
 
 
 def fields_of(record: str, dialect: Dialect) -> list[tuple[str, bool]]:
@@ -224,7 +227,7 @@ def _content(records: Records, chosen: np.ndarray | None, file: DelimitedFile) -
         )
     else:
         odd = np.ones(len(records.starts), bool) if len(returns) else None
-    if odd is None and chosen is None:
+    if odd is None and chosen is None and not _blanks_between(content, records):
         return content[int(records.starts[0]) : int(records.stops[-1])], dialect.quoting
     everything = np.ones(len(records.starts), bool)
     pieces = [
@@ -239,6 +242,12 @@ def _content(records: Records, chosen: np.ndarray | None, file: DelimitedFile) -
         if wanted
     ]
     return b"".join(pieces), dialect.quoting or odd is not None
+
+
+def _blanks_between(content: bytes, records: Records) -> bool:
+    """Whether lines of spaces or tabs stand between the records: Arrow skips empty lines only."""
+    gaps = np.flatnonzero(records.starts[1:] != records.stops[:-1])
+    return any(content[records.stops[gap] : records.starts[gap + 1]].strip(b"\r\n") for gap in gaps.tolist())
 
 
 def _lone_returns(content: bytes, records: Records) -> Places:

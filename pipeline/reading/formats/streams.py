@@ -25,9 +25,21 @@ class StreamBlock:
     last: bool
 
 
+def refuse_lone_returns(content: bytes, *, uri: str) -> None:
+    """Raise SourceError where a file, of which this is all, has carriage returns between its lines and no line feed."""
+    if b"\n" not in content and b"\r" in content.strip():
+        raise SourceError(
+            f"{uri}: its lines end with a carriage return alone, as on old Macs; write them with line feeds "
+            "(tr '\\r' '\\n')",
+            reason="unreadable",
+        )
+
+
 def refuse_utf16(head: bytes, *, uri: str) -> None:
-    """Raise SourceError where a file's first bytes are the mark of UTF-16 or UTF-32."""
-    if head.startswith((b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")):
+    """Raise SourceError where a file begins like UTF-16 or UTF-32: with their marks, or with every second byte zero."""
+    halves = (head[0:16:2], head[1:16:2]) if len(head) >= 16 else (b"", b"")
+    zeros = any(half and not any(half) for half in halves) and any(halves[0] + halves[1])
+    if zeros or head.startswith((b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")):
         raise SourceError(
             f"{uri}: the file is UTF-16 or UTF-32; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)",
             reason="unreadable",

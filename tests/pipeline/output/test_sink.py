@@ -51,6 +51,21 @@ def test_the_bytes_of_an_object_follow_from_its_rows_alone(tmp_path: Path) -> No
     assert object_of(tmp_path / "three", other) != object_of(tmp_path / "one", once)
 
 
+def test_rows_that_no_parquet_file_holds_fail_their_shard_and_write_nothing(tmp_path: Path) -> None:
+    deep = pa.array([1], pa.int64())
+    for _ in range(100):
+        deep = pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), deep)
+    interval = pa.array([pa.MonthDayNano([1, 2, 3])])
+    for name, column in (("deep", deep), ("interval", interval)):
+        table = annotated(["a"]).append_column(name, column)
+        given = ShardTables(shard=shard(0, 1, file=FILE))
+        receipt = write_shard(given, table, data=Folder(str(tmp_path / "data")), prefix="", provenance=PROVENANCE)
+        assert (receipt.state, receipt.reason) == ("failed", "unwritable")
+        assert FILE.uri in receipt.message
+        assert "input.keep" in receipt.message
+        assert not (tmp_path / "data").exists()
+
+
 def test_chunks_of_a_table_do_not_show_in_its_object(tmp_path: Path) -> None:
     table = annotated(["a", None, "c", "d"])
     chunked = pa.concat_tables([table.slice(0, 1), table.slice(1)])
