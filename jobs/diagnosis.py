@@ -13,6 +13,8 @@ from pathlib import Path
 
 from jobs.embedded import CHECKPOINT
 from models.boundary import Device, DeviceFacts, Framework
+from models.checkpoint import Checkpoint
+from models.tokenizer import load_tokenizer
 from pipeline.cluster.device_probe import probe_device
 from pipeline.cluster.placement import best_dtype
 from pipeline.errors import PrelnError
@@ -39,8 +41,15 @@ class Finding:
     fix: str = ""
 
 
-def examine(*, frameworks: Sequence[Framework], device: Device | None, storage: Sequence[str]) -> Iterator[Finding]:
-    """All findings, one after the other. device: what jobs should run on; None for a GPU if the machine has one."""
+def examine(
+    *, frameworks: Sequence[Framework], device: Device | None, storage: Sequence[str], model: str | None = None
+) -> Iterator[Finding]:
+    """All findings, one after the other.
+
+    device: what jobs should run on; None for a GPU if the machine has one. model: a checkpoint's URL.
+    """
+    if model is not None:
+        yield of_checkpoint(model)
     wanted: Device = device or ("cuda" if machine_has_gpus() else "cpu")
     found = frameworks or [name for name, module in MODULES.items() if importlib.util.find_spec(module)]
     if not found:
@@ -85,6 +94,21 @@ def try_model(framework: Framework, device: Device, dtype: str) -> Finding:
     facts = {key: value for key, value in supervisor.facts.items() if key != "pid"}
     said = f"; it printed: {' | '.join(supervisor.said)}" if supervisor.said else ""
     return Finding(f"{framework} model", True, f"{as_words(facts)}, ready in {supervisor.seconds.starting:.1f} s{said}")
+
+
+def of_checkpoint(url: str) -> Finding:
+    """A checkpoint's family, classes and limit; its files' headers are read, and its tokenizer."""
+    try:
+        checkpoint = Checkpoint.open(url)
+        load_tokenizer(url)
+    except (PrelnError, OSError, ImportError, ValueError) as error:
+        return Finding("checkpoint", False, str(error), "do what the line says, or name another checkpoint")
+    config = checkpoint.config
+    classes = ", ".join(config.architectures or ()) or "no architectures"
+    norms = "norms before each sub-layer" if config.family.norm == "pre" else "norms after each sub-layer"
+    size = f"{config.num_hidden_layers} layers of width {config.hidden_size}"
+    said = f"{url}: model_type {config.model_type} ({norms}), {classes}, {size}, {config.max_tokens:,} tokens at most"
+    return Finding("checkpoint", True, said)
 
 
 def as_words(facts: DeviceFacts) -> str:

@@ -34,6 +34,9 @@ def doctor(
     storage: Annotated[
         list[str] | None, typer.Option("--storage", metavar="URL", help="Folder that must answer; may be repeated.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="URL", help="Checkpoint whose family, heads and limit to name.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, for machines.")] = False,
 ) -> None:
     """Report what each framework sees here, the kernels and dtype a job would get, and whether memory, disk, Ray and storage do.
@@ -46,7 +49,7 @@ def doctor(
     device: Device | None = None if gpu is None else "cuda" if gpu else "cpu"
     console = Console(highlight=False, soft_wrap=True, markup=False)
     failed = False
-    for finding in examine(frameworks=known(framework or ()), device=device, storage=storage or ()):
+    for finding in examine(frameworks=known(framework or ()), device=device, storage=storage or (), model=model):
         failed |= finding.good is False
         if as_json:
             print(json.dumps(asdict(finding)), flush=True)

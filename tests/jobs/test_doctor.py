@@ -9,8 +9,10 @@ from typer.testing import CliRunner
 
 from jobs import diagnosis
 from jobs.cli import app
+from jobs.embedded import CHECKPOINT
 from pipeline.inference import supervisor as supervisor_module
 from tests.conftest import S3Server
+from tests.golden import embedders
 
 pytestmark = pytest.mark.torch
 
@@ -25,8 +27,9 @@ def diagnose(*words: str) -> tuple[int, dict[str, dict[str, object]]]:
 def test_a_machine_that_can_run_jobs_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "LEAST_DISK_GB", 0.0)
     monkeypatch.setattr(diagnosis, "LEAST_MEMORY_GB", 0.0)
-    code, found = diagnose("--framework", "torch", "--cpu", "--storage", str(tmp_path))
+    code, found = diagnose("--framework", "torch", "--cpu", "--storage", str(tmp_path), "--model", str(CHECKPOINT))
     assert code == 0, found
+    assert "model_type roberta-prelayernorm (norms before each sub-layer)" in str(found["checkpoint"]["said"])
     assert "vectors" in str(found["torch"]["said"])
     assert str(found["torch dtype"]["said"]).startswith("auto is ")
     model = str(found["torch model"]["said"])
@@ -34,6 +37,20 @@ def test_a_machine_that_can_run_jobs_is_described(tmp_path: Path, monkeypatch: p
     assert "prepacked" in model
     assert found["storage"]["said"] == f"{tmp_path} answers: 0 objects"
     assert {"memory", "disk", "ray"} <= set(found)
+
+
+def test_the_family_of_a_checkpoint_is_named(tmp_path: Path) -> None:
+    of = "roberta/token-classification"
+    embedders.write_folder(tmp_path / "roberta", of, {})
+    finding = diagnosis.of_checkpoint(str(tmp_path / "roberta"))
+    assert finding.good
+    assert "model_type roberta (norms after each sub-layer), RobertaForTokenClassification, 3 layers" in finding.said
+    assert "60 tokens at most" in finding.said
+    embedders.write_folder(tmp_path / "other", of, {"config.json": {"model_type": "deberta-v2"}})
+    for place, said in (("other", "model_type 'deberta-v2'; known are"), ("nowhere", "nowhere")):
+        finding = diagnosis.of_checkpoint(str(tmp_path / place))
+        assert finding.good is False
+        assert said in finding.said
 
 
 def test_a_gpu_that_can_not_be_used_and_a_store_that_is_away_fail_with_the_fix(
