@@ -1,4 +1,4 @@
-"""Texts and a tokenizer in, arrays of ids, masks and offsets out: how the reference's tokenizers are called.
+"""Calls a tokenizer with texts, as the reference's tokenizers are called: arrays of ids, masks and offsets.
 
 Legend: B texts, S tokens of the longest.
 """

@@ -1,4 +1,4 @@
-"""A config of any make in, ours out: transformers' own, a dict, the path of a config.json, or an object with the fields."""
+"""Converts a config to ours: transformers' own, a dict, the path of a config.json, or an object with its fields."""
 
 import os
 from collections.abc import Mapping

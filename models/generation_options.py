@@ -1,4 +1,4 @@
-"""generate()'s keywords and a generation_config in, what greedy decoding needs out; what asks for anything else is refused."""
+"""Reads generate()'s keywords and a generation_config for greedy decoding, and refuses what asks for anything else."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

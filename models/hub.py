@@ -1,4 +1,4 @@
-"""A checkpoint's name as people write it in, the path or URL of its folder out; models of the Hugging Face Hub are downloaded.
+"""Finds the folder of a checkpoint by its name, and downloads models of the Hugging Face Hub.
 
 `org/name` that is no folder here, and `hf://org/name[@revision][/folder]`, are the Hub's. Its own cache keeps them, and
 HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE count. huggingface_hub, the extra `hub`, is imported where one is named.

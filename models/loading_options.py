@@ -1,5 +1,5 @@
-"""from_pretrained's keywords in, what each means here out: the reference's are honoured, or accepted where they change no
-answer, or refused by name with the reason."""
+"""from_pretrained's keywords: the reference's are honoured, accepted where they change no answer, or refused by name with the
+reason."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""save_pretrained's keywords of the reference in; refused by name where they ask for what is not done."""
+"""save_pretrained's keywords of the reference; those that ask for something unsupported are refused by name."""
 
 from collections.abc import Mapping
 from typing import Any

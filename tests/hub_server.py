@@ -1,4 +1,4 @@
-"""A small server of the Hub's API on loopback: folders in, models with revisions and private ones out.
+"""A small server of the Hub's API on loopback, which serves folders as models, with revisions and private ones.
 
 It answers what huggingface_hub asks for models: a model's info, its tree, its files by range. A test looks at `requests`.
 """

@@ -100,9 +100,9 @@ class FrozenJob:
                 partitions=None if partitions is None else tuple(partitions),
             )
         except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
-            told = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            fault = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise OutputError(
-                f"{where}: this {JOB_FILE} was not written by preln, or by an incompatible version: {told}; "
+                f"{where}: this {JOB_FILE} was not written by preln, or by an incompatible version: {fault}; "
                 "choose another output folder"
             ) from None
 

@@ -1,4 +1,4 @@
-"""A Delta table in, the files of its newest version out: as `deltalake` reads its log, on every store that preln reads."""
+"""Lists the files of a Delta table's newest version, as `deltalake` reads its log, on every store that preln reads."""
 
 import json
 import re

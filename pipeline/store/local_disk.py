@@ -1,4 +1,4 @@
-"""A local path and bytes in, a file that is there whole or not at all out: what an object store does by itself.
+"""Writes local files whole or not at all, as object stores do by themselves.
 
 A temporary file in the same folder, fsync, `os.replace`; the folder is synced too. What a killed process leaves is swept.
 """

@@ -1,4 +1,4 @@
-"""The real texts of ../shared/data in, the sample of them that lies in this folder out: copied, never changed.
+"""Copies the sample of the real texts of ../shared/data to this folder, unchanged.
 
 `python -m tests.data.selection` writes this folder again. RoBERTa's vocabulary is cut to what the sample's texts need: each
 token with the merges that lead to it, so that these texts have the ids that the whole vocabulary gives them.

@@ -1,4 +1,4 @@
-"""Tiny folders of sentence-transformers in, what that library makes of texts out: embedders.json beside this file.
+"""Writes embedders.json beside this file: tiny sentence-transformers folders, and how that library embeds texts with them.
 
 `python -m tests.golden.embedders` needs `pip install sentence-transformers==6.2.0` and writes it again. The weights and
 tokenizers are those of families/; the small files of each folder are in embedders.json, as the library wrote them.

@@ -1,4 +1,4 @@
-"""The reference data of ../shared/golden in, the part of it that lies in this folder out: values are copied, never computed.
+"""Copies part of the reference data of ../shared/golden to this folder; values are copied, never computed.
 
 `python -m tests.golden.selection` writes this folder again. What is left out is what another committed value would show
 as well: the middle layers, second copies of equal cases, and all but the small tensors' gradients of most heads.

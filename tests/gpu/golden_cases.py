@@ -1,4 +1,4 @@
-"""The reference's answers, committed: a head, a framework, a type and a device in, how far the flat model is from them out.
+"""Measures how far a flat model is from the reference's committed answers, by head, framework, dtype and device.
 
 `golden/` holds tiny random models and what transformers 4.57.6 answers with them in float32: for each head three sequences of
 nine tokens.

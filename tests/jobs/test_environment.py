@@ -1,4 +1,4 @@
-"""A broken environment in; proof that a command works all the same, or says in one line within 30 seconds what to do."""
+"""In a broken environment a command works, or says in one line within 30 seconds what to do."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""A head in; its padded class, its flat model, a pack of sequences and what the class answers to it out."""
+"""Builds, for a head, its padded class, its flat model, a pack of sequences, and the answers of the class to it."""
 
 import functools
 from collections.abc import Sequence

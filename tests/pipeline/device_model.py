@@ -1,4 +1,4 @@
-"""A load order in, a model that reports a device and answers late out, as one on a GPU would; NumPy only.
+"""A model that reports a device and answers late, as one on a GPU would; NumPy only.
 
 The checkpoint's folder says by its name how it behaves: `patient` answers a pack only when the next one has come.
 """

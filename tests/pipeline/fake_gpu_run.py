@@ -1,4 +1,4 @@
-"""A folder and frameworks in, jobs on a Ray that has a GPU by its word alone; how each ended as JSON lines out.
+"""Runs jobs on a Ray that claims a GPU it does not have, and prints how each ended as JSON lines.
 
 python -m tests.pipeline.fake_gpu_run FOLDER FRAMEWORK…
 """

@@ -1,5 +1,6 @@
-"""Flat tokens in, made-up answers out, unless a window's first token tells the process to misbehave: LoadOrder.loader's
-`tests.pipeline.hostile:load`. NumPy only, so that a child process starts in a moment.
+"""A model that makes up answers, or misbehaves if a window's first token says so: the loader `tests.pipeline.hostile:load`.
+
+NumPy only, so that a child process starts in a moment.
 
 `checkpoint` is a folder of this test's own, where what must happen once is remembered; its name may also tell the loading
 to fail. Answers are a function of a window's own tokens, so that a test can tell which window an answer belongs to.

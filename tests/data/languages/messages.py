@@ -1,4 +1,4 @@
-"""Messages of Django in French, Russian and Japanese in, texts.json beside this file out: copied, never changed.
+"""Copies messages of Django in French, Russian and Japanese, unchanged, to texts.json beside this file.
 
 `python -m tests.data.languages.messages FOLDER` reads the catalogues below FOLDER, where Django 5.2.19 was unpacked.
 Messages with placeholders, markup or line breaks are left out, and those too short to be a sentence.
