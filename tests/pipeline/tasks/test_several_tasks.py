@@ -182,7 +182,7 @@ def test_two_tasks_that_would_answer_in_one_column_are_refused(heads: Path) -> N
     shutil.copytree(heads / "mood", heads / "questions_null")
     spec = several(heads, {"questions": TASKS["questions"], "questions_null": "text-classification"})
     try:
-        with pytest.raises(SpecError, match="two of them answer in a column 'questions_null_score'"):
+        with pytest.raises(SpecError, match="two of them have an answer column 'questions_null_score'"):
             checked_tasks(spec)
     finally:
         shutil.rmtree(heads / "questions_null")
