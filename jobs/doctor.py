@@ -1,23 +1,27 @@
 """`preln doctor`: reports what jobs would find on this machine, and what to do if one would fail."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Collection
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from jobs.exit_codes import LATER
-from models.boundary import Device, Framework
-from models.load import FOLDERS
 from pipeline.errors import SpecError
+
+if TYPE_CHECKING:
+    from models.boundary import Device, Framework
 
 MARKS = {True: "ok", False: "FAILS", None: "-"}
 
 
 def known(names: Collection[str]) -> list[Framework]:
     """Names of frameworks. Raises SpecError for others."""
+    from models.load import FOLDERS
+
     for name in names:
         if name not in FOLDERS:
             raise SpecError(f"--framework {name}: choose one of {', '.join(FOLDERS)}")
@@ -44,6 +48,8 @@ def doctor(
     Exit code 1 if a job would fail. On a cluster's GPU node:
     ray job submit --working-dir . --entrypoint-num-gpus 1 -- python -m jobs doctor --gpu
     """
+    from rich.console import Console
+
     from jobs.diagnosis import examine
 
     device: Device | None = None if gpu is None else "cuda" if gpu else "cpu"
