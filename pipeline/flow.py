@@ -19,7 +19,6 @@ import ray
 import ray.exceptions
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
-from pipeline import __version__
 from pipeline.bundle import ShardTables, pack, unpack
 from pipeline.cluster.capacity_wait import CapacityWait, Notify
 from pipeline.cluster.contention import refitted, when_there_is_room
@@ -34,7 +33,7 @@ from pipeline.inference.questions import MODEL_LOADER, asks_of, facts_of, load_o
 from pipeline.inference.replica import Replica, ReplicaOrder
 from pipeline.output.folder import OutputFolder
 from pipeline.output.job import FrozenJob
-from pipeline.output.sink import Receipt, write_shard
+from pipeline.output.sink import Receipt, job_footer, write_shard
 from pipeline.reading.source import Reading, ShardSource
 from pipeline.shards import Stream, Work
 from pipeline.spec.job_spec import JobSpec
@@ -60,13 +59,13 @@ STARVED = (
 class Stages:
     """What the stages need to know, sent to each task once.
 
-    spec: with the dtype resolved. provenance: the job's fields in every footer. run, attempt: the names of this run and of its
+    spec: with the dtype resolved. footer: the job's fields in every footer. run, attempt: the names of this run and of its
     Dataset in journals.
     """
 
     spec: JobSpec
     schema: pa.Schema
-    provenance: dict[str, str]
+    footer: dict[str, str]
     run: str = ""
     attempt: int = 1
 
@@ -105,7 +104,7 @@ def finish_shard(shard: ShardTables, *, stages: Stages) -> Receipt:
     began = time.monotonic()
     table = annotated(shard, schema=stages.schema, spec=spec, facts=facts_of(spec))
     shard = shard.with_(facts={"decode_s": time.monotonic() - began})
-    return write_shard(shard, table, data=stages.output.data, prefix=spec.output.prefix, provenance=stages.provenance)
+    return write_shard(shard, table, data=stages.output.data, prefix=spec.output.prefix, footer=stages.footer)
 
 
 def record(receipt: Receipt, *, stages: Stages) -> None:
@@ -231,7 +230,7 @@ def the_flow(
     attempt: int = 1,
 ) -> Dataset:
     """read + encode | infer | decode + write."""
-    stages = Stages(spec=job.spec, schema=job.schema, provenance=provenance(job), run=run, attempt=attempt)
+    stages = Stages(spec=job.spec, schema=job.schema, footer=job_footer(job), run=run, attempt=attempt)
     source = ray.data.read_datasource(ShardSource(work=work, reading=reading_of(job)), num_cpus=READ_CPUS)
     encoded = source.map_batches(stages.encode, batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS)
     answered = encoded.map_batches(
@@ -314,17 +313,3 @@ def data_context(*, watch: Callable[[Any], None] | None = None) -> DataContext:
     # A run ends with one of our errors, in one line; Ray Data would report it at length as a fault of its own.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     return context
-
-
-def provenance(job: FrozenJob) -> dict[str, str]:
-    """The job's fields in every footer: enough to find out, years later, which model gave these answers."""
-    return {
-        "preln": __version__,
-        "fingerprint": job.fingerprint,
-        "checkpoint": job.spec.model.checkpoint,
-        "checkpoint_digest": job.checkpoint.digest,
-        "task": job.spec.task_name,
-        "framework": job.spec.model.framework,
-        "dtype": job.dtype,
-        **({} if job.checkpoint.model_type is None else {"model_type": job.checkpoint.model_type}),
-    }

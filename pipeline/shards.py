@@ -14,7 +14,7 @@ Format: TypeAlias = Literal["parquet", "arrow", "jsonl", "csv", "tsv", "text"]
 Compression: TypeAlias = Literal["none", "gzip", "zstd"]
 
 COLUMNAR: tuple[Format, ...] = ("parquet", "arrow")
-"""Formats whose rows are numbered and counted without reading them."""
+"""Formats that state their columns and number of rows; their shards are ranges of rows."""
 DELIMITED: tuple[Format, ...] = ("csv", "tsv")
 """Formats in which a line end may be part of a value."""
 
@@ -25,7 +25,7 @@ READING = 2
 is an error of its row. 2: as `pipeline/reading/formats` says.
 """
 
-SUFFIXES = re.compile(
+STRIPPED_SUFFIXES = re.compile(
     r"(\.(parquet|pq|jsonl|ndjson|json|txt|text|csv|tsv|arrow|feather|ipc|gz|gzip|zst|zstd))+$", re.IGNORECASE
 )
 STEM_CHARACTERS = 60
@@ -111,7 +111,7 @@ def shard_key(*, file: SourceFile, first: int, stop: int, fingerprint: str) -> s
 
 def key_stem(uri: str) -> str:
     """A file's name without suffixes, cleaned so that no input name can climb out of a folder or hide a file."""
-    name = SUFFIXES.sub("", uri.rstrip("/").rpartition("/")[2])
+    name = STRIPPED_SUFFIXES.sub("", uri.rstrip("/").rpartition("/")[2])
     cleaned = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-")
     return cleaned[:STEM_CHARACTERS] or "input"
 

@@ -1,7 +1,7 @@
 """Packs of windows in, an answer or an error for each window out, even if the process that holds the model dies or hangs.
 
 The model runs in a child process. One that crashes or hangs is replaced and its work is tried again; a row is blamed only if
-it ends a fresh child twice, alone. A SIGKILL may come from outside (the out-of-memory killer, an operator), so more of them
+it ends a child twice when run alone. A SIGKILL may come from outside (the out-of-memory killer, an operator), so more of them
 are needed.
 
 The child holds two packs at a time, so that it never waits for the next. If it dies with both, each is asked again alone, the
@@ -28,7 +28,7 @@ from pipeline.inference.passes import AskFor, InOrder, Part, Question, Seconds, 
 from pipeline.inference.pipe import Pipe
 
 DEATHS_ALONE = 2
-"""How often a single row must end a fresh child to be blamed."""
+"""How often a row that is run alone must end a child to be blamed."""
 SIGKILLS_ALONE = 3
 """The same for SIGKILL, which may come from outside."""
 DEATHS_IN_A_ROW = 24

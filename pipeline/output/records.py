@@ -59,7 +59,7 @@ class PlannedFile:
 
 @dataclass(frozen=True)
 class Entry:
-    """One object of a manifest."""
+    """One object of a manifest, as its footer has it too. A new field needs a default: older folders lack it."""
 
     key: str
     uri: str

@@ -12,7 +12,9 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import __version__
 from pipeline.bundle import ShardTables
+from pipeline.output.job import FrozenJob
 from pipeline.output.stored import from_stored
 from pipeline.rows import count_reasons
 from pipeline.shards import Shard, SourceFile
@@ -56,18 +58,18 @@ class Receipt:
 
 
 def write_shard(
-    shard: ShardTables, table: pa.Table, *, data: Folder, prefix: str, provenance: Mapping[str, str]
+    shard: ShardTables, table: pa.Table, *, data: Folder, prefix: str, footer: Mapping[str, str]
 ) -> Receipt:
     """Store the shard's object, open it again, and return what is in it; a failed receipt if Parquet can't hold the rows.
 
-    data: the output folder's `data/`. Raises StorageError.
+    data: the output folder's `data/`. footer: of the job. Raises StorageError.
     """
     began = time.monotonic()
     errors = count_reasons(table[prefix + "error"])
     truncated = int(table[prefix + "truncated"].combine_chunks().true_count)
-    footer = {**provenance, **footer_facts(shard.shard, rows=table.num_rows, errors=errors)}
+    whole_footer = {**footer, **shard_footer(shard.shard, rows=table.num_rows, errors=errors)}
     try:
-        content = to_parquet(table, footer=footer)
+        content = to_parquet(table, footer=whole_footer)
     except (pa.ArrowException, OSError) as error:  # the second is how Arrow says that a footer can't be read
         return _unwritable(shard, error)
     data.put(shard.shard.key, content)
@@ -93,7 +95,21 @@ def _unwritable(shard: ShardTables, error: Exception) -> Receipt:
     return Receipt(shard=shard.shard, state="failed", reason="unwritable", message=message, facts=shard.facts)
 
 
-def footer_facts(shard: Shard, *, rows: int, errors: Mapping[str, int]) -> dict[str, object]:
+def job_footer(job: FrozenJob) -> dict[str, str]:
+    """The job's fields in every footer: enough to find out, years later, which model gave these answers."""
+    return {
+        "preln": __version__,
+        "fingerprint": job.fingerprint,
+        "checkpoint": job.spec.model.checkpoint,
+        "checkpoint_digest": job.checkpoint.digest,
+        "task": job.spec.task_name,
+        "framework": job.spec.model.framework,
+        "dtype": job.dtype,
+        **({} if job.checkpoint.model_type is None else {"model_type": job.checkpoint.model_type}),
+    }
+
+
+def shard_footer(shard: Shard, *, rows: int, errors: Mapping[str, int]) -> dict[str, object]:
     """Where a shard's rows come from, and how many there are."""
     return {
         "source": shard.file.uri,
@@ -108,7 +124,7 @@ def footer_facts(shard: Shard, *, rows: int, errors: Mapping[str, int]) -> dict[
 
 
 def to_parquet(table: pa.Table, *, footer: Mapping[str, object]) -> bytes:
-    """A table as the bytes of one Parquet file, with provenance in the footer's key-value metadata."""
+    """A table as the bytes of one Parquet file, with `footer` in the footer's key-value metadata."""
     sink = pa.BufferOutputStream()
     metadata = {FOOTER_KEY: json.dumps(footer, sort_keys=True).encode()}
     pq.write_table(
@@ -130,6 +146,6 @@ def _check_opens(content: pa.Buffer, table: pa.Table) -> None:
 
 
 def read_footer(content: Any) -> dict[str, Any]:
-    """The provenance in a Parquet file's footer, given a path or an open file. Raises KeyError where there is none."""
+    """Our fields in a Parquet file's footer, given a path or an open file. Raises KeyError if there are none."""
     values: dict[str, Any] = json.loads((pq.read_metadata(content).metadata or {})[FOOTER_KEY])
     return values

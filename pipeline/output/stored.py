@@ -1,4 +1,4 @@
-"""Reads stored records of other versions as dataclasses of this one, so that their output folders stay readable."""
+"""Loads records that other versions of preln have written, so that their output folders stay readable."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from pipeline.errors import SourceError, SpecError
 from pipeline.plurals import counted
-from pipeline.reading.formats import arrow_ipc, parquet
 from pipeline.reading.formats.arrow_types import plain_schema
+from pipeline.reading.formats.columnar import READERS as COLUMNAR_READERS
 from pipeline.reading.tables import current_files
 from pipeline.shards import COLUMNAR, Compression, Format, SourceFile
 from pipeline.spec.job_spec import InputSpec
@@ -168,7 +168,7 @@ def _describe(file: SourceFile) -> Described:
     if file.format not in COLUMNAR:
         return Described(file)
     try:
-        footer = parquet.describe(file.uri) if file.format == "parquet" else arrow_ipc.describe(file.uri)
+        footer = COLUMNAR_READERS[file.format].describe(file.uri)
         schema = plain_schema(footer.schema)
         _refuse_names(file.uri, schema.names)
     except SourceError as error:

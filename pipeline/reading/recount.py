@@ -4,10 +4,11 @@ import io
 from collections.abc import Iterator
 from functools import partial
 
-from pipeline.reading.formats import arrow_ipc, delimited_parity, parquet
+from pipeline.reading.formats import delimited_parity
+from pipeline.reading.formats.columnar import READERS as COLUMNAR_READERS
 from pipeline.reading.formats.delimited import open_delimited
 from pipeline.reading.formats.streams import decompressed, stream_blocks
-from pipeline.shards import DELIMITED, CutRule, SourceFile, delimiter_of
+from pipeline.shards import COLUMNAR, DELIMITED, CutRule, SourceFile, delimiter_of
 
 CHUNK_BYTES = 4 << 20
 BLOCK = CutRule(rows=1 << 20, bytes=8 << 20)
@@ -18,10 +19,8 @@ def count_records(
 ) -> int:
     """Rows of Parquet and Arrow, lines of text, lines of JSON that are not blank, records of delimited files behind the
     header. Raises SourceError."""
-    if file.format == "parquet":
-        return parquet.describe(file.uri).rows
-    if file.format == "arrow":
-        return arrow_ipc.describe(file.uri).rows
+    if file.format in COLUMNAR:
+        return COLUMNAR_READERS[file.format].describe(file.uri).rows
     if file.format in DELIMITED:
         return sum(_records(file, delimiter=delimiter, quote=quote, line_bytes=line_bytes, rules=rules))
     with decompressed(file.uri, compression=file.compression) as stream:

@@ -17,7 +17,8 @@ from ray.data.datasource import Datasource, ReadTask
 
 from pipeline.bundle import ShardTables, pack
 from pipeline.errors import SourceError, StorageError
-from pipeline.reading.formats import arrow_ipc, delimited, delimited_parity, jsonl, lines, parquet, streams
+from pipeline.reading.formats import delimited, delimited_parity, jsonl, lines, streams
+from pipeline.reading.formats.columnar import READERS as COLUMNAR_READERS
 from pipeline.reading.formats.conform import Carried
 from pipeline.reading.partitions import with_partitions
 from pipeline.rows import UNFIT
@@ -171,8 +172,10 @@ def _unfit(carried: Carried | None) -> dict[str, float]:
 def _tables(file: SourceFile, shards: Sequence[Shard], reading: Reading, carried: Carried | None) -> Iterator[pa.Table]:
     if file.format in COLUMNAR:
         ranges = [(shard.first, shard.stop) for shard in shards]
-        read = parquet.read_ranges if file.format == "parquet" else arrow_ipc.read_ranges
-        yield from read(uri=file.uri, ranges=ranges, schema=reading.schema, required=reading.required, carried=carried)
+        read_ranges = COLUMNAR_READERS[file.format].read_ranges
+        yield from read_ranges(
+            uri=file.uri, ranges=ranges, schema=reading.schema, required=reading.required, carried=carried
+        )
         return
     for shard in shards:
         block = lines.read_block(

@@ -1,4 +1,7 @@
-"""The tasks, one file each; `AnyTask` is the union that a job's `task` key is read as, discriminated by `name`."""
+"""The tasks, one file each, and what several share.
+
+`AnyTask` is the union that a job's `task` key is read as, discriminated by `name`.
+"""
 
 from typing import TypeAlias, get_args
 

@@ -48,14 +48,14 @@ class QuestionAnswering(Task):
     question: str | None = Field(default=None, min_length=1)
     """One question for every row, instead of a column `question`."""
     top_k: int = Field(default=1, ge=1)
-    """How many answers a row gets at most."""
+    """Maximum number of answers per row."""
     score_mode: Literal["span", "hf"] = "span"
     """span: the probability of the one span, over all windows together. hf: the reference's, each window by itself and answers
     of equal text added up."""
     allow_null: bool = False
     """Let no answer (an empty one) compete with the others; its score is in `null_score` either way."""
     max_answer_length: int = Field(default=15, ge=1)
-    """Tokens an answer may have."""
+    """Maximum number of tokens in an answer."""
     max_seq_length: int = Field(default=384, ge=8)
     """Tokens of a window, question included; at most what the checkpoint can take."""
     doc_stride: int | None = Field(default=None, ge=0)

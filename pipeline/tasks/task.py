@@ -1,11 +1,11 @@
 """What a task is: the columns it reads, how they become tokens, what it asks of the model, and how answers become columns.
 
-A task is a frozen set of options with four methods, each from arrays to arrays, independent of Ray, shards and
+A task is a frozen set of options with methods from arrays to arrays, independent of Ray, shards and
 frameworks. It works on *items*: the distinct inputs of a shard whose rows have no error so far.
 
 encode   parts (N items each)        -> Encoding: windows of tokens, and items that turned out not to fit
 asks                                 -> which head reads the windows' positions, and what comes back
-decode   parts, windows, answers     -> Decoded: one column a field of `fields()`, N items each
+decode   parts, windows, answers     -> Decoded: one column per field of `fields()`, N items each
 """
 
 from abc import ABC, abstractmethod
@@ -102,7 +102,7 @@ class Decoded:
 
 
 class Task(BaseModel, ABC):
-    """A task's options and its four methods. `answer_version` rises whenever the same input would get another answer."""
+    """A task's options and its methods. `answer_version` rises whenever the same input would get another answer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 

@@ -27,12 +27,12 @@ from pipeline import run
 from pipeline.bundle import pack, unpack
 from pipeline.cluster.placement import Placement
 from pipeline.errors import PrelnError
-from pipeline.flow import Stages, finish_shard, provenance, reading_of, replica_order
+from pipeline.flow import Stages, finish_shard, reading_of, replica_order
 from pipeline.inference.replica import Replica, ReplicaOrder
 from pipeline.output import report as run_report
 from pipeline.output.job import FrozenJob
 from pipeline.output.report import Report
-from pipeline.output.sink import Receipt
+from pipeline.output.sink import Receipt, job_footer
 from pipeline.reading.source import read_bundles, read_tasks
 from pipeline.shards import Work
 from pipeline.spec.job_spec import JobSpec
@@ -149,7 +149,7 @@ def annotate(spec: JobSpec, *, loader: str = LOADER) -> Report:
 
 def _inline(*, job: FrozenJob, work: Sequence[Work], placement: Placement, loader: str, **_: Any) -> Iterator[Receipt]:
     order = replica_order(job=job, placement=placement, loader=loader)
-    stages = Stages(spec=job.spec, schema=job.schema, provenance=provenance(job))
+    stages = Stages(spec=job.spec, schema=job.schema, footer=job_footer(job))
     reading = reading_of(job)
     answer = _replica(order)
     for task in read_tasks(work=work, rule=job.cut):

@@ -125,8 +125,8 @@ class Drill:
             return Receipt(shard=shard.shard, state="failed", reason=reason, message=message)
         assert shard.rows is not None
         table = answered(shard.rows, source=shard.shard.file.uri, mended=self.mended)
-        provenance = {"fingerprint": FINGERPRINT}
-        return write_shard(shard, table, data=OutputFolder(self.output).data, prefix="", provenance=provenance)
+        footer = {"fingerprint": FINGERPRINT}
+        return write_shard(shard, table, data=OutputFolder(self.output).data, prefix="", footer=footer)
 
     def rows(self) -> list[tuple[str, str, str | None]]:
         """(source, text, label) of every row under data/, as a reader of the folder finds them, file by file in order."""

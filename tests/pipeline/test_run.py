@@ -73,7 +73,7 @@ def write(job: FrozenJob, shard: Shard, *, bad: int = 0, empty: int = 0) -> Rece
     rows = shard.stop - shard.first
     errors = error_array([("nan", "why")] * bad + [("empty", "why")] * empty + [None] * (rows - bad - empty))
     table = pa.table({"truncated": [False] * rows, "error": errors})
-    return write_shard(ShardTables(shard=shard), table, data=OutputFolder(job.output).data, prefix="", provenance={})
+    return write_shard(ShardTables(shard=shard), table, data=OutputFolder(job.output).data, prefix="", footer={})
 
 
 def shards_of(plan: Plan) -> list[Shard]:

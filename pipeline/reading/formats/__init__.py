@@ -1,1 +1,1 @@
-"""One file a family of formats: what it holds (rows, schema), and a range of it as a table of rows."""
+"""One file per family of formats, which finds its rows and schema and reads a range of it, and what they share."""

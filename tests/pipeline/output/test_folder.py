@@ -34,7 +34,7 @@ def written(output: OutputFolder, *, first: int = 0, rows: int = 3, last: bool =
     errors = error_array([("empty", "why"), *[None] * (rows - 1)])
     table = pa.table({"truncated": [False] * rows, "error": errors})
     given = ShardTables(shard=shard(first, first + rows, last=last))
-    return write_shard(given, table, data=output.data, prefix="", provenance={})
+    return write_shard(given, table, data=output.data, prefix="", footer={})
 
 
 def test_an_empty_folder_says_nothing(output: OutputFolder) -> None:

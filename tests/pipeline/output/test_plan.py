@@ -58,7 +58,7 @@ def planned_now(job: FrozenJob) -> Plan:
 def write(job: FrozenJob, shard: Shard) -> None:
     rows = 1
     table = pa.table({"truncated": [False] * rows, "error": no_errors(rows)})
-    write_shard(ShardTables(shard=shard), table, data=OutputFolder(job.output).data, prefix="", provenance={})
+    write_shard(ShardTables(shard=shard), table, data=OutputFolder(job.output).data, prefix="", footer={})
 
 
 def stream_shard(job: FrozenJob, path: Path, first: int, stop: int, *, last: bool = False) -> Shard:

@@ -17,7 +17,7 @@ from pipeline.store.storage import join, read_bytes
 from tests.pipeline.small import shard, source_file
 
 FILE = source_file("s3://b/in/a.parquet", version="etag-1", size=777)
-PROVENANCE = {"preln": "0.1", "fingerprint": "f", "checkpoint": "s3://b/model"}
+FOOTER = {"preln": "0.1", "fingerprint": "f", "checkpoint": "s3://b/model"}
 
 
 def annotated(texts: list[str | None], *, prefix: str = "") -> pa.Table:
@@ -36,7 +36,7 @@ def annotated(texts: list[str | None], *, prefix: str = "") -> pa.Table:
 def write(folder: Path, texts: list[str | None], *, first: int = 0, prefix: str = "") -> Receipt:
     given = ShardTables(shard=shard(first, first + len(texts), file=FILE, last=True), facts={"tokens": 12.0})
     table = annotated(texts, prefix=prefix)
-    return write_shard(given, table, data=Folder(str(folder)), prefix=prefix, provenance=PROVENANCE)
+    return write_shard(given, table, data=Folder(str(folder)), prefix=prefix, footer=FOOTER)
 
 
 def object_of(folder: Path, receipt: Receipt) -> bytes:
@@ -59,7 +59,7 @@ def test_rows_that_no_parquet_file_holds_fail_their_shard_and_write_nothing(tmp_
     for name, column in (("deep", deep), ("interval", interval)):
         table = annotated(["a"]).append_column(name, column)
         given = ShardTables(shard=shard(0, 1, file=FILE))
-        receipt = write_shard(given, table, data=Folder(str(tmp_path / "data")), prefix="", provenance=PROVENANCE)
+        receipt = write_shard(given, table, data=Folder(str(tmp_path / "data")), prefix="", footer=FOOTER)
         assert (receipt.state, receipt.reason) == ("failed", "unwritable")
         assert FILE.uri in receipt.message
         assert "input.keep" in receipt.message
@@ -72,7 +72,7 @@ def test_chunks_of_a_table_do_not_show_in_its_object(tmp_path: Path) -> None:
     given = ShardTables(shard=shard(0, 4, file=FILE))
     contents = []
     for name, content in (("one", table), ("two", chunked)):
-        receipt = write_shard(given, content, data=Folder(str(tmp_path / name)), prefix="", provenance=PROVENANCE)
+        receipt = write_shard(given, content, data=Folder(str(tmp_path / name)), prefix="", footer=FOOTER)
         contents.append(object_of(tmp_path / name, receipt))
     assert contents[0] == contents[1]
 
@@ -97,7 +97,7 @@ def test_the_footer_says_where_the_rows_come_from_and_who_answered_them(tmp_path
     receipt = write(tmp_path, ["a", None], first=40)
     footer = read_footer(tmp_path / receipt.shard.key)
     assert footer == {
-        **PROVENANCE,
+        **FOOTER,
         "source": FILE.uri,
         "source_version": "etag-1",
         "source_bytes": 777,
