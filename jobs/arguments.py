@@ -1,4 +1,4 @@
-"""The command line's ways to name a job (a file, flags, --set) in, one JobSpec out: the same for every verb that takes a job."""
+"""The command-line options that name a job (a file, flags, --set), the same for every verb that takes a job."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ TASK_NAMES = (
     "text-scoring",
     "token-classification",
 )
-"""For shells that complete words, which wait for no task to be imported; a test compares them with the tasks."""
+"""For shell completion, which should not wait for the tasks' imports; a test compares this list with the tasks."""
 
 
 def task_names(typed: str) -> list[str]:
-    """The tasks that a word on its way may become."""
+    """The tasks that complete a word."""
     return [name for name in TASK_NAMES if name.startswith(typed)]
 
 
 def frameworks(typed: str) -> list[str]:
-    """The frameworks that a word on its way may become."""
+    """The frameworks that complete a word."""
     return [name for name in ("torch", "tensorflow", "flax") if name.startswith(typed)]
 
 
 def dtypes(typed: str) -> list[str]:
-    """The dtypes that a word on its way may become."""
+    """The dtypes that complete a word."""
     return [name for name in ("auto", "float32", "bfloat16", "float16") if name.startswith(typed)]
 
 

@@ -1,6 +1,6 @@
-"""`preln bench`: how fast the model and the stages around it are here, beside what else there is, without Ray.
+"""`preln bench`: measures the model and the stages around it on this machine, beside alternatives, without Ray.
 
-`python -m jobs.bench model` needs neither Ray nor Arrow, so that a bare machine with a GPU and PyTorch will do.
+`python -m jobs.bench model` needs neither Ray nor Arrow, so that a bare machine with a GPU and PyTorch is enough.
 
 Legend: N texts.
 """
@@ -35,7 +35,7 @@ PEERS, CPU_PEERS = ("transformers",), ("onnx", "onnxruntime", "openvino")
 
 
 class Scope(enum.StrEnum):
-    """What is measured: the model alone (token ids in, logits out), or texts to labels."""
+    """What is measured: the model only (token ids to logits), or the whole way from texts to labels."""
 
     model = "model"
     text = "text"
@@ -50,7 +50,7 @@ def bench(
     rounds: Annotated[int, typer.Option(help="Shuffled rounds; the table has medians.", min=1)] = 3,
     dtypes: Annotated[str, typer.Option(help="Types, e.g. float32,bfloat16.")] = "float32",
     frameworks: Annotated[str, typer.Option(help="Ours to measure, e.g. torch,flax,tensorflow.")] = "torch",
-    peers: Annotated[bool, typer.Option(help="Also what else there is (needs 'preln[bench]').")] = True,
+    peers: Annotated[bool, typer.Option(help="Also measure the alternatives (needs 'preln[bench]').")] = True,
     layers: Annotated[int, typer.Option(help="Layers of the random checkpoint.")] = 12,
     width: Annotated[int, typer.Option(help="Its width, a multiple of 64.")] = 768,
     threads: Annotated[int, typer.Option(help="CPU threads; with one, CPU time is the clock.", min=1)] = 1,
@@ -70,12 +70,12 @@ def bench(
 
     if peers:
         _require_peers(device)
-    told = corpus(lengths=lengths, count=texts)
+    sample = corpus(lengths=lengths, count=texts)
     types, ours = measurable(dtypes.split(","), device), frameworks.split(",")
     with tempfile.TemporaryDirectory() as folder:
         random_checkpoint(Path(folder), layers=layers, width=width)
         variants = _ours(folder, scope, ours, types, device)
-        reference = _reference(folder, told)
+        reference = _reference(folder, sample)
         if peers:
             variants += _peers(folder, scope, types, threads, device)
         peaks = {
@@ -83,19 +83,19 @@ def bench(
             for framework in ours
             for dtype in types
         }
-        lengths_N = [len(ids) for ids in told.ids]
+        lengths_N = [len(ids) for ids in sample.ids]
         measured, rates = in_rounds(
             [(one, one.scores) for one in variants],
-            inputs=told.texts if scope is Scope.text else told.ids,
+            inputs=sample.texts if scope is Scope.text else sample.ids,
             reference=reference,
-            tokens=told.tokens,
+            tokens=sample.tokens,
             operations=least_operations(lengths_N, layers=layers, width=width),
             rounds=rounds,
             now=clock(threads=threads, device=device),
             peaks=peaks,
             say=_progress(),
         )
-    words = [f"{layers} layers of width {width}, {texts} texts, {told.tokens:,} tokens, lengths {lengths}"]
+    words = [f"{layers} layers of width {width}, {texts} texts, {sample.tokens:,} tokens, lengths {lengths}"]
     words += [f"{threads} thread{'s' if threads > 1 else ''}, {device}", f"medians of {rounds} shuffled rounds"]
     print("\n".join([_command(), "", machine(device) + "; " + ", ".join(words) + ".", ""]))
     print(table(measured, rates))
@@ -104,9 +104,9 @@ def bench(
 
 
 def measurable(types: Sequence[str], device: str) -> list[str]:
-    """The types that the processor has instructions for; the others are said and left out: emulated, a table takes hours.
+    """The types that the processor has instructions for. Others are reported and skipped: emulated, a table takes hours.
 
-    Raises PrelnError where none is left.
+    Raises PrelnError if none is left.
     """
     from jobs.benchmarks.classes import cpu_flags
 
@@ -134,7 +134,7 @@ def _progress() -> Callable[[str], None]:
 
 
 def _hold_to(threads: int) -> None:
-    """Before any framework is imported: pools are sized by what the process may use."""
+    """Pin the process to some cores, before any framework is imported and sizes its thread pools."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     os.environ.update(
@@ -199,14 +199,14 @@ def _peers(folder: str, scope: Scope, dtypes: Sequence[str], threads: int, devic
     return [*(peers.FromTexts(one, folder) for one in by_ids), *by_texts, *frames]
 
 
-def _reference(folder: str, told: "Corpus") -> Any:
+def _reference(folder: str, sample: "Corpus") -> Any:
     """Probabilities of the float32 model called on each text alone."""
     import numpy as np
 
     from jobs.benchmarks.ours import FlatVariant, softmax
 
     alone = FlatVariant(folder, framework="torch", dtype="float32", device="cpu")
-    return softmax(np.concatenate([alone.logits([ids]) for ids in told.ids]))
+    return softmax(np.concatenate([alone.logits([ids]) for ids in sample.ids]))
 
 
 def _command() -> str:

@@ -1,7 +1,7 @@
-"""Words of a command line in, an exit code out: the verbs, and how an error reads.
+"""The `preln` command: its verbs, and how errors are printed.
 
-A verb's module imports what its options need and no more; the rest is imported when it runs, so that `--help` and the
-completion of words answer at once.
+A verb's module imports only what its options need, and the rest when it runs, so that `--help` and shell completion answer at
+once.
 """
 
 import os
@@ -83,7 +83,7 @@ DEBUG_VARIABLE = "PRELN_DEBUG"
 
 
 def main() -> None:
-    """The `preln` command. A PrelnError is one line and an exit code (`jobs.exit_codes`); so is an error of ours, whose
+    """The `preln` command. A PrelnError is one line and an exit code (`jobs.exit_codes`); so is an unexpected error, whose
     traceback goes into a file, or with PRELN_DEBUG=1 to the terminal."""
     try:
         journal.speak_on_the_terminal()
@@ -106,14 +106,14 @@ def debugging() -> bool:
 
 
 def say(message: str) -> None:
-    """One line on standard error, red where that is a terminal."""
+    """Print one line on standard error, red on a terminal."""
     from rich.console import Console
 
     Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(f"preln: {message}", style="red")
 
 
 def unexpected(error: Exception) -> str:
-    """An error that nobody foresaw in one line, and where its traceback is."""
+    """Print an unexpected error in one line, and where its traceback is."""
     what = " ".join(f"{type(error).__name__}: {error}".split())
     try:
         with tempfile.NamedTemporaryFile(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,7 +29,7 @@ HEADS = (
 )
 FORMATS = ("safetensors", "safetensors-tf", "safetensors-flax", "h5", "msgpack", "bin")
 DTYPES = ("stored", "float32", "float16", "bfloat16")
-"""What the options may say, here as plain words: `--help` imports no model. A test compares them with the types."""
+"""The options' values as plain words, since `--help` imports no model. A test compares them with the types."""
 COLOURS = {"mapped": "green", "dropped": "dim", "unexpected": "yellow", "missing": "red", "another shape": "red"}
 
 
@@ -48,11 +49,13 @@ def convert(
     ] = False,
     attention_heads: Annotated[
         int | None,
-        typer.Option("--attention-heads", help="Of a fairseq file that does not tell.", min=1, show_default=False),
+        typer.Option(
+            "--attention-heads", help="For a fairseq file without its number of heads.", min=1, show_default=False
+        ),
     ] = None,
     classification_head: Annotated[
         str | None,
-        typer.Option("--classification-head", help="Of a fairseq file that has several.", show_default=False),
+        typer.Option("--classification-head", help="For a fairseq file that has several.", show_default=False),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing: compare SRC and DST. Exit code 3 when they differ.")
@@ -75,14 +78,15 @@ def convert(
     _check_choice("--head", head, (None, *HEADS))
     _check_choice("--format", weights_format, FORMATS)
     _check_choice("--dtype", dtype, DTYPES)
-    reading: dict[str, Any] = {
-        "kind": kind,
-        "allow_pickle": allow_pickle,
-        "attention_heads": attention_heads,
-        "classification_head": classification_head,
-    }
     if check:
-        first, second = (open_origin(url=url, **reading) for url in (source, destination))
+        origin = partial(
+            open_origin,
+            kind=kind,  # type: ignore[arg-type]  # checked above
+            allow_pickle=allow_pickle,
+            attention_heads=attention_heads,
+            classification_head=classification_head,
+        )
+        first, second = origin(url=source), origin(url=destination)
         found = difference(first=first, second=second, tolerance=tolerance)
         _print_difference(found, source, destination, as_json=as_json)
         raise typer.Exit(0 if found.same else DIFFERENT)
@@ -90,11 +94,14 @@ def convert(
         done = convert_checkpoint(
             source=source,
             destination=destination,
-            head=head,  # type: ignore[arg-type]  # checked above
+            kind=kind,  # type: ignore[arg-type]  # checked above
+            head=head,  # type: ignore[arg-type]
             weights_format=weights_format,  # type: ignore[arg-type]
             dtype=dtype,  # type: ignore[arg-type]
             max_shard_size=max_shard_size,
-            **reading,
+            allow_pickle=allow_pickle,
+            attention_heads=attention_heads,
+            classification_head=classification_head,
         )
     except ConversionError as error:
         _print_conversion(error.conversion, as_json=as_json, destination=None, verbose=verbose)
@@ -117,14 +124,14 @@ def _print_conversion(done: Conversion, *, as_json: bool, destination: str | Non
     for fate in done.fates:
         counts[fate.fate] = counts.get(fate.fate, 0) + 1
     if as_json:
-        told = {
+        result = {
             "destination": destination,
             "head": done.head,
             "counts": counts,
             "notes": list(done.notes),
             "tensors": [asdict(fate) for fate in done.fates],
         }
-        print(json.dumps(told))
+        print(json.dumps(result))
         return
     table = Table("", "in the source", "written as", "shape", box=None, pad_edge=False)
     for fate in done.fates:

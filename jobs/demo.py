@@ -1,4 +1,4 @@
-"""`preln demo`: nothing in, the embedded sample annotated with the embedded checkpoint's four heads and shown out."""
+"""`preln demo`: annotates the embedded sample with the embedded checkpoint's four heads, and shows some answers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def demo(
 
 
 def answers_table(folder: Path) -> Table:
-    """Of each input file the rows whose intent, entities and masks are surest, as a table for a terminal."""
+    """A table for a terminal: from each input file the rows with the most certain intent, entities and masks."""
     import pyarrow.dataset as ds
     from rich.table import Table
 

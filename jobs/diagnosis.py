@@ -1,6 +1,6 @@
-"""A machine in, what a job would find on it out: devices, kernels, dtype, memory, disk, Ray and storage, each with its fix.
+"""Examines what a job would find on this machine: devices, kernels, dtype, memory, disk, Ray and storage, each with a fix.
 
-Nothing is assumed: a model of the framework is loaded through the very supervisor and child that a replica has.
+Nothing is assumed: a model of the framework is loaded through the same supervisor and child as in a replica.
 """
 
 import importlib.util
@@ -31,7 +31,7 @@ STALL = 300.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. good: None where it is only said. fix: what to do where it is not good."""
+    """One result. good: None for mere information. fix: what to do if it is not good."""
 
     about: str
     good: bool | None
@@ -40,7 +40,7 @@ class Finding:
 
 
 def examine(*, frameworks: Sequence[Framework], device: Device | None, storage: Sequence[str]) -> Iterator[Finding]:
-    """All findings, as they are made. device: what jobs are to run on; None: a GPU where the machine has one."""
+    """All findings, one after the other. device: what jobs should run on; None for a GPU if the machine has one."""
     wanted: Device = device or ("cuda" if machine_has_gpus() else "cpu")
     found = frameworks or [name for name, module in MODULES.items() if importlib.util.find_spec(module)]
     if not found:
@@ -54,7 +54,7 @@ def examine(*, frameworks: Sequence[Framework], device: Device | None, storage: 
 
 
 def machine_has_gpus() -> bool:
-    """Whether the machine has a GPU of NVIDIA's or AMD's, whatever frameworks see of it."""
+    """Whether the machine has an NVIDIA or AMD GPU, even if no framework sees it."""
     return Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists() or shutil.which("nvidia-smi") is not None
 
 
@@ -93,7 +93,7 @@ def as_words(facts: DeviceFacts) -> str:
 
 
 def of_machine() -> Iterator[Finding]:
-    """Memory and disk that are free."""
+    """Free memory and disk."""
     free = free_memory_gb()
     if free is not None:
         fix = "" if free >= LEAST_MEMORY_GB else f"a replica of base size needs {LEAST_MEMORY_GB:g} GB"
@@ -109,7 +109,7 @@ def of_machine() -> Iterator[Finding]:
 
 
 def free_memory_gb() -> float | None:
-    """Memory that programs may still take; None where the system does not tell."""
+    """Memory that programs may still take; None if the system does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,23 +1,27 @@
-"""`preln doctor`: this machine in, what jobs would find on it out, and what to do where one would fail."""
+"""`preln doctor`: reports what jobs would find on this machine, and what to do if one would fail."""
+
+from __future__ import annotations
 
 import json
 from collections.abc import Collection
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from jobs.exit_codes import LATER
-from models.boundary import Device, Framework
-from models.load import FOLDERS
 from pipeline.errors import SpecError
+
+if TYPE_CHECKING:
+    from models.boundary import Device, Framework
 
 MARKS = {True: "ok", False: "FAILS", None: "-"}
 
 
 def known(names: Collection[str]) -> list[Framework]:
     """Names of frameworks. Raises SpecError for others."""
+    from models.load import FOLDERS
+
     for name in names:
         if name not in FOLDERS:
             raise SpecError(f"--framework {name}: choose one of {', '.join(FOLDERS)}")
@@ -26,21 +30,23 @@ def known(names: Collection[str]) -> list[Framework]:
 
 def doctor(
     framework: Annotated[
-        list[str] | None, typer.Option("--framework", help="Look at this one; may be repeated. All, when absent.")
+        list[str] | None, typer.Option("--framework", help="Check this framework; may be repeated. All by default.")
     ] = None,
     gpu: Annotated[
-        bool | None, typer.Option("--gpu/--cpu", help="What jobs are to run on; a GPU where there is one, when absent.")
+        bool | None, typer.Option("--gpu/--cpu", help="What jobs should run on; by default a GPU if there is one.")
     ] = None,
     storage: Annotated[
         list[str] | None, typer.Option("--storage", metavar="URL", help="Folder that must answer; may be repeated.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, for machines.")] = False,
 ) -> None:
-    """Say what each framework sees here, which kernels and dtype a job would get, and whether memory, disk, Ray and storage do.
+    """Report what each framework sees here, the kernels and dtype a job would get, and whether memory, disk, Ray and storage do.
 
-    Exit code 1 where a job would fail. On a cluster's GPU node:
+    Exit code 1 if a job would fail. On a cluster's GPU node:
     ray job submit --working-dir . --entrypoint-num-gpus 1 -- python -m jobs doctor --gpu
     """
+    from rich.console import Console
+
     from jobs.diagnosis import examine
 
     device: Device | None = None if gpu is None else "cuda" if gpu else "cpu"

@@ -1,10 +1,11 @@
-"""The environment of a command in, the address and folder that Ray is started with out, or one line that says what is wrong.
+"""Chooses the address and the folder for Ray from the environment, or raises one line that says what is wrong.
 
-Ray itself would wait for minutes, or end with a traceback.
+Without it Ray would wait for minutes or end with a traceback.
 """
 
 import os
 import secrets
+import socket
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,14 +15,16 @@ import grpc
 from pipeline.errors import ResourceError
 
 ANSWER_SECONDS = 15.0
-"""How long a cluster may take to answer at all."""
+"""Seconds within which a cluster must answer."""
+PORT_VARIABLE = "RAY_GCS_SERVER_PORT"
+"""Gives the port of a Ray of our own, which otherwise takes any free one."""
 SOCKET_BYTES = 107
 """The longest name of a Unix socket; Ray puts its sockets below its own folder."""
 SESSION = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
 
 
 def ray_address(environment: Mapping[str, str]) -> str:
-    """The address that RAY_ADDRESS names, where a cluster answers, or `local`. Raises ResourceError."""
+    """The address in RAY_ADDRESS, if a cluster answers there, or `local`. Raises ResourceError."""
     address = environment.get("RAY_ADDRESS", "").strip() or "local"
     if address in {"local", "auto"}:
         return address
@@ -52,8 +55,27 @@ def _answers(address: str) -> bool:
     return True
 
 
+def refuse_taken_port(environment: Mapping[str, str]) -> None:
+    """Raise ResourceError where the port that a Ray of our own must take is no port, or not free: Ray would try for 40 s."""
+    given = environment.get(PORT_VARIABLE, "").strip()
+    if not given:
+        return
+    step = f"name a free port, or unset {PORT_VARIABLE}: Ray then finds one"
+    try:
+        with socket.socket() as trial:
+            # Connections that are only waiting to be forgotten do not hold a port.
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(("", int(given)))
+    except (ValueError, OverflowError):
+        raise ResourceError(f"{PORT_VARIABLE} is {given!r}, which is no port; {step}") from None
+    except OSError as error:
+        raise ResourceError(
+            f"{PORT_VARIABLE} is {given}, and that port can't be taken: {error.strerror}; {step}"
+        ) from None
+
+
 def ray_folder(environment: Mapping[str, str]) -> str | None:
-    """Where a Ray of our own keeps its sessions; None for its own choice. Raises ResourceError where no folder will do."""
+    """The folder for the sessions of a local Ray; None for Ray's default. Raises ResourceError if no folder can be used."""
     own = environment.get("RAY_TMPDIR") or environment.get("TMPDIR") or "/tmp"  # noqa: S108 - Ray's default
     if _will_do(own):
         return None
@@ -61,8 +83,8 @@ def ray_folder(environment: Mapping[str, str]) -> str | None:
         if _will_do(other):
             return f"{other}/ray"
     raise ResourceError(
-        f"{own}: Ray needs a folder for its sockets that can be written, with a name of at most "
-        f"{SOCKET_BYTES - len(SESSION)} bytes; set RAY_TMPDIR to one"
+        f"{own}: Ray needs a writable folder for its sockets, with a path of at most {SOCKET_BYTES - len(SESSION)} bytes; "
+        "set RAY_TMPDIR to one"
     )
 
 
@@ -82,7 +104,7 @@ def _can_write(folder: Path) -> bool:
 
 
 def token_without_home(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a Ray of our own needs where the home folder, in which it keeps its token, can't be written: a token of its own."""
+    """Variables with a token for a local Ray, if the home folder, where Ray keeps its token, can't be written."""
     if environment.get("RAY_AUTH_TOKEN") or environment.get("RAY_AUTH_TOKEN_PATH") or _can_write(Path.home()):
         return {}
     return {"RAY_AUTH_TOKEN": secrets.token_hex(32)}

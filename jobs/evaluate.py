@@ -1,4 +1,4 @@
-"""`preln evaluate`: a task, a checkpoint and labelled data in, how well the checkpoint answers them out."""
+"""`preln evaluate`: scores a checkpoint on labelled data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TASKS = (
     "fill-mask",
     "text-scoring",
 )
-"""The tasks that have a truth to compare with; `--help` imports none of them, and a test compares."""
+"""The tasks whose answers can be scored. `--help` imports no task; a test compares this list with them."""
 SHOWN_LABELS = 12
 COUNTS = ("rows", "rows_with_errors", "masks", "tokens")
 
@@ -42,7 +42,7 @@ def evaluate(
     ],
     gold: Annotated[
         str | None,
-        typer.Option("--gold", help="Column of the truth: label, tags or answers when absent.", show_default=False),
+        typer.Option("--gold", help="Column of the truth; by default label, tags or answers.", show_default=False),
     ] = None,
     output: Annotated[
         str | None,
@@ -89,13 +89,13 @@ def evaluate(
         settings=asked,
     )
     measured = measure(spec, annotate=_quietly if as_json else annotate_spec, gold=gold)
-    told = {"task": task, "model": model, "data": data, "framework": spec.model.framework, **measured.numbers}
-    put(join(folder, "report.json"), (json.dumps({**told, "by_label": measured.by_label}, indent=1) + "\n").encode())
+    summary = {"task": task, "model": model, "data": data, "framework": spec.model.framework, **measured.numbers}
+    put(join(folder, "report.json"), (json.dumps({**summary, "by_label": measured.by_label}, indent=1) + "\n").encode())
     drawn = None if measured.confusion is None else draw_confusion(measured.confusion)
     if drawn is not None:
         put(join(folder, "confusion.svg"), drawn)
     if as_json:
-        print(json.dumps({**told, "report": join(folder, "report.json")}))
+        print(json.dumps({**summary, "report": join(folder, "report.json")}))
         return
     console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(numbers_table(measured))

@@ -1,13 +1,13 @@
-"""An error in, the exit code of the command that it ended out."""
+"""The exit codes of commands, by the error that ended them."""
 
 import sys
 
 from pipeline.errors import PrelnError, ResourceError, RunFailed
 
 LATER = 1
-"""The same command may succeed later: a failed run, missing nodes, an unreachable cluster."""
+"""Exit code if the same command may succeed later: a failed run, missing nodes, an unreachable cluster."""
 WRONG = 2
-"""Nothing was started, and something must be changed."""
+"""Exit code if nothing was started and something must be changed."""
 
 
 def exit_code_of(error: PrelnError) -> int:

@@ -33,8 +33,8 @@ NOWHERE = "memory:"
 class Model:
     """A checkpoint with its tasks, loaded once and called with texts or tables; a context manager.
 
-    model: checkpoint folder, at any URL. task: a task's name, its options as further keywords; or tasks: {name: task} for
-    several heads at once. columns: which column plays which part. keep: the table's columns in the result, all when None.
+    model: checkpoint folder, at any URL. task: a task's name, with its options as further keywords; or tasks: {name: task} for
+    several heads at once. columns: part -> column. keep: the table's columns in the result, all if None.
     device: auto takes a GPU if there is one. isolate: False runs the model in this process, for debugging.
     progress: a bar; None shows it on terminals and in notebooks when there is more than one step.
     Raises PrelnError for what can't work, in one line.
@@ -93,9 +93,9 @@ class Model:
         )
 
     def __call__(self, data: Any) -> Any:
-        """Texts, dicts or a table in, the same rows with their answers out: frames as what they were, the rest as Arrow.
+        """The rows with their answers: a frame for a frame, an Arrow table for texts, dicts and Arrow tables.
 
-        A text that can't be answered has nulls and an `error`. Raises SpecError for a column that is missing.
+        A text that can't be answered has nulls and an `error`. Raises SpecError for a missing column.
         """
         spec = self._annotator.spec
         rows, errors = tables.rows_of(data, spec=spec)
@@ -131,13 +131,13 @@ load = Model
 
 
 def annotate(data: Any, *, model: str | os.PathLike[str], **options: Any) -> Any:
-    """Texts, dicts, an Arrow table or a frame in, the same rows with their answers out. options: those of `load`."""
+    """Annotate texts, dicts, an Arrow table or a frame: the same rows with their answers. options: those of `load`."""
     with Model(model, **options) as loaded:
         return loaded(data)
 
 
 def has_gpu() -> bool:
-    """Whether this machine shows an NVIDIA GPU to this process."""
+    """Whether this process sees an NVIDIA GPU."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     return not hidden and shutil.which("nvidia-smi") is not None and Path("/dev/nvidia0").exists()
 
@@ -152,7 +152,7 @@ def run(job: Job, *, retry_errors: bool = False, prune: bool = False, accept_fai
 
 
 def plan(job: Job) -> PlanSummary:
-    """What `run` would do; nothing is written. Raises PrelnError."""
+    """What `run` would do, without writing anything. Raises PrelnError."""
     return summary_of(job_spec(job))
 
 
@@ -164,7 +164,7 @@ def status(output: str | os.PathLike[str]) -> Status:
 def verify(
     output: str | os.PathLike[str], *, input_urls: str | Sequence[str] | None = None, input_format: str = "auto"
 ) -> Verdict:
-    """Whether every planned row is there once; with `input_urls`, counted anew. Raises PrelnError."""
+    """Whether every planned row is there once; with `input_urls`, also recounts the input. Raises PrelnError."""
     if input_urls is None:
         return verify_output(os.fspath(output))
     urls = [input_urls] if isinstance(input_urls, str) else list(input_urls)
@@ -172,7 +172,7 @@ def verify(
 
 
 def job_spec(job: Job) -> JobSpec:
-    """A job as it is given. Raises SpecError."""
+    """A job's spec, from values or the path of a file. Raises SpecError."""
     if isinstance(job, JobSpec):
         return job
     if isinstance(job, Mapping):
@@ -184,7 +184,7 @@ def job_spec(job: Job) -> JobSpec:
 
 
 class Quiet:
-    """A watcher that says nothing: the report says how it went."""
+    """A watcher that prints nothing, since the caller gets the report."""
 
     def planned(self, job: Any, plan: Any) -> None:
         """The plan stands."""

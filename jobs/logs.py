@@ -1,4 +1,4 @@
-"""`preln logs`: a submission's id in, the log of its driver out."""
+"""`preln logs`: prints the log of a submitted job."""
 
 from typing import Annotated
 
@@ -11,7 +11,8 @@ def logs(
     submission_id: Annotated[str, typer.Argument(metavar="ID", help="The id that `preln submit` printed.")],
     address: Address = LOCALHOST,
     follow: Annotated[
-        bool, typer.Option("--follow/--no-follow", help="Go on until the job has ended, and return its exit code.")
+        bool,
+        typer.Option("--follow/--no-follow", help="Follow the log until the job has ended, and return its exit code."),
     ] = True,
 ) -> None:
     """Print the log of a submitted job, from its beginning."""

@@ -53,17 +53,19 @@ def plan(
     )
     console.print(
         f"  shards   {figures['shards']:,} to run, {figures['written']:,} done; "
-        f"{counted(figures['streams'], 'compressed file')} to be cut while reading"
+        f"{counted(figures['streams'], 'file')} to be cut while reading"
     )
     console.print(f"  rows     {rows}")
     console.print(f"  bytes    {figures['bytes']:,}")
     for name in figures["ignored"][:5]:
         console.print(f"  not read, unknown format: {name}")
+    for note in figures["notes"][:5]:
+        console.print(f"  {note}")
 
 
 @dataclass(frozen=True)
 class PlanSummary:
-    """A plan in figures. rows: None where nobody can know before reading. streams: compressed files, cut as they are read."""
+    """A plan in figures. rows: None if unknown before reading. streams: files that are cut as they are read."""
 
     task: str
     framework: str
@@ -79,6 +81,7 @@ class PlanSummary:
     rows: int | None
     bytes: int
     ignored: list[str]
+    notes: list[str]
 
 
 def say_ray() -> None:
@@ -90,14 +93,15 @@ def say_ray() -> None:
 
 
 def summary_of(spec: "JobSpec", *, before_ray: Callable[[], None] = lambda: None) -> PlanSummary:
-    """What a run of this job would do; nothing is written, and Ray is asked only what nothing else can answer.
+    """What a run of this job would do. Writes nothing, and connects to Ray only if it must.
 
     before_ray: called before Ray is connected to, or started.
     """
     from jobs.connect import connect
     from pipeline.cluster.placement import Cluster
+    from pipeline.output.folder import OutputFolder
     from pipeline.output.plan import make_plan
-    from pipeline.prepare import open_job
+    from pipeline.prepare import notes_of, open_job
     from pipeline.shards import Shard
 
     def connecting() -> None:
@@ -105,7 +109,7 @@ def summary_of(spec: "JobSpec", *, before_ray: Callable[[], None] = lambda: None
         connect()
 
     job, described = open_job(spec=spec, cluster=Cluster(connecting))
-    planned = make_plan(job=job, spec=job.spec, described=described)
+    planned = make_plan(folder=OutputFolder(job.output), job=job, described=described)
     shards = sum(isinstance(item, Shard) for item in planned.work)
     return PlanSummary(
         task=job.spec.task_name,
@@ -122,4 +126,5 @@ def summary_of(spec: "JobSpec", *, before_ray: Callable[[], None] = lambda: None
         rows=planned.missing_rows,
         bytes=planned.missing_bytes,
         ignored=list(planned.ignored),
+        notes=[*planned.notes, *notes_of(job.spec)],
     )

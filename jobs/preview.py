@@ -27,6 +27,7 @@ def first_answers(spec: JobSpec, *, rows: int) -> pa.Table:
     from pipeline.annotator import Annotator
     from pipeline.cluster.placement import Cluster, best_dtype
     from pipeline.flow import reading_of
+    from pipeline.output.folder import OutputFolder
     from pipeline.output.plan import make_plan
     from pipeline.prepare import open_job
     from pipeline.reading.source import read_bundles, read_tasks
@@ -41,7 +42,7 @@ def first_answers(spec: JobSpec, *, rows: int) -> pa.Table:
             "resources": spec.resources.model_copy(update={"gpus": 1.0 if gpu else 0.0, "replicas": 1}),
         }
         job, described = open_job(spec=spec.model_copy(update=changes), cluster=Cluster(connect))
-        plan = make_plan(job=job, spec=job.spec, described=described)
+        plan = make_plan(folder=OutputFolder(job.output), job=job, described=described)
         answers: list[pa.Table] = []
         with Annotator(job.spec, dtype=job.dtype, threads=len(os.sched_getaffinity(0)), gpu=gpu) as annotator:
             for task in read_tasks(work=plan.work, rule=job.cut):

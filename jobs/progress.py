@@ -66,7 +66,7 @@ class ProgressLine:
             )
             return
         parts = [counted(known, "shard")] if known else []
-        parts += [f"{counted(streams, 'compressed file')} to be cut while reading"] if streams else []
+        parts += [f"{counted(streams, 'file')} to be cut while reading"] if streams else []
         self._console.print(
             f"{job.spec.task_name} with {job.spec.model.framework} {job.dtype}: {' and '.join(parts)} of "
             f"{counted(len(plan.current), 'file')}, {plan.missing_bytes / 1e6:,.1f} MB; {len(plan.written):,} already done"

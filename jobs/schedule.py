@@ -1,4 +1,4 @@
-"""`preln schedule`: a job and its times in, files for Kubernetes, crontab, systemd or Airflow out."""
+"""`preln schedule`: writes files for Kubernetes, crontab, systemd or Airflow that run a job at given times."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def for_kubernetes(running: manifests.Running, times: Cron, *, zone: str | None)
 
 
 def validate(spec: JobSpec) -> None:
-    """Whether the job could run now, as far as that is known without a cluster. Raises PrelnError."""
+    """Check whether the job could run now, as far as possible without a cluster. Raises PrelnError."""
     from pipeline.prepare import check_columns, checked_tasks, schema_of
     from pipeline.reading.inputs import describe, list_files
 
@@ -134,7 +134,7 @@ def _name_from(job: Path) -> str:
 
 
 def _check_gpus(spec: JobSpec) -> None:
-    """The cluster of the manifests begins without a GPU node, and tells the driver of none that may come."""
+    """Require `gpus` in the job: the manifests' cluster starts without GPU nodes, and its driver can't know of later ones."""
     if spec.resources.gpus is None and not spec.resources.accelerator:
         raise SpecError(
             "--to kubernetes: the job must say what its replicas take, for its cluster begins without GPUs; write `gpus: 1` "

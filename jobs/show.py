@@ -1,4 +1,4 @@
-"""`preln show`: an output folder in, some of its rows as a table for a terminal out."""
+"""`preln show`: prints some rows of an output folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 CELL = 200
-"""Characters of a cell; a longer one is cut, with an ellipsis."""
+"""The most characters of a cell; longer values are cut, with an ellipsis."""
 
 
 def show(
@@ -27,32 +27,30 @@ def show(
 
 
 def first_rows(output: str, *, rows: int) -> pa.Table:
-    """The first rows of an output folder. Raises OutputError where it is none, or has no rows yet."""
+    """The first rows of an output folder. Raises OutputError if it is not one, or has no rows yet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from pipeline.errors import OutputError
-    from pipeline.output.job import read_job
-    from pipeline.output.sink import DATA
-    from pipeline.store.storage import canonical, join, names, opened, readable
+    from pipeline.output.folder import OutputFolder
+    from pipeline.store.storage import canonical, readable
 
-    url = canonical(output)
-    if read_job(url) is None:
-        raise OutputError(f"{readable(url)}: no job's output is there")
+    folder = OutputFolder(canonical(output))
+    folder.require_job()
     tables: list[pa.Table] = []
-    for name in sorted(names(join(url, DATA))):
+    for key in sorted(folder.written_keys()):
         if sum(table.num_rows for table in tables) >= rows:
             break
-        with opened(join(url, DATA, name)) as stream:
+        with folder.data.open(key) as stream:
             batches = pq.ParquetFile(stream).iter_batches(batch_size=rows)
             tables += [pa.table(batch) for batch in islice(batches, 1)]
     if not tables:
-        raise OutputError(f"{readable(url)}: no row is written yet; preln status says how far the job is")
+        raise OutputError(f"{readable(folder.url)}: no rows yet; see preln status")
     return pa.concat_tables(tables).slice(0, rows)
 
 
 def as_table(found: pa.Table) -> Table:
-    """One line a column under each row, so that wide rows fit a narrow terminal; columns without a value are left out."""
+    """Rows with one line per column, so that wide rows fit a narrow terminal; columns without a value are left out."""
     from rich.table import Table
 
     table = Table("column", "value", show_lines=False)

@@ -36,7 +36,7 @@ def status(
     console.print(f"  done      {counted(found.done, 'shard')}")
     console.print(
         f"  missing   {counted(found.missing, 'shard')}"
-        + (f" and the rest of {counted(found.open_files, 'compressed file')}" if found.open_files else "")
+        + (f" and the rest of {counted(found.open_files, 'file')} cut while reading" if found.open_files else "")
     )
     console.print(f"  failed    {counted(len(found.failed), 'file')}")
     for failure in found.failed[:10]:

@@ -1,4 +1,4 @@
-"""`preln stop`: a submission's id in, that job ended out."""
+"""`preln stop`: ends a submitted job."""
 
 from typing import Annotated
 

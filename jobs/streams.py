@@ -1,12 +1,12 @@
-"""Standard streams of a process that was started without them."""
+"""Opens the standard streams of a process that was started without them."""
 
 import os
 import sys
 
 
 def open_streams() -> None:
-    """Give a process that was started without standard streams some that lead nowhere: what it opened first would get
-    their numbers, and what is printed would land in it."""
+    """Open missing standard streams on /dev/null: otherwise the first files that the process opens would get their descriptors,
+    and what is printed would be written into them."""
     for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
         try:
             os.fstat(number)

@@ -1,4 +1,4 @@
-"""`preln submit`: a job and a cluster's address in, its log and its driver's exit code out."""
+"""`preln submit`: runs a job on a cluster, prints its log and returns its exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a program holds (texts, dicts, Arrow, pandas, Polars) in, an Arrow table out; and the answers put beside it again."""
+"""Converts a program's data (texts, dicts, Arrow, pandas, Polars) to an Arrow table, and adds the answers to it."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ def rows_of(data: Any, *, spec: JobSpec) -> tuple[pa.Table, pa.StructArray | Non
 
 
 def text_columns(spec: JobSpec) -> list[str]:
-    """The columns that a bare list of texts fills: the one that each task needs. Raises SpecError where one needs several."""
+    """The columns that a bare list of texts fills: the one that each task needs. Raises SpecError if a task needs several."""
     columns: dict[str, None] = {}
     for task in spec.named_tasks.values():
         needed = [task.column(part.name) for part in task.task.parts() if part.required]
@@ -91,7 +91,7 @@ def _column(values: Sequence[Any], name: str, kind: pa.DataType) -> tuple[pa.Arr
 
 
 def _from_pandas(frame: Any, spec: JobSpec) -> pa.Table:
-    """The columns that the tasks read, and nothing that Arrow might not know."""
+    """Only the columns that the tasks read, since Arrow may not know the types of others."""
     names = [task.column(part.name) for task in spec.named_tasks.values() for part in task.task.parts()]
     read = [name for name in dict.fromkeys(names) if name in frame.columns]
     if not read:
@@ -102,7 +102,7 @@ def _from_pandas(frame: Any, spec: JobSpec) -> pa.Table:
 
 
 def with_answers(data: Any, *, rows: pa.Table, answers: pa.Table, keep: Sequence[str] | None) -> Any:
-    """The columns to keep, as they were, and the answers beside them. Raises SpecError where both have a column."""
+    """The kept columns unchanged, then the answers. Raises SpecError if a name occurs in both."""
     names = list(data.columns) if _is(data, "pandas", "DataFrame") else rows.column_names
     if isinstance(data, pa.Array | pa.ChunkedArray) or not _has_columns(data):
         names = names[:1]  # the same texts, under the name of every task's column
@@ -136,6 +136,6 @@ def _has_columns(data: Any) -> bool:
 
 
 def _is(data: Any, module: str, name: str) -> bool:
-    """Whether a value is a frame of a library that may not even be installed."""
+    """Whether a value is a frame of a library, without importing the library."""
     found = sys.modules.get(module)
     return found is not None and isinstance(data, getattr(found, name))

@@ -1,4 +1,4 @@
-"""`preln tokenizer train`: texts in, a folder with a byte-level BPE tokenizer out."""
+"""`preln tokenizer train`: trains a byte-level BPE tokenizer on texts."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`preln train`: a training spec in, a checkpoint folder that `preln annotate` takes out."""
+"""`preln train`: runs a training spec, and writes a checkpoint folder for `preln annotate`."""
 
 import importlib.util
 import json

@@ -48,7 +48,7 @@ def verify(
 
 
 def recount_spec(urls: Sequence[str], format_: str) -> InputSpec:
-    """The input to be recounted, with absolute URLs. Raises SpecError."""
+    """The input to recount, with absolute URLs. Raises SpecError."""
     from pipeline.spec.job_spec import InputSpec
     from pipeline.store.storage import canonical
 

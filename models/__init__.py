@@ -1,7 +1,7 @@
-"""A class's name in, that class out: the config and the seven classes in each of the three frameworks.
+"""The public classes: the config and the seven model classes in each of the three frameworks.
 
 `from models import TFRobertaPreLayerNormForMaskedLM` imports TensorFlow, and nothing else does: a framework is imported
-when a name of it is first asked for.
+when one of its names is first used.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""The tokens that a folder adds to its vocabulary, from the files that name them, into the tokenizer.
+"""Adds to a tokenizer the tokens that a checkpoint folder adds to its vocabulary.
 
 `added_tokens.json` has token -> id, `added_tokens_decoder` in tokenizer_config.json id -> token with its settings, which win.
 """
@@ -32,7 +32,7 @@ def added_tokens(files: Mapping[str, bytes]) -> dict[int, AddedToken]:
 
 
 def add_tokens(backend: Tokenizer, files: Mapping[str, bytes]) -> None:
-    """Add what the tokenizer does not have yet. Raises ValueError where a token would not get the id that the files say."""
+    """Add tokens that the tokenizer lacks. Raises ValueError if a token would not get the id that the files give it."""
     known = set(backend.get_added_tokens_decoder())
     for number, token in added_tokens(files).items():
         if number in known:
@@ -46,7 +46,7 @@ def add_tokens(backend: Tokenizer, files: Mapping[str, bytes]) -> None:
 
 
 def changes_digest(files: Mapping[str, bytes]) -> bool:
-    """Whether the tokens of a folder without tokenizer.json were passed over by earlier versions, which answered otherwise."""
+    """Whether earlier versions ignored these tokens, of a folder without tokenizer.json, and so answered differently."""
     if "tokenizer.json" in files:
         return False
     vocabulary: Mapping[str, Any] = json.loads(files.get("vocab.json", b"{}"))

@@ -40,7 +40,7 @@ Head: TypeAlias = Literal[
 Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
 Device: TypeAlias = Literal["cpu", "cuda"]
 DeviceFacts: TypeAlias = dict[str, str | int | float | bool]
-"""What a model runs on, in plain values: device, name, framework, and what else the framework knows."""
+"""What a model runs on, in plain values: device, name, framework, and what else the framework reports."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ class Tokens:
 
 @dataclass(frozen=True, eq=False)
 class Ask:
-    """What one head is asked: which tokens it reads and what comes back of them.
+    """A question to one head: which tokens it reads and what it returns for them.
 
     positions_G: flat indices into `Tokens.input_ids_T`, in the order in which the answers are wanted.
     top_k: masked-lm: the k most probable ids of each position.
@@ -95,7 +95,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class HeadAsk:
-    """What is asked of one head for every input: an `Ask` without its positions and gold ids, which differ by input.
+    """The part of an `Ask` that is the same for every input: all but its positions and gold ids.
 
     causal: a token sees only those before it. name: what the head is loaded as; None where heads go by their kind.
     """
@@ -141,14 +141,14 @@ class FlatModel(Protocol):
         ...
 
     def submit(self, tokens: Tokens, asks: Mapping[str, Ask]) -> Pending:
-        """The same, without waiting for the device. Answers are to be taken in the order in which packs were submitted."""
+        """As a call, but without waiting for the device. Results must be taken in the order in which packs were submitted."""
         ...
 
     def try_out(self) -> DeviceFacts:
-        """Answer a small pack by every head, before any row is asked, and say what was found. Raises PrelnError where the
-        answers have other shapes than the boundary says, or are not finite."""
+        """Run a small pack through every head, before any row, and return the device's facts. Raises PrelnError if answers
+        have other shapes than the table above, or are not finite."""
         ...
 
     def probe(self) -> None:
-        """Compute something small on the device and wait for it. Raises where the device answers no more."""
+        """Compute something small on the device and wait for it. Raises if the device is lost."""
         ...

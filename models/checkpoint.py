@@ -1,4 +1,4 @@
-"""A checkpoint folder at any path or URL in, its config, tensors and digests out; and a folder written from tensors.
+"""Reads a checkpoint folder at any path or URL: its config, tensors and digests.
 
 A folder holds config.json, model.safetensors (or shards with an index) and the tokenizer's files. It may hold only a
 head's tensors and name its encoder's folder by `base_model_name_or_path` in config.json (a URL or a folder beside it).
@@ -97,7 +97,7 @@ class Checkpoint:
             base = around.get("base_model_name_or_path")
         else:
             raise CheckpointError(
-                f"{url}: base_model_name_or_path leads on for more than {MAX_BASES} folders; a circle?"
+                f"{url}: base_model_name_or_path chains more than {MAX_BASES} folders; is it circular?"
             )
         return cls(url=url, config=config, sources=tuple(sources))
 
@@ -143,7 +143,7 @@ class Checkpoint:
         return found
 
     def check(self, *, heads: Sequence[Head], tokenizer: bool = False) -> None:
-        """Refuse, from the headers alone, what these heads can't be built from.
+        """Refuse, from the headers alone, a checkpoint that these heads can't be built from.
 
         Raises CheckpointError naming the first tensor that is missing or of another size than config.json says, and
         with tokenizer=True where the tokenizer's files are missing.
@@ -221,7 +221,7 @@ class Checkpoint:
 
 
 def check(*, checkpoint: "Checkpoint | str", heads: Sequence[Head], tokenizer: bool = True) -> Checkpoint:
-    """Open a checkpoint if need be and refuse it where these heads, or its tokenizer, can't be had from it."""
+    """Open a checkpoint if need be, and refuse it if it lacks these heads or its tokenizer."""
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.open(checkpoint)
     opened.check(heads=heads, tokenizer=tokenizer)
     return opened

@@ -1,6 +1,6 @@
 """Copies checkpoint folders from any URL to a local folder, file by file.
 
-What it answers by is copied: config.json, weights, their index and the tokenizer. A checkpoint that names its encoder by
+Copied is what answers depend on: config.json, weights, their index and the tokenizer. A checkpoint that names its encoder by
 `base_model_name_or_path` brings that folder along under a name of its own.
 """
 

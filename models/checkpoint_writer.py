@@ -1,4 +1,4 @@
-"""A config, tensors and tokenizer files in, a checkpoint folder at any path or URL out.
+"""Writes a checkpoint folder to any path or URL from a config, tensors and tokenizer files.
 
 Weights are written first and config.json last, so that a folder with config.json is whole.
 """
@@ -102,7 +102,7 @@ def _write_safetensors(
     stale = [f"{folder}/{name}" for name in _weights_there(system, folder) if name not in names]
     local = isinstance(system, LocalFileSystem)
     for file, shard in zip(names, shards, strict=True):
-        # A reader of a local folder never sees half a file; object stores promise that themselves.
+        # A reader of a local folder never sees half a file; object stores guarantee that themselves.
         temporary = f"{folder}/.{file}.part" if local else f"{folder}/{file}"
         write_tensors(
             system=system,

@@ -1,4 +1,4 @@
-"""Sizes and values that a caller gave in, a ValueError naming value, limit and place out; alike in every framework.
+"""Checks a caller's sizes and values: a ValueError names value, limit and place, the same in every framework.
 
 Nothing here knows a framework: shapes are tuples, values are Python numbers. Legend: B batch, S sequence, K keys
 (past and current tokens), L layers, N heads.
@@ -124,7 +124,7 @@ def check_chunks(*, length: int, chunk: int) -> None:
 
 
 def check_choices(*, labels: int, head: str, needed: int) -> None:
-    """A head that reads a fixed number of labels has them (question answering: 2)."""
+    """Check a head that needs a fixed number of labels (question answering: 2)."""
     if labels != needed:
         raise ValueError(f"{head} needs num_labels={needed} (start and end), the config has {labels}")
 

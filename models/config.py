@@ -1,9 +1,9 @@
-"""config.json or keywords in, the sizes and switches of one RoBERTa-PreLayerNorm model out; no framework is imported.
+"""The config of a model: its sizes and switches, from config.json or keywords; imports no framework.
 
-Also of the families beside it: `model_type` decides where the norms stand (models.families).
+It serves all families: `model_type` decides where the norms are (models.families).
 
 A plain class rather than a frozen one: code written for the reference sets `config.is_decoder = True` after building.
-What can't work together is refused where a model is built from it (`models.checks.check_config`).
+Settings that can't work together are refused when a model is built (`models.checks.check_config`).
 Source: spec of transformers 4.57.6's RobertaPreLayerNormConfig; published checkpoints differ from the defaults.
 """
 
@@ -173,7 +173,7 @@ class RobertaPreLayerNormConfig:
 
     @property
     def family(self) -> Family:
-        """Where the norms stand, and what this family's checkpoints call things."""
+        """Where the norms are, and this family's names for tensors and classes."""
         return FAMILIES[self.model_type]
 
     @property

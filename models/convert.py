@@ -1,4 +1,4 @@
-"""A checkpoint of any kind in, a folder of this model in the wanted format out, with what became of every tensor.
+"""Converts a checkpoint of any kind to a folder of this model, and reports what happened to every tensor.
 
 Only pickles need a framework (PyTorch), and only those import one.
 """
@@ -27,17 +27,17 @@ TargetFormat: TypeAlias = WeightsFormat | Literal["bin"]
 StoredType: TypeAlias = Literal["stored", "float32", "float16", "bfloat16"]
 Fate: TypeAlias = Literal["mapped", "missing", "unexpected", "another shape", "dropped"]
 
-# What makes a folder hold a checkpoint already.
+# Files that show that a folder already holds a checkpoint.
 TAKEN = (CONFIG_NAME, WEIGHTS_NAME, INDEX_NAME, PICKLE_NAME, PICKLE_INDEX_NAME, H5_NAME, MSGPACK_NAME)
 POOLER_NAME = PREFIX + "pooler.dense.weight"
 
 
 @dataclass(frozen=True)
 class TensorFate:
-    """What became of one tensor.
+    """What happened to one tensor.
 
-    name: as written, "" where nothing was; stored_name: as found, "" where it was missing; shape: as found, or as
-    wanted where missing; detail: why it was dropped, or the shape that config.json asks for.
+    name: as written, "" if it was not; stored_name: as found, "" if it was missing; shape: as found, or as
+    needed if missing; detail: why it was dropped, or the shape that config.json asks for.
     """
 
     fate: Fate
@@ -65,7 +65,7 @@ class Conversion:
 
 
 class ConversionError(CheckpointError):
-    """A checkpoint that lacks tensors, so that nothing was written; `conversion` says what became of each."""
+    """A checkpoint that lacks tensors, so that nothing was written; `conversion` says what happened to each."""
 
     def __init__(self, message: str, *, conversion: Conversion) -> None:
         super().__init__(message)
@@ -114,7 +114,7 @@ def convert(
 
 
 def plan_conversion(*, origin: Origin, head: Head | None = None) -> Conversion:
-    """What convert would do, from names and shapes alone."""
+    """What `convert` would do, from names and shapes alone."""
     chosen = head or _head_of(origin)
     pooler = POOLER_NAME in origin.tensors if chosen == "encoder" else None
     expected = expected_tensors(config=origin.config, head=chosen, pooler=pooler)
@@ -185,7 +185,7 @@ def _head_of(origin: Origin) -> Head:
 
 
 def check_destination(url: str) -> None:
-    """Refuse a folder that holds a checkpoint: a mixture of two would be read as one."""
+    """Refuse a folder that already holds a checkpoint: a mixture of two would be read as one."""
     system, folder = fsspec.core.url_to_fs(str(url))
     try:
         names = {str(path).rsplit("/", 1)[-1] for path in system.ls(folder, detail=False)}

@@ -1,8 +1,8 @@
-"""A framework's name and a device in, what the framework sees there out, or its reason why it can't use it.
+"""What a framework sees of a device, or its reason why it can't use it.
 
-`python -m models.devices FRAMEWORK cpu|cuda` prints it as one line of JSON: frameworks are asked in a process of their own,
-which takes no memory of the asker's and leaves none behind. `build-cpu` and `build-cuda` look at what is installed alone, where
-there is no device: while an image is built.
+`python -m models.devices FRAMEWORK cpu|cuda` prints it as one line of JSON: each framework is probed in a separate process, so
+that the caller does not import it. `build-cpu` and `build-cuda` check only what is installed, without a device: for the build of
+an image.
 """
 
 import importlib
@@ -17,7 +17,7 @@ BUILD = "build-"
 
 
 def device_seen(framework: Framework, device: str) -> DeviceFacts:
-    """What the framework knows of a device. Raises PrelnError where it is not installed, or can't use the device."""
+    """What the framework knows about a device. Raises PrelnError if it is not installed or can't use the device."""
     try:
         module = importlib.import_module(f"models.{FOLDERS[framework]}.device")
     except ModuleNotFoundError as error:
@@ -29,27 +29,27 @@ def device_seen(framework: Framework, device: str) -> DeviceFacts:
 
 
 def build_of(framework: Framework, device: str) -> DeviceFacts:
-    """The CUDA that an installed framework was built with, on a machine without a GPU: an image's build. Raises PrelnError
-    where it has none, and device is "cuda"."""
+    """The CUDA that an installed framework was built with; works without a GPU, while an image is built. Raises PrelnError if
+    device is "cuda" and it has none."""
     module = importlib.import_module(f"models.{FOLDERS[framework]}.device")
     cuda: str | None = module.built_for()
     if device == "cuda" and not cuda:
-        raise PrelnError(f"{framework} as installed has no CUDA in it; this image would compute on CPUs")
+        raise PrelnError(f"the installed {framework} has no CUDA support, so this image would compute on CPUs")
     return {"framework": framework, "build": cuda or "no CUDA"}
 
 
 def main() -> None:
-    """Print what is seen, or `error`, with exit code 1 for a build that is not what was wanted."""
+    """Print what the framework sees, or `error`; the exit code is 1 for a build without the wanted device."""
     framework, device = sys.argv[1:]
     build = device.startswith(BUILD)
     code = 0
     try:
         found = build_of if build else device_seen
-        told: dict[str, object] = dict(found(framework, device.removeprefix(BUILD)))  # type: ignore[arg-type]
+        facts: dict[str, object] = dict(found(framework, device.removeprefix(BUILD)))  # type: ignore[arg-type]
     except Exception as error:  # whatever a driver or a library does is the answer
-        told = {"error": " ".join(str(error).split()) or type(error).__name__}
+        facts = {"error": " ".join(str(error).split()) or type(error).__name__}
         code = int(build)
-    print(json.dumps(told))
+    print(json.dumps(facts))
     sys.exit(code)
 
 

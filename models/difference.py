@@ -1,4 +1,4 @@
-"""Two checkpoints in, how they differ out: config, names, shapes, types and the largest difference of each tensor."""
+"""Compares two checkpoints: config, names, shapes, types and the largest difference of each tensor."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from models.safetensors_file import AnyArray
 
 @dataclass(frozen=True)
 class CheckpointDifference:
-    """Of a first and a second checkpoint, by neutral name.
+    """The differences between a first and a second checkpoint, by neutral name.
 
     largest: tensor -> largest absolute difference (infinite where only one has NaN there), of tensors in both that have
     one shape. shapes, dtypes: tensor -> both. config: field -> both; fields that no answer depends on are left out.
@@ -35,7 +35,7 @@ class CheckpointDifference:
 
     @property
     def same(self) -> bool:
-        """Whether both answer alike: the same names, shapes, config, and values up to the tolerance."""
+        """Whether both give the same answers: equal names, shapes, config, and values up to the tolerance."""
         return not (self.only_first or self.only_second or self.shapes or self.config or self.beyond)
 
 

@@ -1,7 +1,7 @@
-"""A folder of DinkyTrain's (princeton-nlp's efficient_mlm) in, its config and neutral names out.
+"""Reads folders of DinkyTrain (princeton-nlp's efficient_mlm): their config and their tensors' names.
 
 Such folders say model_type "roberta" and name tensors `roberta.…`; every self-attention has a LayerNorm that its code
-never used. Source: spec of the checkpoints, 3.4.
+never used.
 """
 
 import json

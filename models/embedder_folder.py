@@ -1,7 +1,7 @@
-"""A folder of sentence-transformers in, how it turns tokens into one vector out.
+"""Reads how a sentence-transformers folder turns tokens into one vector.
 
-Read are modules.json, the pooling's config.json, sentence_bert_config.json and config_sentence_transformers.json. What
-has no counterpart here is named in `refusal` and not guessed. Source: sentence-transformers 6.2.
+From modules.json, the pooling's config.json, sentence_bert_config.json and config_sentence_transformers.json. What has no
+counterpart here is named in `refusal` rather than guessed. Source: sentence-transformers 6.2.
 """
 
 import json
@@ -24,11 +24,11 @@ MODES: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean"}
 
 @dataclass(frozen=True)
 class Embedder:
-    """What a folder says of its vectors.
+    """How a folder's vectors are made.
 
     pooling, normalize: how tokens become a vector. max_length: tokens with specials, None without a limit of its own.
-    prompts: name -> text that is put before a text. default_prompt: the name of the one that is put there unless asked
-    otherwise. include_prompt: whether the mean is over the prompt's tokens too. refusal: what of it is not known here.
+    prompts: name -> text that is put before a text. default_prompt: the name of the one that is used by default.
+    include_prompt: whether the mean includes the prompt's tokens. refusal: what preln does not support of it.
     """
 
     pooling: Pooling = "mean"
@@ -41,7 +41,7 @@ class Embedder:
 
 
 def read_embedder(url: str) -> Embedder | None:
-    """The folder's embedder; None where it is no folder of sentence-transformers. Raises CheckpointError."""
+    """The folder's embedder; None if it is not a sentence-transformers folder. Raises CheckpointError."""
     system, folder = fsspec.core.url_to_fs(str(url))
 
     def read(name: str) -> Any:
@@ -60,11 +60,15 @@ def read_embedder(url: str) -> Embedder | None:
     except (TypeError, KeyError, AttributeError):
         raise CheckpointError(f"{url}: {MODULES} is no list of modules; copy it again") from None
     sizes: dict[str, Any] = next((found for found in map(read, SIZES) if isinstance(found, dict)), {})
-    told: dict[str, Any] = read(PROMPTS) or {}
+    prompt_settings: dict[str, Any] = read(PROMPTS) or {}
     pooling_path = next((path for kind, path in kinds if kind == "Pooling"), None)
     settings: dict[str, Any] = {} if pooling_path is None else read(f"{pooling_path}/config.json") or {}
-    pooling, limit, default = _pooling(settings), sizes.get("max_seq_length"), told.get("default_prompt_name")
-    prompts = {str(name): str(text) for name, text in (told.get("prompts") or {}).items()}
+    pooling, limit, default = (
+        _pooling(settings),
+        sizes.get("max_seq_length"),
+        prompt_settings.get("default_prompt_name"),
+    )
+    prompts = {str(name): str(text) for name, text in (prompt_settings.get("prompts") or {}).items()}
     refusal = _unknown_modules(kinds)
     if pooling not in ("cls", "mean"):
         refusal = refusal or pooling

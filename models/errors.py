@@ -1,6 +1,6 @@
 """What a user of models/ can get wrong, as exceptions that name the value, the rule, the place and the next step.
 
-PrelnError                  everything that a changed command, spec, file or checkpoint can mend
+PrelnError                  everything that changing a command, spec, file or checkpoint can fix
 └── CheckpointError         a checkpoint that is missing, incomplete, of another size, or in a format that is refused
     ├── MismatchError       tensors of another size than the model's (a RuntimeError too, as in the reference)
     └── ConversionError     a checkpoint that can't be converted whole (models.convert)
@@ -10,7 +10,7 @@ Wrong arguments of the model classes are plain `ValueError`s, as in the referenc
 
 
 class PrelnError(ValueError):
-    """Anything that a changed command, spec, file or checkpoint can mend; `str()` of it is one readable line."""
+    """Anything that changing a command, spec, file or checkpoint can fix; `str()` of it is one readable line."""
 
 
 class CheckpointError(PrelnError):

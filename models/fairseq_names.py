@@ -1,7 +1,7 @@
-"""Names, shapes and settings of a fairseq RoBERTa in, neutral names and a config out: the literal table between them.
+"""Translates the names and settings of a fairseq RoBERTa to neutral names and a config, by one literal table.
 
-Also of DinkyTrain's checkpoints, which are fairseq's. Only those trained with --encoder-normalize-before are this
-model; others are plain RoBERTa. Source: spec of the checkpoints, 3.4, and the paper of fairseq (Ott et al. 2019).
+DinkyTrain's checkpoints are fairseq's too. Only those trained with --encoder-normalize-before are this model; others are plain
+RoBERTa. Source: fairseq (Ott et al. 2019).
 """
 
 import re
@@ -44,19 +44,19 @@ LM_HEAD = {
 CLASSIFIER = {"dense": "classifier.dense", "out_proj": "classifier.out_proj"}
 # fairseq's bookkeeping, by ending.
 BOOKKEEPING = (".version", "._float_tensor")
-HEAD_WIDTH = 64  # of every published RoBERTa; used only where a file does not tell its number of heads
+HEAD_WIDTH = 64  # of every published RoBERTa; used only if a file does not give its number of heads
 
 
 @dataclass(frozen=True)
 class FairseqNames:
-    """stored: neutral name -> fairseq's; dropped: fairseq's name -> why nobody needs it."""
+    """stored: neutral name -> fairseq's; dropped: fairseq's name -> why it is not needed."""
 
     stored: Mapping[str, str]
     dropped: Mapping[str, str]
 
 
 def neutral_fairseq_names(*, names: list[str], classification_head: str | None) -> FairseqNames:
-    """Translate what has a place here; other names stay as they are, to be told as unexpected."""
+    """Translate known names; others stay as they are, and are reported as unexpected."""
     stored: dict[str, str] = {}
     dropped: dict[str, str] = {}
     for name in names:
@@ -103,7 +103,7 @@ def choose_classification_head(*, names: list[str], asked: str | None) -> str | 
 def fairseq_config(
     *, shapes: Mapping[str, tuple[int, ...]], settings: Mapping[str, Any], attention_heads: int | None, tied: bool
 ) -> tuple[RobertaPreLayerNormConfig, list[str]]:
-    """A config by the tensors' shapes (neutral names) and fairseq's settings; and what had to be assumed, in words.
+    """A config from the tensors' shapes (neutral names) and fairseq's settings; and notes on what had to be assumed.
 
     Raises CheckpointError where the file is no pre-LayerNorm RoBERTa.
     """
@@ -114,15 +114,17 @@ def fairseq_config(
     if heads is None:
         if hidden_size % HEAD_WIDTH:
             raise CheckpointError(
-                f"its number of attention heads is not in the file, nor plain from its width {hidden_size}; "
+                f"the file does not give its number of attention heads, and its width {hidden_size} does not determine it; "
                 "give --attention-heads"
             )
         heads = hidden_size // HEAD_WIDTH
-        notes.append(f"the file does not tell its attention heads: {heads} of width {HEAD_WIDTH} were assumed")
+        notes.append(
+            f"the file does not give its number of attention heads: {heads} of width {HEAD_WIDTH} were assumed"
+        )
     activation = settings.get("activation_fn")
     if activation is None:
         activation = "gelu"
-        notes.append("the file does not tell its activation: gelu was assumed")
+        notes.append("the file does not give its activation: gelu was assumed")
     if activation not in ACTIVATIONS:
         raise CheckpointError(f"its activation_fn is '{activation}'; known: {', '.join(ACTIVATIONS)}")
     labels = shapes.get("classifier.out_proj.weight")

@@ -1,6 +1,6 @@
-"""A config's `model_type` in, where that family's norms stand and what its checkpoints call things out.
+"""The model families by `model_type`: where their norms are, and their names in checkpoints.
 
-All are one encoder: a family differs in the place of the norms and in names. models.tensors has the names of tensors.
+All share one encoder; a family differs in where the norms are and in names. models.tensors has the names of tensors.
 """
 
 from collections.abc import Iterator, Mapping
@@ -70,7 +70,7 @@ _EVERY_FAMILY: ContextVar[bool] = ContextVar("every_family", default=False)
 
 @contextmanager
 def every_family() -> Iterator[None]:
-    """Within, the classes of RobertaPreLayerNorm build models of every family: what `load()` and training do."""
+    """A context in which the classes of RobertaPreLayerNorm build models of every family, as `load()` and training do."""
     token = _EVERY_FAMILY.set(True)
     try:
         yield
@@ -79,7 +79,7 @@ def every_family() -> Iterator[None]:
 
 
 def check_class_family(model_type: str, *, class_name: str) -> None:
-    """Raise ValueError where a public class is given another family's config."""
+    """Raise ValueError if a public class is given another family's config."""
     if model_type != PRE_LAYER_NORM and not _EVERY_FAMILY.get():
         raise ValueError(
             f"{class_name} is for model_type '{PRE_LAYER_NORM}', this is '{model_type}'; models.load.load() and "

@@ -1,4 +1,4 @@
-"""What every flat model does first, in NumPy: checks flat tokens and asks, and finds positions and an order.
+"""The first steps of every flat model, in NumPy: checks flat tokens and asks, and finds positions and an order.
 
 Legend: B sequences, T packed tokens, G asked positions, K distinct asked positions.
 """
@@ -43,7 +43,7 @@ def flat_positions(*, tokens: Tokens, config: RobertaPreLayerNormConfig) -> IntA
 
 
 def check_asks(*, tokens: Tokens, asks: Mapping[str, Ask], kinds: Mapping[str, Head], vocab_size: int) -> None:
-    """Refuse asks that this model can't answer: a head it lacks, positions or ids out of range, nothing asked."""
+    """Refuse asks that this model can't answer: a missing head, positions or ids out of range, nothing asked."""
     total = len(tokens.input_ids_T)
     for head, ask in asks.items():
         if head not in kinds:
@@ -68,7 +68,7 @@ def check_asks(*, tokens: Tokens, asks: Mapping[str, Ask], kinds: Mapping[str, H
 
 
 def asked_once(*, places: Mapping[str, IntArray], tokens: int) -> tuple[IntArray, dict[str, IntArray]]:
-    """(the places that any head asks for, rising and each once; for each head, which of those its places are).
+    """(the positions that any head asks for, ascending and distinct; for each head, which of those are its own).
 
     A mark for each token and a running sum: a search among the asked ones takes as long as the whole pass on a GPU.
     """
@@ -83,14 +83,14 @@ def asked_once(*, places: Mapping[str, IntArray], tokens: int) -> tuple[IntArray
 
 
 def is_all(chosen: IntArray, count: int) -> bool:
-    """Whether these are 0 … count - 1 in order: all of something as it lies."""
+    """Whether these are 0 … count - 1 in order, so that indexing with them changes nothing."""
     return len(chosen) == count and bool((chosen == np.arange(count)).all())
 
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """Asked positions by sequence. counts_B: how many each asked sequence has, in the order of the sequences. order_G: what
-    brings the positions into that order; None where they are in it."""
+    """Asked positions by sequence. counts_B: how many each asked sequence has, in the order of the sequences. order_G: the
+    permutation that sorts the positions into that order; None if they are already sorted."""
 
     counts_B: IntArray
     order_G: IntArray | None

@@ -1,4 +1,4 @@
-"""TensorFlow's and Flax's names of tensors in, neutral names and whether to transpose out; and back.
+"""Translates TensorFlow's and Flax's names of tensors to neutral names and back, and says which are transposed.
 
 A kernel is a linear layer's weight transposed; everything else is stored alike. The names are those that transformers'
 TensorFlow and Flax classes save.
@@ -21,7 +21,7 @@ TF_TABLES = {
 
 @dataclass(frozen=True)
 class ForeignName:
-    """A tensor's name in the other format, and whether it lies there transposed."""
+    """A tensor's name in the other format, and whether it is stored there transposed."""
 
     name: str
     transposed: bool

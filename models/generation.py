@@ -1,4 +1,4 @@
-"""A prompt's ids and each step's best next ids in, the tokens and masks to feed next and the finished rows out.
+"""Greedy generation without a framework: a prompt's ids and each step's best next ids in, what to feed next out.
 
 Greedy decoding's bookkeeping in NumPy, the same for every framework. Legend: B batch, S prompt length, G generated.
 """
@@ -21,7 +21,7 @@ DEFAULT_MAX_LENGTH = 20  # prompt and generated tokens, the reference's default
 class GreedySearch:
     """Rows that grow by one token a step until each has met an end token or the length is reached.
 
-    Pads in the prompt, on either side, are masked out; positions count real tokens. A finished row goes on with pads.
+    Pads in the prompt, on either side, are masked out; positions count real tokens. A finished row is continued with pads.
     """
 
     prompt_BS: Ids
@@ -44,7 +44,7 @@ class GreedySearch:
         return np.logical_or.reduce(np.isin(np.stack(self.generated, axis=1), self.end_ids), axis=1)
 
     def last_real_B(self) -> Ids:
-        """Where in the prompt each row's last real token stands: its logits predict the first new token."""
+        """Where in the prompt each row's last real token is: its logits predict the first new token."""
         length = self.mask_BS.shape[1]
         last_B: Ids = length - 1 - np.argmax(self.mask_BS[:, ::-1] != 0, axis=1)
         return last_B

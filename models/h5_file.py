@@ -1,9 +1,9 @@
-"""TensorFlow's tf_model.h5 (Keras 2's layout) in, its tensors under TF names out; and written in that layout.
+"""Reads and writes TensorFlow's tf_model.h5 (Keras 2's layout), with its tensors under TF names.
 
-A tensor lies at /<layer>/<the model object's name>/<path>; the object's name varies, so only what follows counts. In a
-shard (tf_model-00001-of-00002.h5) it lies at /<path> itself.
-For language models the embeddings stand twice, under the encoder and under the head: the same values.
-h5py is imported where such a file is met: who has none need not have it.
+A tensor is at /<layer>/<the model object's name>/<path>; the object's name varies, so only the path after it counts. In
+a shard (tf_model-00001-of-00002.h5) it is at /<path> itself.
+Language models have the embeddings twice, under the encoder and under the head, with equal values.
+h5py is imported only when such a file is read or written, so that others need not install it.
 """
 
 import io
@@ -62,7 +62,7 @@ def write_h5(*, system: AbstractFileSystem, path: str, tensors: Mapping[str, Any
                 f"'{name}' is {array.dtype}, which HDF5 has no type for; save in float32 or as safetensors"
             )
         layers.setdefault(name.split("/", 1)[0], []).append(name)
-    stream = io.BytesIO()  # HDF5 goes back to what it wrote, which no object store allows
+    stream = io.BytesIO()  # HDF5 seeks back into what it wrote, which no object store allows
     with h5py.File(stream, "w") as file:
         file.attrs["layer_names"] = [layer.encode() for layer in layers]
         file.attrs["backend"] = b"tensorflow"

@@ -1,4 +1,4 @@
-"""A checkpoint and a framework's name in, a model behind the flat boundary out; imports exactly one framework.
+"""Loads a checkpoint in one framework as a model behind the flat boundary; imports exactly that framework.
 
 Each framework's `models.roberta_X.flat` has `load_flat(*, heads, dtype, device) -> FlatModel`.
 """
@@ -28,8 +28,8 @@ def load(
     checkpoint: a folder's path or URL, or one already opened.
     heads: their kinds, by which they are then asked; or name -> kind, of heads in folders of those names.
     device: "cpu", "cuda", …; None takes a GPU if there is one.
-    Raises CheckpointError for what the checkpoint lacks, PrelnError where the framework is not installed, or can't use the
-    device, with its own reason.
+    Raises CheckpointError for what the checkpoint lacks, PrelnError if the framework is not installed, or can't use the
+    device (with the framework's reason).
     """
     if framework not in FOLDERS:
         raise PrelnError(f"framework is '{framework}'; choose one of {', '.join(FOLDERS)}")

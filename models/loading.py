@@ -1,6 +1,6 @@
-"""What a model expects and what a checkpoint holds in, what was mapped, missing, unexpected or of another size out.
+"""Compares what a model expects to what a checkpoint holds: mapped, missing, unexpected, or of another size.
 
-Framework-free: names are neutral (models.tensors), shapes are tuples. Also how a tensor that no file holds begins.
+Framework-free: names are neutral (models.tensors), shapes are tuples. Also says how missing tensors are initialised.
 """
 
 import logging
@@ -21,7 +21,7 @@ Start = Literal["zeros", "ones", "normal", "normal, pad row zero"]
 
 @dataclass(frozen=True)
 class LoadingReport:
-    """Names by what became of them; mismatched: (name, the file's shape, the model's shape)."""
+    """Names by outcome; mismatched: (name, the file's shape, the model's shape)."""
 
     mapped: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -87,7 +87,7 @@ def compare(
 
 
 def judge(*, report: LoadingReport, url: str, model: str, ignore_mismatched_sizes: bool) -> None:
-    """Say what is not as the model wants it; raise MismatchError for other sizes unless they are to be ignored."""
+    """Log what differs from what the model expects; raise MismatchError for other sizes unless they are to be ignored."""
     if report.mismatched and not ignore_mismatched_sizes:
         name, theirs, ours = report.mismatched[0]
         raise MismatchError(
@@ -102,7 +102,7 @@ def judge(*, report: LoadingReport, url: str, model: str, ignore_mismatched_size
 
 
 def start_of(name: str) -> Start:
-    """How a tensor begins: N(0, initializer_range), row P of the word and position tables 0; LayerNorms 1; biases 0."""
+    """How a tensor is initialised: N(0, initializer_range), row P of the word and position tables 0; LayerNorms 1; biases 0."""
     if name.endswith("bias"):
         return "zeros"
     if "LayerNorm." in name or "layer_norm." in name:

@@ -1,8 +1,8 @@
-"""Flax's flax_model.msgpack in, its tensors under dotted Flax names out; and written in that layout.
+"""Reads and writes Flax's flax_model.msgpack, with its tensors under dotted Flax names.
 
 The format is flax.serialization's: nested maps whose leaves are an extension type 1 of (shape, type name, bytes), and
-arrays above 1 GiB in chunks. It is read with msgpack alone; nothing in it can run code. msgpack is imported where
-such a file is met: who has none need not have it.
+arrays above 1 GiB in chunks. It is read with msgpack alone; nothing in it can run code. msgpack is imported only when such a
+file is read or written, so that others need not install it.
 """
 
 import math

@@ -1,8 +1,8 @@
-"""A checkpoint and the heads wanted of it in, each head with its own checkpoint around one encoder out.
+"""Opens several heads around one encoder, each from its own checkpoint folder.
 
-Heads named by their kind are all in the one folder. Heads with names of their own lie in folders of those names in it,
-`{checkpoint}/{name}`, each with its config, its labels and its tensors; where there is no such folder, in the checkpoint
-itself. Their encoder must be the same: one `base_model_name_or_path`, or the same folder.
+Heads named by their kind are all in the one folder. A head with a name of its own is in the folder `{checkpoint}/{name}`, with
+its config, its labels and its tensors, or, without such a folder, in the checkpoint itself. All must have the same encoder: one
+`base_model_name_or_path`, or the same folder.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ ENCODER_FIELDS = (
     "add_cross_attention",
     "pruned_heads",
 )
-"""What the heads' configs must agree in: all that an encoder's answer depends on."""
+"""Fields in which the heads' configs must agree: those that the encoder's output depends on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ def open_heads(
 ) -> dict[str, NamedHead]:
     """Name -> head, each checked from the headers alone. heads: kinds, or name -> kind.
 
-    Raises CheckpointError for what a head lacks, and where two heads have not the same encoder.
+    Raises CheckpointError for what a head lacks, or if two heads have different encoders.
     """
     if not isinstance(heads, Mapping):
         opened = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.open(checkpoint)
@@ -68,9 +68,9 @@ def open_heads(
 
 
 def head_folder(*, checkpoint: str, name: str) -> str:
-    """Where a named head lies: in a folder of its name, else in the checkpoint itself.
+    """The folder of a named head: one of its name, else the checkpoint itself.
 
-    Raises CheckpointError for neither.
+    Raises CheckpointError if neither has it.
     """
     own = f"{checkpoint.rstrip('/')}/{name}"
     inside = file_names(own)
@@ -88,7 +88,7 @@ def head_folder(*, checkpoint: str, name: str) -> str:
 
 
 def encoder_config(named: Mapping[str, NamedHead]) -> RobertaPreLayerNormConfig:
-    """The config of the encoder that all heads have; its labels are any one head's."""
+    """The config of the heads' common encoder; its labels are those of an arbitrary head."""
     return next(iter(named.values())).checkpoint.config
 
 

@@ -1,6 +1,6 @@
-"""A checkpoint as somebody else left it in, its config and its tensors under neutral names out.
+"""Opens a checkpoint of any origin: its config, and its tensors under neutral names.
 
-Read are: folders of every family in every format (models.checkpoint), fairseq's .pt files, and the folders of DinkyTrain
+Origins are folders of every family in every format (models.checkpoint), fairseq's .pt files, and the folders of DinkyTrain
 (princeton-nlp's efficient_mlm), whose names begin with `roberta.`. Nothing is written here.
 """
 
@@ -50,7 +50,7 @@ class OriginTensor:
 class Origin:
     """One checkpoint, opened.
 
-    tensors: by neutral name; names that have no place here stay as stored. dropped: stored name -> why nobody needs it.
+    tensors: by neutral name; names without a neutral one stay as stored. dropped: stored name -> why it is not needed.
     notes: what had to be assumed, one sentence each. read: (name, array) of the named tensors, in torch's layout.
     """
 
@@ -74,8 +74,8 @@ def open_origin(
 ) -> Origin:
     """Open a checkpoint of any kind; "auto" looks at the files.
 
-    attention_heads, classification_head: for fairseq's files that do not tell the one, or have several of the other.
-    Raises CheckpointError where it is missing or not this model, or is a pickle and allow_pickle is not set.
+    attention_heads, classification_head: for fairseq's files that lack the number of heads, or have several classification
+    heads. Raises CheckpointError if it is missing or not this model, or is a pickle and allow_pickle is not set.
     """
     url = str(url).rstrip("/")
     names = _names(url)
@@ -164,7 +164,7 @@ def _open_fairseq(
     """A fairseq `.pt` file under neutral names, all its tensors in memory.
 
     fairseq has no token types; this model has, so one row of zeros is added. The number of attention heads is in the
-    file's settings, which old files lack: then `attention_heads` must say it. No tokenizer comes along. Raises CheckpointError.
+    file's settings, which old files lack: then `attention_heads` must be given. There is no tokenizer. Raises CheckpointError.
     """
     if not allow_pickle:
         raise CheckpointError(
@@ -186,7 +186,7 @@ def _open_fairseq(
         )
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    # One row of zeros: adding it is adding nothing, as in fairseq.
+    # One row of zeros, which changes nothing, as in fairseq.
     arrays[TOKEN_TYPES] = np.zeros((1, config.hidden_size), arrays[WORDS].dtype)
     tensors = {
         name: OriginTensor(

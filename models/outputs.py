@@ -1,6 +1,6 @@
-"""Named tensors in, one answer out that reads as a mapping, by attribute and as a tuple; any framework's tensors.
+"""The models' output classes: named tensors of any framework, read as a mapping, by attribute or as a tuple.
 
-A subclass of dict of what is there: a None is hidden from keys, tuples and indices, but readable as an attribute.
+A subclass of dict without the fields that are None, which are hidden from keys, tuples and indices but readable as attributes.
 The order of the fields is the order of the tuple. Each framework registers these classes where it wants (pytrees).
 """
 

@@ -1,4 +1,4 @@
-"""Lengths of sequences in, rows of one width that hold them end to end out; in NumPy.
+"""Lays sequences end to end into rows of one width, in NumPy.
 
 For frameworks that compile per shape. First-fit-decreasing leaves 0.04 % of the slots in rows of 512 empty.
 Legend: B sequences, T packed tokens, R rows, X = R x width slots of all rows.
@@ -15,10 +15,10 @@ from models.boundary import IntArray, Tokens
 
 @dataclass(frozen=True, eq=False)
 class PackedRows:
-    """Where every token lies.
+    """The slot of every token.
 
-    rows, width: the shape. slot_T: each token's slot, row x width + place. sequence_X: whose token a slot holds, -1
-    for nobody's.
+    rows, width: the shape. slot_T: each token's slot, row x width + column. sequence_X: the sequence of each slot's token, -1
+    for an empty slot.
     """
 
     rows: int
@@ -34,8 +34,8 @@ class PackedRows:
 
 
 def pack_rows(*, tokens: Tokens, width: int, multiple: int = 1) -> PackedRows:
-    """Put sequences into as few rows as first-fit-decreasing needs; none is longer than the width. multiple: of it there are
-    rows, the last ones empty."""
+    """Put sequences, none longer than the width, into as few rows as first-fit-decreasing needs. multiple: the number of rows is
+    rounded up to a multiple of it by empty rows."""
     lengths_B = tokens.lengths_B
     row_B, place_B, rows = first_fit(lengths_B=lengths_B, width=width)
     rows += -rows % multiple

@@ -1,4 +1,4 @@
-"""One .safetensors file at any file system in, its tensors as NumPy arrays out, one at a time; and back.
+"""Reads and writes one .safetensors file on any file system, one tensor at a time, as NumPy arrays.
 
 Only the header is read to know names, types and shapes. Local files are memory-mapped, remote ones read range by range.
 Format: 8 bytes header length, JSON header, then the tensors' bytes without gaps (github.com/huggingface/safetensors).
@@ -40,7 +40,7 @@ HEADER_LIMIT = 100_000_000  # the format's own limit in bytes
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where one tensor lies: file path on its file system, byte range, shape and NumPy type."""
+    """Where one tensor is: file path on its file system, byte range, shape and NumPy type."""
 
     path: str
     start: int

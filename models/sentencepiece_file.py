@@ -1,4 +1,4 @@
-"""SentencePiece's model (sentencepiece.bpe.model) in, the tokenizer.json that the reference makes of it out.
+"""Converts SentencePiece's model (sentencepiece.bpe.model) to the tokenizer.json that the reference makes from it.
 
 The file is a protobuf message of which three fields are read: the pieces, the kind of model and the normaliser's table.
 Source: sentencepiece_model.proto; the reference's converters for XLM-RoBERTa and CamemBERT.
@@ -17,7 +17,7 @@ PIECE, SCORE = 1, 2  # of SentencePiece
 MODEL_TYPE, UNIGRAM = 3, 1  # of TrainerSpec
 CHARSMAP = 2  # of NormalizerSpec
 
-# How the reference lays out ids: what comes first, and how many of the model's own pieces that replaces.
+# How the reference assigns ids: the pieces that come first, and how many of the model's own they replace.
 LAYOUTS: dict[str, tuple[list[tuple[str, float]], int]] = {
     "xlm-roberta": ([("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)], 3),
     "camembert": (
@@ -28,13 +28,13 @@ LAYOUTS: dict[str, tuple[list[tuple[str, float]], int]] = {
 UNKNOWN_ID = 3
 MASK = "<mask>"
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", MASK)
-UNUSED_ENDING = "NOTUSED"  # CamemBERT's ids that stand for nothing
+UNUSED_ENDING = "NOTUSED"  # CamemBERT's unused ids
 
 
 def tokenizer_json(content: bytes, *, model_type: str) -> bytes:
-    """tokenizer.json of a SentencePiece model. model_type: "camembert" has a layout of its own, others XLM-RoBERTa's.
+    """tokenizer.json of a SentencePiece model. model_type: "camembert" has its own layout, all others XLM-RoBERTa's.
 
-    Raises ValueError for what is no Unigram model of SentencePiece.
+    Raises ValueError for anything but a Unigram model of SentencePiece.
     """
     pieces: list[tuple[str, float]] = []
     charsmap, kind = b"", UNIGRAM

@@ -1,4 +1,4 @@
-"""A config and a head in, the names and shapes of that checkpoint's tensors out: the one literal table of them.
+"""The names and shapes of a checkpoint's tensors, as one literal table.
 
 Neutral names are torch's, in the form that every head's file has: the encoder's tensors under `roberta_prelayernorm.`.
 A file of the bare model leaves the prefix out. TensorFlow's and Flax's own names are made from this table there.
@@ -98,14 +98,14 @@ FAMILY_PREFIX = "roberta."
 _LAYER_NUMBER = re.compile(r"encoder\.layer\.(\d+)\.")
 _FOREIGN_NORMS = frozenset(name for names in FAMILY_NAMES.values() for name in names if name is not None)
 
-# Second names of one tensor: files may hold both, or only one of them. decoder.weight only while tied.
+# Second names of one tensor: files may hold both or only one. decoder.weight only while tied.
 TIED = {
     "lm_head.decoder.weight": PREFIX + "embeddings.word_embeddings.weight",
     "lm_head.decoder.bias": "lm_head.bias",
 }
-# Endings of tensors that older writers saved and that nobody needs.
+# Endings of tensors that older versions saved and that are not needed.
 UNUSED = ("embeddings.position_ids", "embeddings.token_type_ids")
-# Endings of old TensorFlow-born names.
+# Endings of old names that come from TensorFlow.
 LEGACY_ENDINGS = {
     "LayerNorm.gamma": "LayerNorm.weight",
     "LayerNorm.beta": "LayerNorm.bias",
@@ -230,7 +230,7 @@ def _family_to_neutral(name: str, *, family: Family) -> str:
 
 
 def neutral_names(names: list[str], *, family: Family | None = None) -> dict[str, str]:
-    """A torch-named file's names -> neutral names; names that nobody needs are left out. family: whose names they are.
+    """A torch-named file's names -> neutral names, without those that are not needed. family: whose names they are.
 
     The bare model's file gets the prefix; gamma and beta become weight and bias; a file that has `lm_head.decoder.bias`
     but no `lm_head.bias` keeps its bias. Raises ValueError for plain RoBERTa's names and for a mixture of both forms.

@@ -1,8 +1,8 @@
-"""A checkpoint folder at any path or URL in, its tokenizer with RoBERTa's template out: byte-level BPE, or Unigram.
+"""Loads a checkpoint folder's tokenizer with RoBERTa's template: byte-level BPE, or Unigram.
 
-tokenizer.json is used where it exists, else vocab.json and merges.txt. A folder that has only SentencePiece's model is
-refused: `preln convert` makes tokenizer.json of it. Truncation and padding are always off: what is
-too long is the caller's decision. Source: spec of RobertaTokenizerFast.
+tokenizer.json is used if it exists, else vocab.json and merges.txt. A folder that has only SentencePiece's model is
+refused: `preln convert` makes tokenizer.json from it. Truncation and padding are always off: what to do with long texts is the
+caller's decision. Source: spec of RobertaTokenizerFast.
 """
 
 import json
@@ -149,7 +149,7 @@ def load_tokenizer(
 
 
 def _limit(value: Any) -> int | None:
-    """`model_max_length` as a number, which some write as text; None where there is no limit. Raises ValueError."""
+    """`model_max_length` as a number, even if written as text; None if there is no limit. Raises ValueError."""
     if value is None:
         return None
     limit = float(value)
@@ -159,7 +159,7 @@ def _limit(value: Any) -> int | None:
 
 
 def _refuse_unread(settings: dict[str, Any], backend: Tokenizer) -> None:
-    """Raise ValueError for settings that would change the tokens, and that are not read."""
+    """Raise ValueError for settings that would change the tokens but are not supported."""
     for name, plain in (("truncation_side", "right"), ("split_special_tokens", False)):
         if settings.get(name, plain) != plain:
             raise ValueError(f"tokenizer_config.json says {name}: {settings[name]!r}, which is not read; leave it out")

@@ -1,4 +1,4 @@
-"""A trial pass through every head of a model that was just loaded, so that what always fails does so before any row.
+"""A trial pass through every head of a model that was just loaded, so that permanent faults show before any row.
 
 On a GPU it also loads what is loaded at first use: attention kernels, cuBLAS, compiled code.
 
@@ -19,8 +19,8 @@ LENGTHS = (3, 1)
 
 
 def try_out(model: FlatModel, *, config: RobertaPreLayerNormConfig, kinds: Mapping[str, Head], dtype: str) -> None:
-    """Ask a small pack of every head. Raises PrelnError for answers of another shape than models.boundary says, or not
-    finite, and what the model raises."""
+    """Run a small pack through every head. Raises PrelnError for answers that are not finite or of another shape than
+    models.boundary defines, and whatever the model raises."""
     tokens, asks = trial_question(config=config, kinds=kinds)
     answers = model(tokens, asks)
     for name, ask in asks.items():

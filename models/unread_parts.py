@@ -1,5 +1,4 @@
-"""A checkpoint folder's files, config and tensors in; refused where it holds a part that would change its answers and that is
-not read."""
+"""Refuses a checkpoint folder that holds parts which would change its answers but are not supported."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ LABELLED: tuple[Head, ...] = ("sequence-classification", "token-classification")
 
 
 def refuse_unread(*, url: str, names: set[str], fields: Mapping[str, Any], tensors: Iterable[str]) -> None:
-    """Raise CheckpointError for quantised weights and adapters, which would be read as plain numbers or passed over."""
+    """Raise CheckpointError for quantised weights and adapters, which would be misread as plain numbers or ignored."""
     adapter = next((name for name in ADAPTER_NAMES if name in names), None)
     if adapter is not None:
         raise CheckpointError(f"{url}: holds an adapter ({adapter}), which is not read; merge it into the weights")
@@ -29,7 +28,7 @@ def refuse_unread(*, url: str, names: set[str], fields: Mapping[str, Any], tenso
 
 
 def refuse_whole_numbers(*, url: str, tensors: Mapping[str, TensorInfo], wanted: Iterable[str]) -> None:
-    """Raise CheckpointError where a tensor of the model is stored as whole numbers."""
+    """Raise CheckpointError if a tensor of the model is stored as integers."""
     for name in wanted:
         if name in tensors and tensors[name].dtype.kind in "iub":
             raise CheckpointError(
@@ -39,7 +38,7 @@ def refuse_whole_numbers(*, url: str, tensors: Mapping[str, TensorInfo], wanted:
 
 
 def refuse_labels(*, url: str, id2label: Mapping[Any, Any], heads: Sequence[Head]) -> None:
-    """Raise CheckpointError where a classifier's labels are not a name for each id from 0 on."""
+    """Raise CheckpointError unless a classifier's labels name every id from 0 on."""
     if not set(LABELLED) & set(heads):
         return
     missing = [index for index in range(len(id2label)) if not isinstance(id2label.get(index), str)]
@@ -51,7 +50,7 @@ def refuse_labels(*, url: str, id2label: Mapping[Any, Any], heads: Sequence[Head
 
 
 def plain_names(names: Sequence[str]) -> dict[str, str]:
-    """Plain name -> the file's own: without the prefixes of torch.compile and DataParallel, where all names have them, and
+    """Plain name -> the file's own: without the prefixes of torch.compile and DataParallel, if all names have them, and
     without a pooler under the bare model's name beside a model with a head, which does not use it."""
     plain = {name: name for name in names}
     while plain and (wrapper := next((one for one in WRAPPERS if all(name.startswith(one) for name in plain)), None)):

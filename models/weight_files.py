@@ -1,4 +1,4 @@
-"""A checkpoint folder's weight files in any format in, tensors under neutral names and in torch's layout out.
+"""Reads a checkpoint folder's weight files in any format: tensors under neutral names and in torch's layout.
 
 safetensors (torch, TF and Flax names), tf_model.h5 and flax_model.msgpack, whole or in shards. Pickle formats are read
 by an opener that the caller brings (models.roberta_torch.pickle_file), and only if the caller does.
@@ -43,7 +43,7 @@ PickleOpener = Callable[[AbstractFileSystem, Sequence[str]], Mapping[str, AnyArr
 
 @dataclass(frozen=True, eq=False)
 class StoredWeights:
-    """Tensors of one folder as its files name and lay them out; foreign: whose names those are, None for torch's."""
+    """Tensors of one folder with the names and the layout of its files; foreign: whose names those are, None for torch's."""
 
     system: AbstractFileSystem
     paths: tuple[str, ...]
@@ -224,7 +224,7 @@ class _Place:
 
 
 def _places(names: list[str], foreign: ForeignFormat | None, family: Family | None) -> dict[str, _Place]:
-    """Neutral name -> the file's name, and whether it lies there transposed."""
+    """Neutral name -> the file's name, and whether it is stored transposed."""
     torch_names = {plain: _Place(name, transposed=False) for plain, name in plain_names(names).items()}
     if foreign is not None:
         translated = {name: to_neutral(name=name, stored_format=foreign) for name in names}

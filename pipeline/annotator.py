@@ -1,4 +1,4 @@
-"""A table in memory in, the same rows with a job's answer columns out: the stages of the flow, without files and without Ray."""
+"""A table in memory in, the same rows with a job's answer columns out: the stages of the flow without files or Ray."""
 
 import subprocess
 import threading
@@ -33,14 +33,14 @@ from pipeline.spec.job_spec import JobSpec
 Progress = Callable[[int], None]
 
 MEMORY = "memory:"
-"""What stands for the input and the output of a job that has neither."""
+"""Placeholders for the input and the output of a job that has neither."""
 
 
 class Annotator:
-    """A job's model, kept for many tables; `close` it, or use it as a context manager.
+    """A job's model, loaded once for many tables; `close` it, or use it as a context manager.
 
-    spec: its input and output are not read. dtype: the arithmetic. gpu: the budget of a pass is a GPU's. isolate: the model runs
-    in a supervised process of its own, which is replaced when a text kills or hangs it. Calls from several threads take
+    spec: its input and output are ignored. dtype: of the arithmetic. gpu: use the token budget of a GPU. isolate: run the model
+    in a supervised process of its own, which is replaced if a text kills or hangs it. Calls from several threads take
     turns. Raises SpecError, CheckpointError, ResourceError.
     """
 
@@ -67,7 +67,7 @@ class Annotator:
         self._budget = TokenBudget(tokens=self.spec.resources.batch_tokens or first, most=most)
         weight = sum(task.task.rows_weight(self._facts[name]) for name, task in self.spec.named_tasks.items())
         self.rows_each = self.spec.shards.rows or max(1, CPU_CUT.rows // weight)
-        # The child dies with the thread that starts it, and a server's threads come and go; this one stays.
+        # The child dies with the thread that starts it, and a server's threads end; this one does not.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="preln")
         self._lock = threading.Lock()
         kind: type[Supervisor] = Supervisor if isolate else InProcess

@@ -1,7 +1,7 @@
-"""One row of the Ray Dataset: a bundle of whole shards, each a few Arrow tables, packed into IPC buffers and taken out again.
+"""One row of the Ray Dataset: a bundle of whole shards, each a few Arrow tables, packed into IPC buffers and unpacked again.
 
-Ray splits and merges rows at will, never a row; so a shard can be neither torn nor mixed with another. The tables that
-ride along, by the stage that adds them:
+Ray Data splits and merges blocks between rows but never splits a row, so no shard is torn or mixed with another. The tables
+of a shard, by the stage that adds them:
 
 rows       source    the input's columns, `row`, and `error` where a record could not be read
 marks      encode    a row's `item` (the distinct input it shares, null where it has an error), `truncated`, `error`
@@ -9,7 +9,7 @@ windows    encode    what the model reads: `item`, `input_ids`, `positions`, and
 answers    infer     what the model answered, one entry a position (or a window)
 failures   infer     a window's `error`, null where it was answered
 
-All but the rows are each task's own.
+Each task has its own, except for the rows.
 """
 
 import json
@@ -29,8 +29,8 @@ TaskTables: TypeAlias = Mapping[str, Mapping[str, pa.Table]]
 class ShardTables:
     """A shard on its way through the flow.
 
-    rows: None before it is read, and where the shard as a whole can't be done. tasks: the tables of each task.
-    failure: why the shard as a whole can't be done (reason, message). facts: counts and seconds for the receipt.
+    rows: None before it is read, or if the shard failed. tasks: the tables of each task.
+    failure: why the whole shard failed (reason, message). facts: counts and seconds for the receipt.
     runs_on: what the replica's model runs on, once per bundle.
     """
 
@@ -101,7 +101,7 @@ def _from_header(text: str, cells: Iterator[pa.LargeBinaryScalar]) -> ShardTable
 
 
 def _to_ipc(tables: Sequence[pa.Table]) -> pa.LargeBinaryArray:
-    """One IPC stream a table, end to end in one buffer: written once, copied nowhere."""
+    """One IPC stream per table, end to end in one buffer, without a further copy."""
     sink = pa.BufferOutputStream()
     offsets = [0]
     for table in tables:

@@ -17,8 +17,8 @@ from pipeline.tasks.task import Decoded, ModelFacts
 
 
 def annotated(shard: ShardTables, *, schema: pa.Schema, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> pa.Table:
-    """The shard's output rows. `error` is that of the first task that has one, blank texts behind all others; each task's
-    answers are null for its own alone."""
+    """The shard's output rows. `error` is the first task's that has one, blank texts after all others; a task's answers are null
+    only for its own errors."""
     rows = shard.rows
     assert rows is not None, "a shard that was not read has a failure instead"
     answers: list[pa.Array] = []
@@ -49,7 +49,7 @@ def _answered(
 
 
 def _naming_task(errors: pa.StructArray, task: NamedTask, *, but: pa.StructArray) -> pa.StructArray:
-    """Errors whose messages begin with the task's name, in a job of several; those of the row itself (`but`) stay."""
+    """Errors with the task's name before their messages, in a job of several tasks; errors of the row itself (`but`) stay."""
     if not task.of_several or errors.null_count == len(errors):
         return errors
     messages = pc.struct_field(errors, "message")
@@ -82,7 +82,7 @@ def decode_items(
 
 
 def _zeros_for_failed(values: np.ndarray) -> np.ndarray:
-    """What the replica left unanswered (NaN scores, ids of -1) as zeros: tasks compute on it, nobody reads the result."""
+    """Unanswered values (NaN scores, ids of -1) as zeros, so that tasks can compute on them; the results are not used."""
     return np.nan_to_num(values) if np.issubdtype(values.dtype, np.floating) else np.maximum(values, 0)
 
 

@@ -1,4 +1,4 @@
-"""Rows of a shard in, windows of token ids out; rows that no model can answer are told apart and marked first.
+"""Rows of a shard in, windows of token ids out; rows that no model can answer are marked with an error first.
 
 Identical inputs are encoded, and later computed, once: the distinct ones are the shard's items.
 
@@ -68,7 +68,7 @@ def _codes(part: pa.Array) -> np.ndarray:
 
 
 def _as_bytes(lists: pa.Array) -> pa.LargeBinaryArray:
-    """Lists of text as the bytes of their values' numbers: equal for equal lists."""
+    """Lists of text as the bytes of their values' codes: equal for equal lists."""
     codes = _codes(lists.flatten())
     lengths = pc.fill_null(lists.value_lengths(), 0).to_numpy(zero_copy_only=False)
     offsets = offsets_of(lengths) * codes.itemsize

@@ -1,6 +1,6 @@
-"""A job in, its annotated rows in the store and a receipt for every shard out.
+"""Runs a job's work on Ray: its annotated rows are stored, and every shard has a receipt.
 
-The sentence: read + encode | infer | decode + write, as one Ray Data chain over bundles of whole shards.
+One Ray Data chain over bundles of whole shards: read + encode | infer | decode + write.
 """
 
 import inspect
@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ from pipeline.cluster.capacity_wait import CapacityWait, Notify
 from pipeline.cluster.contention import refitted, when_there_is_room
 from pipeline.cluster.failures import caused_by
 from pipeline.cluster.placement import READ_CPUS, WRITE_CPUS, Placement, warn
-from pipeline.cluster.pool_watch import PoolWatch, ReplicasLostError, StarvedError, watching
-from pipeline.cluster.ray_state import nodes_of_ray
+from pipeline.cluster.pool_watch import ReplicasLostError, StarvedError, watching
+from pipeline.cluster.ray_state import call_at_each_step, nodes_of_ray
 from pipeline.decode import annotated
 from pipeline.encode import encode_tasks
 from pipeline.inference.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS
 from pipeline.inference.questions import MODEL_LOADER, asks_of, facts_of, load_order
 from pipeline.inference.replica import Replica, ReplicaOrder
+from pipeline.output.folder import OutputFolder
 from pipeline.output.job import FrozenJob
 from pipeline.output.sink import Receipt, write_shard
 from pipeline.reading.source import Reading, ShardSource
@@ -39,7 +41,7 @@ from pipeline.spec.job_spec import JobSpec
 from pipeline.telemetry import journal, metrics
 
 INIT_TRIES = 3
-"""A replica that can't start is tried this often, elsewhere where there is an elsewhere, before the run ends."""
+"""How often a replica that can't start is tried, on another node if there is one, before the run ends."""
 
 GPU_BUNDLES = 2
 """Bundles that a replica with a GPU holds: while one is computed, the next is unpacked and the one before is assembled."""
@@ -56,10 +58,10 @@ STARVED = (
 
 @dataclass(frozen=True)
 class Stages:
-    """What the stages must know, sent to each task once.
+    """What the stages need to know, sent to each task once.
 
-    spec: with the dtype resolved. provenance: what every footer says of the job. run, attempt: name this run, and which of its
-    Datasets, in journals.
+    spec: with the dtype resolved. provenance: the job's fields in every footer. run, attempt: the names of this run and of its
+    Dataset in journals.
     """
 
     spec: JobSpec
@@ -67,6 +69,11 @@ class Stages:
     provenance: dict[str, str]
     run: str = ""
     attempt: int = 1
+
+    @cached_property
+    def output(self) -> OutputFolder:
+        """The job's output folder, opened where the stage runs."""
+        return OutputFolder(self.spec.output.url)
 
     def encode(self, bundle: pa.Table) -> pa.Table:
         """Rows of each shard to windows of tokens."""
@@ -76,12 +83,12 @@ class Stages:
         """Answers of each shard to rows in the store, and their receipts."""
         receipts = [finish_shard(shard, stages=self) for shard in unpack(bundle)]
         for receipt in receipts:
-            tell(receipt, stages=self)
+            record(receipt, stages=self)
         return pa.table({"receipt": pa.array([receipt.to_json() for receipt in receipts], pa.string())})
 
 
 def encode_shard(shard: ShardTables, *, spec: JobSpec) -> ShardTables:
-    """A shard with `marks` and `windows`; one without rows passes."""
+    """A shard with `marks` and `windows`; a shard without rows passes unchanged."""
     if shard.rows is None:
         return shard
     began = time.monotonic()
@@ -90,7 +97,7 @@ def encode_shard(shard: ShardTables, *, spec: JobSpec) -> ShardTables:
 
 
 def finish_shard(shard: ShardTables, *, stages: Stages) -> Receipt:
-    """The receipt of a shard: of its object, written now, or of why there is none."""
+    """The receipt of a shard: of its object, which is written now, or of its failure."""
     if shard.failure is not None:
         reason, message = shard.failure
         return Receipt(shard=shard.shard, state="failed", reason=reason, message=message, facts=shard.facts)
@@ -98,10 +105,10 @@ def finish_shard(shard: ShardTables, *, stages: Stages) -> Receipt:
     began = time.monotonic()
     table = annotated(shard, schema=stages.schema, spec=spec, facts=facts_of(spec))
     shard = shard.with_(facts={"decode_s": time.monotonic() - began})
-    return write_shard(shard, table, output=spec.output.url, prefix=spec.output.prefix, provenance=stages.provenance)
+    return write_shard(shard, table, data=stages.output.data, prefix=spec.output.prefix, provenance=stages.provenance)
 
 
-def tell(receipt: Receipt, *, stages: Stages) -> None:
+def record(receipt: Receipt, *, stages: Stages) -> None:
     """Count a shard in the metrics and write it into the worker's journal."""
     metrics.count_shard(
         task=stages.spec.task_name,
@@ -127,7 +134,7 @@ def tell(receipt: Receipt, *, stages: Stages) -> None:
 
 
 def replica_order(*, job: FrozenJob, placement: Placement, loader: str = MODEL_LOADER, run: str = "") -> ReplicaOrder:
-    """What the job's replicas are to be."""
+    """The model, questions and limits of the job's replicas."""
     spec, facts = job.spec, facts_of(job.spec)
     default = GPU_BATCH_TOKENS if placement.gpus > 0 else CPU_BATCH_TOKENS[spec.model.framework]
     return ReplicaOrder(
@@ -154,10 +161,10 @@ def annotate_shards(
 ) -> Generator[Receipt, None, None]:
     """Run the work on Ray and yield a receipt for every shard as it is committed.
 
-    say: is told what is waited for. run: names this run in journals. Closing the iterator early ends the run; what is
-    committed stays. Raises ResourceError where no replica has a place for `placement.wait` seconds. Where replicas are lost
-    with their nodes, and nothing is left but the shards they had, those are restarted on the remaining replicas. Where
-    several runs leave each other nothing to read with, one releases its replicas and continues later.
+    say: called with what the run is waiting for. run: names this run in journals. Closing the iterator early ends the run;
+    what is committed stays. Raises ResourceError if no replica has a node for `placement.wait` seconds. If replicas are lost
+    with their nodes, and only the shards they had are left, those are restarted on the remaining replicas. If several
+    runs leave each other nothing to read with, one releases its replicas and continues later.
     """
     rest, attempt = list(work), 0
     while rest:
@@ -241,20 +248,22 @@ def the_flow(
 
 
 def actor_pool(placement: Placement) -> dict[str, Any]:
-    """How Ray Data keeps the replicas, as options of `map_batches`: how many there are, and how many bundles each has in hand."""
+    """The options of `map_batches` for the replicas: how many there are, and how many bundles each holds."""
     bundles = GPU_BUNDLES if placement.gpus > 0 else 1
-    how: dict[str, Any] = {
-        "min_size": placement.smallest,
-        "max_size": placement.largest,
-        "initial_size": placement.initial,
-        "max_tasks_in_flight_per_actor": bundles + 1,
-    }
+    pool = partial(
+        ActorPoolStrategy,
+        min_size=placement.smallest,
+        max_size=placement.largest,
+        initial_size=placement.initial,
+        # Twice what an actor runs: Ray Data adds an actor only while tasks in flight are 1.75 times what all actors run.
+        max_tasks_in_flight_per_actor=2 * bundles,
+    )
     if bundles == 1:
-        return {"compute": ActorPoolStrategy(**how)}
-    how["enable_true_multi_threading"] = True  # else Ray Data lets one bundle in at a time
+        return {"compute": pool()}
+    threaded = partial(pool, enable_true_multi_threading=True)  # else Ray Data lets one bundle in at a time
     if CALLS_AT_ONCE in inspect.signature(ActorPoolStrategy).parameters:
-        return {"compute": ActorPoolStrategy(**{**how, CALLS_AT_ONCE: bundles})}
-    return {"compute": ActorPoolStrategy(**how), "max_concurrency": bundles}
+        return {"compute": threaded(max_concurrent_calls_per_actor=bundles)}
+    return {"compute": threaded(), "max_concurrency": bundles}
 
 
 def reading_of(job: FrozenJob) -> Reading:
@@ -274,17 +283,17 @@ def reading_of(job: FrozenJob) -> Reading:
 
 
 def required_columns(spec: JobSpec) -> tuple[str, ...]:
-    """The input columns without which no task can answer any row."""
+    """The input columns that every task needs to answer a row."""
     wanted = [
         [task.column(part.name) for part in task.task.parts() if part.required] for task in spec.named_tasks.values()
     ]
     return tuple(column for column in wanted[0] if all(column in columns for columns in wanted))
 
 
-def data_context(*, watch: Callable[[], PoolWatch] | None = None) -> DataContext:
-    """Ray Data as this flow needs it: every row a block of its own, no order, our own progress line, a bounded wait for capacity.
+def data_context(*, watch: Callable[[Any], None] | None = None) -> DataContext:
+    """Ray Data's settings for this flow: every row a block of its own, no order, our own progress line, a bounded wait.
 
-    watch: makes the callback that looks at the pool.
+    watch: called at each step of the Dataset's loop, with its executor.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # copying touches a field that Ray itself deprecates
@@ -297,20 +306,18 @@ def data_context(*, watch: Callable[[], PoolWatch] | None = None) -> DataContext
     # Each try is a new actor, which may have a place on another node.
     context.max_consecutive_actor_init_deaths = INIT_TRIES - 1
     context.actor_init_retry_on_errors = False
-    # Ours says what is missing, and a slow shard is no fault.
+    # Our own wait reports what is missing, and a slow shard is no fault.
     context.execution_no_progress_timeout_s = -1
     context.wait_for_min_actors_s = -1
     if watch is not None:
-        # Ray only calls what is in this list, so that a partly applied class does as well as a class.
-        callbacks: list[Any] = [*context.custom_execution_callback_classes, watch]
-        context.custom_execution_callback_classes = callbacks
-    # A run is ended by one of our errors, which says it all; Ray Data would report it at length as a fault of its own.
+        call_at_each_step(context, watch)
+    # A run ends with one of our errors, in one line; Ray Data would report it at length as a fault of its own.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     return context
 
 
 def provenance(job: FrozenJob) -> dict[str, str]:
-    """What every footer says of the job: enough to tell, years later, which model said this."""
+    """The job's fields in every footer: enough to find out, years later, which model gave these answers."""
     return {
         "preln": __version__,
         "fingerprint": job.fingerprint,

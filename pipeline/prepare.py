@@ -1,4 +1,4 @@
-"""A spec in, the job of its output folder out, or one line that says why it can't work; no replica is started."""
+"""Turns a spec into the job of its output folder, or explains in one line why it can't work; starts no replica."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +13,8 @@ from pipeline.errors import OptionError, OutputError, SpecError
 from pipeline.inference.checkpoint_state import checkpoint_state
 from pipeline.inference.questions import asks_of, facts_of, heads_of
 from pipeline.output.columns import added_fields, carried_columns
-from pipeline.output.job import CPU_CUT, GPU_CUT, FrozenJob, fingerprint_of, identity_of, read_job, refuse_another
+from pipeline.output.folder import OutputFolder
+from pipeline.output.job import CPU_CUT, GPU_CUT, FrozenJob, fingerprint_of, identity_of, refuse_another
 from pipeline.reading.inputs import RESERVED, Described, describe, list_files
 from pipeline.reading.partitions import partition_keys
 from pipeline.reading.schema import EVERY_COLUMN, Columns, resolve_schema
@@ -26,13 +27,13 @@ from pipeline.tasks.task import ModelFacts, Part
 
 
 def open_job(*, spec: JobSpec, cluster: Cluster) -> tuple[FrozenJob, list[Described]]:
-    """The job that this spec is, frozen or about to be, and the input files as far as they were looked at.
+    """The spec's job, from the output folder or new, and the input files as far as they were read.
 
     Raises SpecError, CheckpointError, OutputError, ResourceError.
     """
     spec = absolute(spec)
     facts = checked_tasks(spec)
-    known = read_job(spec.output.url)
+    known = OutputFolder(spec.output.url).read_job()
     if known is not None:
         return _known_job(known, spec=spec, facts=facts), []
     described = describe(list_files(spec.input, output=spec.output.url).files)
@@ -57,7 +58,7 @@ def open_job(*, spec: JobSpec, cluster: Cluster) -> tuple[FrozenJob, list[Descri
 
 
 def checked_tasks(spec: JobSpec) -> dict[str, ModelFacts]:
-    """What each task may know of its head's checkpoint, which has what the task needs, in one pass with the others.
+    """What each task may know about its head's checkpoint, after checking that all can be answered in one pass.
 
     Raises SpecError, CheckpointError.
     """
@@ -67,7 +68,7 @@ def checked_tasks(spec: JobSpec) -> dict[str, ModelFacts]:
     if len(set(directions.values())) > 1:
         causal = next(name for name, causal in directions.items() if causal)
         raise SpecError(
-            f"tasks.{causal}: reads a text from left to right only, and others do not; run them as two jobs"
+            f"tasks.{causal}: reads texts from left to right only, unlike the other tasks; run it as a job of its own"
         )
     for name, task in spec.named_tasks.items():
         config = facts[name].config
@@ -84,6 +85,12 @@ def checked_tasks(spec: JobSpec) -> dict[str, ModelFacts]:
     return facts
 
 
+def notes_of(spec: JobSpec) -> list[str]:
+    """What a run says once of how its checkpoint is read."""
+    facts = facts_of(spec)
+    return [f"{task.key}: {note}" for name, task in spec.named_tasks.items() for note in task.task.notes(facts[name])]
+
+
 def head_folders(spec: JobSpec) -> list[str] | None:
     """The folders of the heads below the checkpoint; None where the checkpoint is the only one."""
     return list(spec.tasks) or None
@@ -93,7 +100,7 @@ def _refuse_equal_names(fields: Sequence[pa.Field]) -> None:
     names = [field.name for field in fields]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise SpecError(f"tasks: two of them answer in a column {twice[0]!r}; call one of them otherwise")
+        raise SpecError(f"tasks: two of them have an answer column {twice[0]!r}; rename one of them")
 
 
 def wanted_columns(spec: JobSpec) -> Columns:
@@ -103,7 +110,7 @@ def wanted_columns(spec: JobSpec) -> Columns:
 
 
 def schema_of(described: Sequence[Described], *, spec: JobSpec, columns: Columns = EVERY_COLUMN) -> pa.Schema:
-    """The schema of all files that can be read; of files without a record or a header, the columns that the tasks read.
+    """The schema of all readable files; if they have neither a record nor a header, the columns that the tasks read.
 
     Raises SpecError where no file can be read, or where they disagree.
     """
@@ -112,7 +119,13 @@ def schema_of(described: Sequence[Described], *, spec: JobSpec, columns: Columns
         failures = "; ".join(str(item.failure) for item in described[:3])
         raise SpecError(f"no input file can be read: {failures}")
     own = {item.file.uri: item.schema for item in fit if item.schema is not None}
-    schema = resolve_schema(spec=spec.input, files=[item.file for item in fit], own=own, columns=columns)
+    schema = resolve_schema(
+        spec=spec.input,
+        files=[item.file for item in fit],
+        own=own,
+        columns=columns,
+        without_rows={item.file.uri for item in fit if item.rows == 0},
+    )
     return schema if len(schema) else _schema_of_tasks(spec)
 
 
@@ -164,7 +177,7 @@ def _known_job(known: FrozenJob, *, spec: JobSpec, facts: Mapping[str, ModelFact
 
 
 def cut_rule(*, spec: JobSpec, facts: Mapping[str, ModelFacts], cluster: Cluster) -> CutRule:
-    """The cut that this job's folder is frozen to; smaller for tasks that answer a row with much."""
+    """The cut that this job's folder is frozen to; smaller for tasks with large answers."""
     default = GPU_CUT if cluster.gpus_each(spec) > 0 else CPU_CUT
     weight = sum(task.task.rows_weight(facts[name]) for name, task in spec.named_tasks.items())
     return CutRule(
@@ -202,7 +215,7 @@ def check_columns(*, schema: pa.Schema, spec: JobSpec, facts: Mapping[str, Model
     if taken:
         raise SpecError(
             f"input and output both have a column {taken[0]!r}; set output.prefix (such as preln_), or leave it "
-            "out by input.keep"
+            "out with input.keep"
         )
 
 

@@ -19,10 +19,10 @@ ROW = pa.field("row", pa.int64())
 ERROR = pa.field("error", ERROR_TYPE)
 
 EMPTY = "empty"
-"""The reason of null and blank texts: expected in real data, counted apart, never against the error limit."""
+"""The reason of null and blank texts: expected in real data, counted separately, never against the error limit."""
 
 UNFIT = "unfit "
-"""Before a column's name, in the facts of a shard: how many of its values did not fit its type, and are null."""
+"""Prefix of a column's name in a shard's facts: how many of its values did not fit its type and are null."""
 
 MESSAGE_CHARACTERS = 500
 """An error message is cut here: it may quote what a hostile row holds."""
@@ -42,7 +42,7 @@ def no_errors(count: int) -> pa.StructArray:
 
 
 def first_error(errors: Sequence[pa.StructArray]) -> pa.StructArray:
-    """Row by row the first error that is there."""
+    """The first error of each row."""
     merged = errors[0]
     for later in errors[1:]:
         if merged.null_count == 0:
@@ -52,7 +52,7 @@ def first_error(errors: Sequence[pa.StructArray]) -> pa.StructArray:
 
 
 def spread_error(*, error: RowError, where: np.ndarray) -> pa.StructArray:
-    """The same error on every row where a mask says so."""
+    """The same error on every row that a mask selects."""
     reason, message = error
     fill = pa.scalar({"reason": reason, "message": message[:MESSAGE_CHARACTERS]}, type=ERROR_TYPE)
     if not where.any():

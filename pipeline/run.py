@@ -1,27 +1,27 @@
-"""A spec in, its output folder brought up to date out: the work of `preln annotate`, with what it did as a report."""
+"""Brings an output folder up to date, as `preln annotate` does: open, plan, place, run, settle, close."""
 
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol
 
 from pipeline.cluster.placement import Cluster
 from pipeline.errors import PrelnError, RunFailed, SpecError
 from pipeline.flow import annotate_shards
 from pipeline.inference.questions import MODEL_LOADER
-from pipeline.output import ledger
-from pipeline.output.job import FrozenJob, freeze
-from pipeline.output.ledger import Entry
+from pipeline.output.folder import OutputFolder, new_run_id
+from pipeline.output.job import FrozenJob
 from pipeline.output.plan import Plan, make_plan
+from pipeline.output.records import Entry, totals
 from pipeline.output.report import Ended, Report
 from pipeline.output.settle import close, settle
-from pipeline.output.sink import DATA, Receipt
+from pipeline.output.sink import Receipt
 from pipeline.output.tally import Tally
-from pipeline.prepare import open_job
+from pipeline.prepare import notes_of, open_job
 from pipeline.shards import Shard, Stream
 from pipeline.spec.job_spec import JobSpec
-from pipeline.store.storage import join, sweep
 
 
 class Watcher(Protocol):
@@ -64,41 +64,42 @@ def annotate(
     """
     began, cpu_began = time.monotonic(), time.process_time()
     job, described = open_job(spec=spec, cluster=cluster)
-    how: dict[str, Any] = {"described": described, "retry_errors": options.retry_errors, "prune": options.prune}
-    plan = make_plan(job=job, spec=job.spec, **how)
+    folder = OutputFolder(job.output)
+    plan_of = partial(
+        make_plan, folder=folder, described=described, retry_errors=options.retry_errors, prune=options.prune
+    )
+    plan = plan_of(job=job)
+    # Before anything is written: a job that can have no replica leaves no folder behind.
     placement = cluster.placement(job.spec) if plan.work else None
-    frozen = freeze(job)
+    frozen = folder.freeze(job)
     if frozen != job:  # another driver was first, with the same answers and another cut
-        job, plan = frozen, make_plan(job=frozen, spec=frozen.spec, **how)
-    run = ledger.new_run_id()
-    for folder in (
-        job.output,
-        *(join(job.output, name) for name in (DATA, ledger.PLANS, ledger.MANIFESTS, ledger.RUNS)),
-    ):
-        sweep(folder)
+        job, plan = frozen, plan_of(job=frozen)
+    plan = replace(plan, notes=[*plan.notes, *notes_of(job.spec)])
+    folder.sweep()
+    run, tally = new_run_id(), Tally()
     if plan.changes:
-        ledger.withdraw_success(job.output)
-        plan = replace(plan, name=ledger.write_plan(job.output, run=run, files=plan.changes))
+        plan = replace(plan, name=folder.write_plan(run=run, files=plan.changes))
     watcher.planned(job, plan)
-    tally = Tally()
-    ended = Ended(job=job, plan=plan, tally=tally, run=run, began=began, cpu_began=cpu_began)
+    ended = Ended(folder=folder, job=job, plan=plan, tally=tally, run=run, began=began, cpu_began=cpu_began)
     try:
-        if placement is None:
-            within_limits = True
-        else:
-            how_run: dict[str, Any] = {"placement": placement, "loader": loader, "say": cluster.say, "run": run}
-            with closing(annotate_shards(job=job, work=plan.work, **how_run)) as receipts:
+        within_limits = True
+        if placement is not None:
+            flow = annotate_shards(
+                job=job, work=plan.work, placement=placement, loader=loader, say=cluster.say, run=run
+            )
+            with closing(flow) as receipts:
                 within_limits = consume(receipts, tally=tally, plan=plan, job=job, watcher=watcher)
-        settled = settle(job=job, tally=tally, run=run)
+        settled = settle(folder=folder, tally=tally, run=run)
         if not within_limits:
             return ended.record(state="too-many-errors", settled=settled)
-        return ended.record(state=close(job=job, settled=settled, accept_failed=options.accept_failed), settled=settled)
+        state = close(folder=folder, settled=settled, accept_failed=options.accept_failed)
+        return ended.record(state=state, settled=settled)
     except KeyboardInterrupt:
         return ended.record_what_can_be(state="interrupted")
     except Exception as error:
         ended.record_what_can_be(state="crashed", reason=f"{type(error).__name__}: {error}")
         if isinstance(error, SpecError) and not tally.receipts:
-            raise  # Ray tells only a run that asks for replicas that there can be none: the job must be changed all the same
+            raise  # only a run that asks for replicas finds out that there can be none; the job must be changed all the same
         if isinstance(error, PrelnError):
             raise RunFailed(f"{error}. Committed shards stay; run the same command to resume") from error
         raise
@@ -106,7 +107,7 @@ def annotate(
 
 def consume(receipts: Iterator[Receipt], *, tally: Tally, plan: Plan, job: FrozenJob, watcher: Watcher) -> bool:
     """Take receipts until they end; False where the rows with errors, of all runs of this output, pass the limits."""
-    tally.earlier_rows, tally.earlier_bad_rows, _ = ledger.totals(standing(plan))
+    tally.earlier_rows, tally.earlier_bad_rows, _ = totals(standing(plan))
     limits = job.spec.limits
     for receipt in receipts:
         tally.add(receipt)
@@ -118,7 +119,7 @@ def consume(receipts: Iterator[Receipt], *, tally: Tally, plan: Plan, job: Froze
 
 
 def standing(plan: Plan) -> list[Entry]:
-    """Objects of files as they are now that the plan does not make anew: neither the shards of a mended file's old version
+    """Objects of files as they are now that the plan does not make again: neither the shards of a changed file's old version
     nor those that are run again because of their errors."""
     again = {item.key for item in plan.work if isinstance(item, Shard)}
     done_of = {item.file.uri: item.done for item in plan.work if isinstance(item, Stream)}

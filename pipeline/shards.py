@@ -19,7 +19,7 @@ DELIMITED: tuple[Format, ...] = ("csv", "tsv")
 """Formats in which a line end may be part of a value."""
 
 READING = 2
-"""The rules by which files are read, kept in each output folder; raised when the same bytes would come to other rows.
+"""The version of the reading rules, kept in each output folder; raised when the same bytes would be read as other rows.
 
 1: quotes of delimited files are counted; their columns have the types that a sample shows; a carried value of another type
 is an error of its row. 2: as `pipeline/reading/formats` says.
@@ -57,7 +57,7 @@ class SourceFile:
 
 
 def delimiter_of(file: SourceFile, wanted: str | None) -> str:
-    """What stands between the fields of a delimited file."""
+    """The delimiter of a delimited file."""
     return wanted or ("\t" if file.format == "tsv" else ",")
 
 
@@ -89,7 +89,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Stream:
-    """A file that only reads in sequence, as work: its shards are cut while it is read; those written are skipped.
+    """A file that can only be read in sequence: its shards are cut while it is read, and those already written are skipped.
 
     done: keys of its shards that exist already.
     """
@@ -99,11 +99,11 @@ class Stream:
 
 
 Work: TypeAlias = Shard | Stream
-"""What is to be read: a shard with known borders, or a file whose shards are found while reading it."""
+"""Something to read: a shard with known borders, or a file whose shards are found while reading it."""
 
 
 def shard_key(*, file: SourceFile, first: int, stop: int, fingerprint: str) -> str:
-    """`{stem}-{first}-{digest}.parquet`: the same input range answered the same way has the same name, anything else another."""
+    """`{stem}-{first}-{digest}.parquet`: the same for the same input range answered the same way, different for anything else."""
     content = "\0".join([file.uri, file.version, file.format, file.compression, str(first), str(stop), fingerprint])
     digest = hashlib.blake2b(content.encode(), digest_size=DIGEST_BYTES).hexdigest()
     return f"{key_stem(file.uri)}-{first:012d}-{digest}.parquet"
@@ -117,7 +117,7 @@ def key_stem(uri: str) -> str:
 
 
 def cut_rows(*, file: SourceFile, rows: int, size: int, rule: CutRule, fingerprint: str) -> list[Shard]:
-    """Shards of a file with known rows and `size` bytes when decompressed, of near `rule.bytes` by its mean row."""
+    """Shards of a file with known rows and `size` bytes when decompressed, each near `rule.bytes` by the mean row size."""
     if rows == 0:
         return []
     per_row = max(size / rows, 1e-9)

@@ -1,11 +1,11 @@
 """preln in Python: annotate texts in memory, or run the verbs of the command line from a program.
 
-annotate   texts or a table in, the same with answers out
-load       a model kept for many such calls
-run        a job brought up to date, as `preln annotate` does
-plan       what that would run
-status     how far an output folder is
-verify     whether every row is in it once
+annotate   annotates texts or a table in memory
+load       loads a model for many such calls
+run        brings a job's output folder up to date, as `preln annotate` does
+plan       shows what `run` would do
+status     shows what is done in an output folder
+verify     checks that every row is in an output folder once
 """
 
 import importlib.util
@@ -29,7 +29,7 @@ OWN_PACKAGES = ("models", "pipeline", "jobs")
 
 
 def _refuse_strangers() -> None:
-    """Raise ImportError where one of our packages would be somebody else's folder of the same name."""
+    """Raise ImportError if another folder of the same name would be imported instead of one of our packages."""
     own = Path(__file__).resolve().parents[1]
     for name in OWN_PACKAGES:
         module = sys.modules.get(name)
@@ -48,7 +48,7 @@ from pipeline import __version__  # noqa: E402 - only once it is known to be our
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for: `import preln` itself takes no time."""
+    """Import a name on first use, so that `import preln` itself is fast."""
     if name not in __all__:
         raise AttributeError(f"module 'preln' has no attribute {name!r}; it has {', '.join(__all__)}")
     module = importlib.import_module("pipeline.errors" if name == "PrelnError" else "jobs.in_python")

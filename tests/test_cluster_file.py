@@ -84,15 +84,17 @@ def test_mounted_files_and_installed_extras_exist(cluster: dict[str, Any], repos
 def test_gpu_machines_start_from_an_image_that_is_named_and_whose_driver_fits(cluster: dict[str, Any]) -> None:
     """PyTorch's wheels since 2.11 are built with CUDA 13, which needs a driver of 580 or newer."""
     for name in ("gpu", "gpu_on_demand"):
-        told = str(cluster["available_node_types"][name]["node_config"])
+        printed = str(cluster["available_node_types"][name]["node_config"])
         match cluster["provider"]["type"]:
             case "aws":
-                assert "'ImageId': 'resolve:ssm:/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu" in told
+                assert (
+                    "'ImageId': 'resolve:ssm:/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu" in printed
+                )
             case "gcp":
-                (driver,) = re.findall(r"-nvidia-(\d+)", told)
+                (driver,) = re.findall(r"-nvidia-(\d+)", printed)
                 assert int(driver) >= 580
             case "azure":
-                assert "imagePublisher" in told
+                assert "imagePublisher" in printed
 
 
 def test_each_framework_has_an_extra_that_brings_cuda(repository: Path) -> None:

@@ -36,8 +36,8 @@ def blocks(page: Path) -> list[Block]:
     return [Block(code=m[1], line=text.count("\n", 0, m.start(1)) + 1) for m in FENCE.finditer(text)]
 
 
-# Pages that tests of their own run: on tasks (tests/pipeline/tasks), on training (tests/test_docs_training.py).
-ELSEWHERE = ("tasks.md", "from-hf-pipelines.md", "training.md")
+# Pages with tests of their own: test_docs_tasks.py, test_docs_training.py, test_docs_python.py.
+ELSEWHERE = ("tasks.md", "from-hf-pipelines.md", "training.md", "python.md")
 PAGES = sorted(page for page in DOCS.glob("*.md") if blocks(page) and page.name not in ELSEWHERE)
 
 

@@ -1,4 +1,4 @@
-"""docs/python.md in; proof that its examples run out."""
+"""The examples of docs/python.md run."""
 
 import re
 from pathlib import Path

@@ -62,6 +62,19 @@ def test_the_queries_of_the_readme_read_an_output_folder(
     (query,) = SQL.findall((repository / "README.md").read_text(encoding="utf-8"))
     assert {text for text, _ in duckdb.connect().execute(query).fetchall()} == wanted
     programs = [block.code for block in blocks(repository / "README.md")]
-    assert [program.split()[1] for program in programs] == ["polars", "pandas"]
+    assert [program.split()[1] for program in programs] == ["polars", "pandas", "preln"]
     *_, expression = programs[1].strip().splitlines()
     assert set(eval(expression, {"pandas": pandas})["text"]) == wanted
+
+
+@pytest.mark.torch
+def test_the_python_of_the_readme_answers_as_its_comment_says(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository)
+    program = [block.code for block in blocks(repository / "README.md")][-1]
+    *statements, last = program.strip().splitlines()
+    names: dict[str, object] = {}
+    exec("\n".join(statements), names)
+    expression, _, comment = last.partition("  # ")
+    assert repr(eval(expression, names)) == comment

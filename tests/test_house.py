@@ -30,6 +30,7 @@ FORBIDDEN_NAMES = {"utils", "util", "common", "helper", "helpers", "manager", "m
 KINDS_OF_CHANGE = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 SHAPED = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*_([A-Z][A-Z0-9]*)")  # hidden_BSH: its letters are its shape
 PRIVATE_CODE = re.compile(r"\(B\d+\)|\bspec/(?:speed|checkpoints|model)\b|\bspec \d+\.\d")
+PRIVATE_TO_RAY = re.compile(r"^ray\b.*(?:[.]_(?!_)|[.]core\b|[.]autoscaler\b)|^_(?:private|internal|raylet)$")
 LONGEST_FILE = 400  # lines; a file beyond it holds more than one noun
 
 
@@ -196,6 +197,65 @@ def test_only_training_imports_ray_train(repository: Path) -> None:
     assert all(place.startswith(TRAINING + "/") for place in users)
 
 
+def private_uses_of_ray(code: str) -> list[str]:
+    """Where code names a private module or attribute of Ray: by an import, an attribute of a module, or in a string."""
+    tree = ast.parse(code)
+    modules: dict[str, str] = {}  # name in this file -> the module, or what it was imported from
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+            modules |= {
+                alias.asname or alias.name.split(".")[0]: alias.name if alias.asname else "ray"
+                for alias in node.names
+                if alias.name.split(".")[0] == "ray"
+            }
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ray":
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+            modules |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            root, _, rest = ast.unparse(node).partition(".")
+            if root in modules:
+                found.append(f"{modules[root]}.{rest}")
+            elif modules and node.attr.startswith("_") and root not in ("self", "cls"):
+                found.append(f"ray: {ast.unparse(node)}")  # an object of Ray's, for all that the file's text tells
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and " " not in node.value:
+            found.append(node.value)
+    return [name for name in found if PRIVATE_TO_RAY.search(name)]
+
+
+def test_only_ray_state_reaches_into_the_private_state_of_ray(repository: Path) -> None:
+    places = {
+        file.relative_to(repository).as_posix(): found
+        for file in [*python_files(repository), *sorted((repository / "preln").rglob("*.py"))]
+        if (found := private_uses_of_ray(file.read_text("utf-8")))
+    }
+    assert set(places) == {"pipeline/cluster/ray_state.py"}, places
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import ray\nray._private.worker.global_worker",
+        "import ray._private.state",
+        "import ray._private.worker as worker",
+        "from ray import _private",
+        "from ray.data import _internal as internal",
+        "from ray.data._internal.execution.execution_callback import ExecutionCallback",
+        "from ray.core.generated import gcs_pb2",
+        "from ray.autoscaler.v2.utils import is_autoscaler_v2",
+        "import ray as r\nr._private",
+        "from ray import data\ndata._internal",
+        "import ray\ngetattr(ray, '_private')",
+        "import importlib\nimportlib.import_module('ray._raylet')",
+        "import ray\ndef step(executor):\n    return executor._topology",
+    ],
+)
+def test_every_way_into_the_private_state_of_ray_is_found(code: str) -> None:
+    assert private_uses_of_ray(code)
+
+
 def test_every_module_says_in_its_first_line_what_it_is(repository: Path) -> None:
     wordless = [
         file.relative_to(repository).as_posix()
@@ -314,6 +374,25 @@ def test_documents_name_only_files_that_exist(repository: Path) -> None:
         if "roberta_X" not in name and not (repository / name).exists()
     ]
     assert not missing
+
+
+def defined_in(file: Path) -> set[str]:
+    """The functions and classes of a file, and the methods of its classes as `Class.method`."""
+    names = set()
+    for node in ast.parse(file.read_text("utf-8")).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)}
+    return names
+
+
+def test_every_call_of_the_documented_walk_is_in_the_file_that_is_named(repository: Path) -> None:
+    text = (repository / "docs/architecture.md").read_text("utf-8")
+    walk = " ".join(text.split("## From `annotate` to a committed object")[1].split("\n## ")[0].split())
+    calls = re.findall(r"`([\w.]+)` in `([\w/]+\.py)`", walk)
+    assert len(calls) > 20
+    assert [(name, file) for name, file in calls if name not in defined_in(repository / file)] == []
 
 
 def test_verbs_that_the_readme_names_are_verbs_of_the_command(repository: Path) -> None:

@@ -13,8 +13,8 @@ from rich.console import Console
 from jobs import annotate, cli, connect
 from jobs.progress import ProgressLine
 from pipeline import run
-from pipeline.output import ledger
-from pipeline.output.job import FrozenJob, freeze
+from pipeline.output.folder import OutputFolder
+from pipeline.output.job import FrozenJob
 from pipeline.output.plan import Plan, make_plan
 from pipeline.output.report import Ended
 from pipeline.output.settle import Settled
@@ -39,7 +39,8 @@ def command(*words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 @pytest.fixture
 def job(tmp_path: Path) -> FrozenJob:
     (tmp_path / "in").mkdir()
-    return freeze(frozen_job(job=spec(source=str(tmp_path / "in"), output=canonical(str(tmp_path / "out")))))
+    job = frozen_job(job=spec(source=str(tmp_path / "in"), output=canonical(str(tmp_path / "out"))))
+    return OutputFolder(job.output).freeze(job)
 
 
 def a_plan(*work: Stream) -> Plan:
@@ -50,7 +51,9 @@ def test_the_report_of_a_run_prints_file_names_as_they_are(
     job: FrozenJob, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tally = Tally()
-    ended = Ended(job=job, plan=a_plan(), tally=tally, run="r", began=0.0, cpu_began=0.0)
+    ended = Ended(
+        folder=OutputFolder(job.output), job=job, plan=a_plan(), tally=tally, run="r", began=0.0, cpu_began=0.0
+    )
     failures = tuple(f"in/{name}: the file is gone" for name in NAMES)
     report = ended.report(state="failed-shards", settled=Settled(entries={}, failures=failures))
     monkeypatch.setattr(run, "annotate", lambda **_: report)
@@ -63,7 +66,9 @@ def test_the_report_of_a_run_prints_file_names_as_they_are(
 
 def test_a_stopped_run_tells_the_rows_that_the_limits_count(job: FrozenJob) -> None:
     tally = Tally(rows=500, errors=Counter({"nan": 60, "empty": 7}), earlier_rows=1_500, earlier_bad_rows=50)
-    ended = Ended(job=job, plan=a_plan(), tally=tally, run="r", began=0.0, cpu_began=0.0)
+    ended = Ended(
+        folder=OutputFolder(job.output), job=job, plan=a_plan(), tally=tally, run="r", began=0.0, cpu_began=0.0
+    )
     words = io.StringIO()
     report = ended.report(state="too-many-errors", settled=Settled(entries={}))
     annotate.print_report(report, Console(file=words, width=1_000, markup=False))
@@ -74,7 +79,7 @@ def test_status_and_plan_print_file_names_as_they_are(
     job: FrozenJob, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = {"state": "failed-shards", "finished": "2026-01-01", "failed": [f"{name}: gone" for name in NAMES]}
-    ledger.write_run(job.output, run="r", record=record)
+    OutputFolder(job.output).write_run(run="r", record=record)
     code, told, _ = command("status", job.output, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0
     assert [name for name in NAMES if f"  {name}: gone\n" not in told] == []
@@ -120,7 +125,7 @@ def live_line(job: FrozenJob, planned: Plan, *receipts: Receipt) -> str:
 
 def test_how_much_is_left_is_only_told_where_it_is_known(job: FrozenJob, tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"] * 8}), tmp_path / "in" / "a.parquet")
-    counted = make_plan(job=job, spec=job.spec)
+    counted = make_plan(folder=OutputFolder(job.output), job=job)
     first, _ = [item for item in counted.work if not isinstance(item, Stream)]
     assert "50%" in live_line(job, counted, Receipt(shard=first, state="done", rows=4))
     file = source_file("s3://b/b.jsonl.gz", format="jsonl", compression="gzip", size=1_000)

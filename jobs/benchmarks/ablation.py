@@ -73,11 +73,11 @@ def measure(folder: Path, *, dtype: str, texts: int, rounds: int) -> tuple[list[
     """(the table's lines, how many times as fast steps of rows are on new lengths)."""
     random_checkpoint(folder, layers=12, width=768)
     flat = FlatVariant(str(folder), framework="torch", dtype=cast("Dtype", dtype), device="cpu")
-    told = corpus(lengths="sigma0.9", count=texts)
-    operations = least_operations([len(ids) for ids in told.ids], layers=12, width=768)
+    data = corpus(lengths="sigma0.9", count=texts)
+    operations = least_operations([len(ids) for ids in data.ids], layers=12, width=768)
     product, work = products(framework="torch", dtype=dtype, width=768, device="cpu")
     turns: dict[str, Callable[[], float]] = {
-        name: partial(seconds, flat, ways, told.ids) for name, ways in WAYS.items()
+        name: partial(seconds, flat, ways, data.ids) for name, ways in WAYS.items()
     }
     turns["product"] = lambda: timed(lambda: [product() for _ in range(PEAK_REPEATS)]) / PEAK_REPEATS
     product()
@@ -92,7 +92,7 @@ def measure(folder: Path, *, dtype: str, texts: int, rounds: int) -> tuple[list[
     rate = work / medians["product"]
     first = medians["none of it"]
     rows = [
-        f"| {name} | {told.tokens / medians[name]:,.0f} | {first / medians[name]:.3f} | {operations / medians[name] / rate:.2f} |"
+        f"| {name} | {data.tokens / medians[name]:,.0f} | {first / medians[name]:.3f} | {operations / medians[name] / rate:.2f} |"
         for name in WAYS
     ]
     return rows, fresh_lengths(flat, texts=texts, rounds=rounds)

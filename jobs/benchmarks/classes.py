@@ -35,7 +35,7 @@ ENVIRONMENT = REPOSITORY / "build" / "reference-environment"
 REFERENCE = ("transformers==4.57.6", "tf-keras")
 FRAMEWORKS = ("torch", "tensorflow", "flax")
 MODES = ("forward", "train")
-# transformers imports every framework it finds, unless told; the peak of memory would count them.
+# By default transformers imports every framework it finds, which would count in the peak of memory.
 SWITCHES = {"torch": "USE_TORCH", "tensorflow": "USE_TF", "flax": "USE_FLAX"}
 # The format that the reference's class of each framework reads; ours read any.
 FORMATS: dict[str, WeightsFormat] = {"torch": "safetensors", "tensorflow": "h5", "flax": "msgpack"}
@@ -263,7 +263,7 @@ def processor() -> str:
 
 
 def cpu_flags() -> set[str]:
-    """What the processor can do, by Linux's names; nothing where the system does not tell."""
+    """The processor's features by Linux's names; empty if the system does not report them."""
     return set(next(iter([*_cpu_lines("flags"), *_cpu_lines("Features")]), "").split())
 
 

@@ -1,4 +1,4 @@
-"""This GPU in, how fast preln is on it and where the time goes out: one command on a bare machine.
+"""Measures how fast preln is on this machine's GPU and where the time goes, in one command on a bare machine.
 
     python -m jobs.benchmarks.gpu                    # about ten minutes on an H100: Markdown, gpu.json and gpu.svg
     python -m jobs.benchmarks.gpu --device cpu --layers 2 --width 128 --tokens 20000 --budgets 2048 --reps 3   # that it runs
@@ -64,16 +64,16 @@ class Settings:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write gpu.json and gpu.svg."""
     settings, out = read_settings(arguments)
-    told: dict[str, Any] = {"settings": vars(settings), "machine": machine(settings.framework)}
-    print(json.dumps(told["machine"], indent=1), flush=True)
+    results: dict[str, Any] = {"settings": vars(settings), "machine": machine(settings.framework)}
+    print(json.dumps(results["machine"], indent=1), flush=True)
     lengths = made_up_lengths(settings)
     with tempfile.TemporaryDirectory() as root:
-        told["model"], told["profile"] = in_this_process(settings, lengths, root)
-        told["child"] = list(in_a_child(settings, lengths, root))
+        results["model"], results["profile"] = in_this_process(settings, lengths, root)
+        results["child"] = list(in_a_child(settings, lengths, root))
     out.mkdir(parents=True, exist_ok=True)
-    (out / "gpu.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
-    print(report(told))
-    draw(told, out / "gpu.svg")
+    (out / "gpu.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    print(report(results))
+    draw(results, out / "gpu.svg")
 
 
 def read_settings(arguments: Sequence[str] | None) -> tuple[Settings, Path]:
@@ -96,7 +96,7 @@ def read_settings(arguments: Sequence[str] | None) -> tuple[Settings, Path]:
 
 
 def machine(framework: str) -> dict[str, object]:
-    """What the hardware is, and what the framework sees of it."""
+    """The hardware, and what the framework sees of it."""
     seen = [sys.executable, "-m", "models.devices", framework, "cuda"]
     return {
         "smi": output_of(["nvidia-smi", f"--query-gpu={SMI}", "--format=csv"]),
@@ -106,7 +106,7 @@ def machine(framework: str) -> dict[str, object]:
 
 
 def output_of(command: Sequence[str]) -> str:
-    """What a command prints; why it could not be run."""
+    """What a command prints, or why it could not be run."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False).stdout.strip()
     except OSError as error:
@@ -138,7 +138,7 @@ def ask_of(head: Head, tokens: Tokens) -> Ask:
 
 
 def checkpoint(head: Head, root: str, settings: Settings) -> str:
-    """A random checkpoint of this head; made once."""
+    """A random checkpoint of this head, written once."""
     folder = f"{root}/{head}"
     if Path(folder).exists():
         return folder
@@ -164,7 +164,7 @@ def checkpoint(head: Head, root: str, settings: Settings) -> str:
 
 
 def cut(settings: Settings, lengths: np.ndarray, budget: int) -> list[np.ndarray]:
-    """Packs of such a budget, spread over all lengths, as many as are to be measured."""
+    """The packs to measure: of this budget, spread over all lengths."""
     in_order = settings.framework != "torch"
     work = list(packs(lengths_W=lengths, budget=TokenBudget(tokens=budget), in_order=in_order))
     return work[:: max(1, len(work) // settings.reps)][: settings.reps]
@@ -215,7 +215,7 @@ def in_this_process(settings: Settings, lengths: np.ndarray, root: str) -> tuple
 
 
 def run_all(model: Any, head: Head, work: Sequence[Tokens]) -> None:
-    """Every pack, two in flight, as a child has them."""
+    """Run every pack, two in flight as in a child."""
     waiting = []
     for tokens in work:
         waiting.append(model.submit(tokens, {head: ask_of(head, tokens)}))
@@ -226,7 +226,7 @@ def run_all(model: Any, head: Head, work: Sequence[Tokens]) -> None:
 
 
 def product_rate(settings: Settings, rows: int) -> float:
-    """Floating-point operations a second of the four products of a layer at so many rows; waited for once."""
+    """FLOP/s of a layer's four matrix products at so many rows, waiting for the device once."""
     width = settings.width
     shapes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
     once, wait = (_torch_products if settings.framework == "torch" else _jax_products)(settings, rows, shapes)
@@ -271,7 +271,7 @@ def _jax_products(settings: Settings, rows: int, shapes: Sequence[tuple[int, int
 
 
 def profiled(model: Any, head: Head, tokens: Tokens, device: Device) -> str:
-    """Where one pack's time goes, and, on a GPU, what makes the host wait by PyTorch's own warnings."""
+    """Where one pack's time goes and, on a GPU, what makes the host wait according to PyTorch's warnings."""
     import torch
 
     kinds = [torch.profiler.ProfilerActivity.CPU]
@@ -324,7 +324,7 @@ def in_a_child(settings: Settings, lengths: np.ndarray, root: str) -> Iterator[d
 
 
 def timed(supervisor: Supervisor, head: Head, work: Mapping[int, Tokens]) -> float:
-    """Seconds for all packs; each counts as one window. Raises RuntimeError where one is not answered."""
+    """Seconds for all packs, each as one window. Raises RuntimeError if one is not answered."""
 
     def ask(part: Sequence[int]) -> Question:
         tokens = work[part[0]]
@@ -337,7 +337,7 @@ def timed(supervisor: Supervisor, head: Head, work: Mapping[int, Tokens]) -> flo
     return time.perf_counter() - began
 
 
-def report(told: Mapping[str, Any]) -> str:
+def report(results: Mapping[str, Any]) -> str:
     """Markdown tables, and what to run next."""
     lines = [
         "| head | pack | tokens/s | bare products, TFLOP/s | share | ms a pack |",
@@ -346,20 +346,20 @@ def report(told: Mapping[str, Any]) -> str:
     lines += [
         f"| {row['head']} | {row['budget']:,} | {row['tokens_s']:,.0f} | {row['products_tflops']:.1f} | {row['share']:.2f} | "
         f"{row['ms_a_pack']:.2f} |"
-        for row in told["model"]
+        for row in results["model"]
     ]
     lines += ["", "| head, through the child | tokens/s | child computes | start |", "| --- | --- | --- | --- |"]
     lines += [
         f"| {row['head']} | {row['tokens_s']:,.0f} | {row['child_computes']:.2f} | {row['start_s']:.1f} s |"
-        for row in told["child"]
+        for row in results["child"]
     ]
-    best = max(row["share"] for row in told["model"])
+    best = max(row["share"] for row in results["model"])
     lines += ["", f"Best share of this device's rate of bare products: {best:.2f} (aim {GOAL_SHARE})."]
     return "\n".join([*lines, "Next: pytest -m gpu tests/gpu, then python -m jobs.benchmarks.whole_job"])
 
 
-def draw(told: Mapping[str, Any], file: Path) -> None:
-    """Tokens a second by pack size, and by head through the child; nothing where matplotlib is not installed."""
+def draw(results: Mapping[str, Any], file: Path) -> None:
+    """Draw tokens per second by pack size, and by head through the child, if matplotlib is installed."""
     try:
         import matplotlib as mpl
     except ImportError:
@@ -370,12 +370,14 @@ def draw(told: Mapping[str, Any], file: Path) -> None:
 
     mpl.rcParams.update({"svg.hashsalt": "preln", "svg.fonttype": "none"})
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    for head in dict.fromkeys(row["head"] for row in told["model"]):
-        rows = [row for row in told["model"] if row["head"] == head]
+    for head in dict.fromkeys(row["head"] for row in results["model"]):
+        rows = [row for row in results["model"] if row["head"] == head]
         left.plot([row["budget"] for row in rows], [row["tokens_s"] for row in rows], marker="o", label=head)
     left.set(xlabel="tokens a pack", ylabel="tokens a second", title="the model alone", xscale="log")
     left.legend()
-    right.barh([row["head"] for row in told["child"]], [row["tokens_s"] for row in told["child"]], color="#4878a8")
+    right.barh(
+        [row["head"] for row in results["child"]], [row["tokens_s"] for row in results["child"]], color="#4878a8"
+    )
     right.set(xlabel="tokens a second", title="through supervisor and child")
     figure.savefig(file, metadata=cast("Any", {"Date": None}))
     plt.close(figure)

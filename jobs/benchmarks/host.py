@@ -1,6 +1,6 @@
-"""Texts in, how fast the host turns them into packs and answers into rows out, with a stub in the place of the GPU.
+"""Measures how fast the host turns texts into packs and answers into rows, with a stub in place of the GPU.
 
-`python -m jobs.benchmarks.host` measures, for each task, tokens a second and core to encode and to decode, and how long the
+`python -m jobs.benchmarks.host` measures, for each task, tokens per second and core to encode and to decode, and how long the
 stub's device (22 ms for 64k tokens) waited between packs: through the real actor class, supervisor, pipe and child.
 """
 
@@ -53,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--tasks", default=",".join(TASKS))
     options = parser.parse_args(arguments)
-    told = corpus(lengths="sigma0.9", count=2_000)
-    texts = [f"{told.texts[number % 2_000]} {number}" for number in range(options.texts)]  # equal texts are done once
+    sample = corpus(lengths="sigma0.9", count=2_000)
+    texts = [f"{sample.texts[number % 2_000]} {number}" for number in range(options.texts)]  # equal texts are done once
     print("| task | tokens | encode, tokens/s a core | decode | idle between packs, median | mean | 90 % | packs |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as root:
@@ -116,7 +116,7 @@ def encoded(texts: Sequence[str], number: int, name: str, spec: JobSpec, facts: 
 
 
 def checkpoint(head: Head, folder: Path, *, width: int) -> None:
-    """A checkpoint of this head of one layer: the stub reads its sizes alone."""
+    """A one-layer checkpoint of this head, of which the stub reads only the sizes."""
     config = RobertaPreLayerNormConfig(
         vocab_size=1_000,
         hidden_size=width,

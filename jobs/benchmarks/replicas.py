@@ -46,7 +46,7 @@ class Shares:
     seconds: dict[int, list[float]] = field(default_factory=dict)
 
     def planned(self, job: FrozenJob, plan: Plan) -> None:
-        """Nothing has run yet."""
+        """Nothing to record."""
 
     def committed(self, receipt: Receipt) -> None:
         """One shard more."""
@@ -92,7 +92,7 @@ def make_job(folder: Path, *, rows: int) -> None:
 
 
 def measure(folder: Path, count: int) -> None:
-    """One run, told from its first receipt to its last: before it, replicas start."""
+    """One run, measured from its first receipt to its last, since replicas start before it."""
     size = (folder / "in.jsonl").stat().st_size
     lines = (folder / "in.jsonl").read_text().count("\n")
     spec = JobSpec.parse(

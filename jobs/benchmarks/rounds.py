@@ -73,23 +73,26 @@ def in_rounds(
     say: called with what is measured and what was found, turn by turn.
     """
     measured = [Measured(one.name, one.dtype, one.framework, tokens, operations) for one, _ in variants]
-    for number, (told, (_, answer)) in enumerate(zip(measured, variants, strict=True), start=1):
-        say(f"warming up {number} of {len(measured)}: {told.name} {told.dtype}")
-        told.off = float(np.abs(np.asarray(answer(inputs)) - reference).max())
-        if told.off > TOLERANCE.get(told.dtype, 1.0):
-            raise RuntimeError(f"{told.name} ({told.dtype}) answers something else: off by {told.off:.3g}")
+    for number, (measurement, (_, answer)) in enumerate(zip(measured, variants, strict=True), start=1):
+        say(f"warming up {number} of {len(measured)}: {measurement.name} {measurement.dtype}")
+        measurement.off = float(np.abs(np.asarray(answer(inputs)) - reference).max())
+        if measurement.off > TOLERANCE.get(measurement.dtype, 1.0):
+            raise RuntimeError(
+                f"{measurement.name} ({measurement.dtype}) answers something else: off by {measurement.off:.3g}"
+            )
     rates: dict[tuple[str, str], list[float]] = {key: [] for key in peaks}
     for once, _ in peaks.values():
         once()
 
-    def turn_of(told: Measured, answer: Answer) -> None:
+    def turn_of(measurement: Measured, answer: Answer) -> None:
         began = now()
         answer(inputs)
-        told.seconds.append(max(now() - began, 1e-9))
+        measurement.seconds.append(max(now() - began, 1e-9))
         turns_done = sum(len(one.seconds) for one in measured)
+        rate = measurement.tokens / measurement.seconds[-1]
         say(
-            f"{turns_done} of {rounds * len(measured)}: {told.name} {told.dtype}, {told.tokens / told.seconds[-1]:,.0f} tokens/s "
-            f"(median so far {told.rate:,.0f})"
+            f"{turns_done} of {rounds * len(measured)}: {measurement.name} {measurement.dtype}, {rate:,.0f} tokens/s "
+            f"(median so far {measurement.rate:,.0f})"
         )
 
     def peak_of(key: tuple[str, str]) -> None:
@@ -99,7 +102,7 @@ def in_rounds(
             once()
         rates[key].append(PEAK_REPEATS * work / (now() - began))
 
-    turns = [partial(turn_of, told, answer) for told, (_, answer) in zip(measured, variants, strict=True)]
+    turns = [partial(turn_of, measurement, answer) for measurement, (_, answer) in zip(measured, variants, strict=True)]
     turns += [partial(peak_of, key) for key in peaks]
     shuffled = random.Random(0)  # noqa: S311 -- an order, not a secret
     for _ in range(rounds):

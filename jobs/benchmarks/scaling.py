@@ -26,10 +26,10 @@ import typer
 from models.boundary import Answers, Ask, Framework, Head, Tokens
 from pipeline import run
 from pipeline.cluster.placement import Cluster
-from pipeline.output import ledger
+from pipeline.output.folder import OutputFolder, new_run_id
 from pipeline.output.job import FrozenJob
-from pipeline.output.ledger import PlannedFile
 from pipeline.output.plan import Plan, missing_work, newest
+from pipeline.output.records import PlannedFile, entry_of
 from pipeline.output.sink import Receipt
 from pipeline.output.tally import Tally
 from pipeline.reading.source import read_tasks
@@ -59,20 +59,20 @@ class Sleeper:
 
 
 def load(*, checkpoint: str, framework: Framework, heads: tuple[Head, ...], dtype: str, device: str) -> Sleeper:  # noqa: ARG001
-    """A model that sleeps as long as the environment says, whatever it is asked to be."""
+    """A model that sleeps as long as the environment says; the other arguments are ignored."""
     return Sleeper(float(os.environ[NAP_VARIABLE]))
 
 
 @dataclass
 class Clock:
-    """A watcher that notes when each receipt came, what this process had computed by then, and whose it was."""
+    """A watcher that records when each receipt came, this process's CPU time by then, and the receipt's replica."""
 
     times: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     replicas: set[float] = field(default_factory=set)
 
     def planned(self, job: FrozenJob, plan: Plan) -> None:
-        """Nothing has run yet."""
+        """Nothing to record."""
 
     def committed(self, receipt: Receipt) -> None:
         """One more."""
@@ -87,7 +87,7 @@ def measure_run(
     shards: Annotated[int, typer.Option(help="Shards of four rows, each a bundle of its own.")] = 1_000,
     nap: Annotated[float, typer.Option(min=0.001, help="Seconds of sleep a shard.")] = 0.05,
 ) -> None:
-    """Annotate small shards by models that sleep, on logical CPUs, and say what the driver spent."""
+    """Annotate small shards with models that sleep, on logical CPUs, and print what the driver spent."""
     os.environ[NAP_VARIABLE] = str(nap)
     folder = Path(tempfile.mkdtemp(prefix="preln-scaling-"))
     try:
@@ -104,7 +104,7 @@ def measure_run(
         middle = len(clock.times) // 2  # from here on all replicas are at work
         seconds, cpu = clock.times[-1] - clock.times[middle], clock.cpu[-1] - clock.cpu[middle]
         receipts = len(clock.times) - 1 - middle
-        tell(
+        print_line(
             state=report.state,
             replicas=replicas,
             replicas_seen=len(clock.replicas),
@@ -123,7 +123,7 @@ def measure_run(
 
 
 def job_of(folder: Path, *, shards: int, replicas: int) -> JobSpec:
-    """A job of so many shards; no two share a bundle, so that each costs the driver what a large one would."""
+    """A job of so many shards, each in a bundle of its own, so that it costs the driver as much as a large one."""
     source = folder / "in"
     source.mkdir()
     for index in range(shards):
@@ -145,16 +145,17 @@ def measure_plan(
     shards: Annotated[int, typer.Option(help="Shards of the plan.")] = 1_000_000,
     shards_per_file: Annotated[int, typer.Option(help="Shards of each Parquet file.")] = 100,
 ) -> None:
-    """Plan, group and count so many shards as a driver does, in memory and in an output folder, and say what that takes."""
+    """Plan, group and count so many shards as a driver does, in memory and in an output folder, and print the cost."""
     folder = tempfile.mkdtemp(prefix="preln-scaling-")
+    output = OutputFolder(folder)
     steps = Steps()
     try:
         planned = planned_files(count=shards // shards_per_file, shards_each=shards_per_file)
         steps.done("cut")
-        ledger.write_plan(folder, run=ledger.new_run_id(), files=planned)
+        output.write_plan(run=new_run_id(), files=planned)
         steps.done("write_plan")
         del planned
-        _, plans = ledger.read_plans(folder)
+        _, plans = output.read_plans()
         steps.done("read_plan")
         work = list(missing_work(current=newest(plans).values(), written=frozenset(), entries={}))
         steps.done("missing")
@@ -164,14 +165,14 @@ def measure_plan(
         for item in work:
             tally.add(Receipt.from_json(Receipt(shard=item, state="done", rows=RULE.rows, facts=FACTS).to_json()))  # type: ignore[arg-type]
         steps.done("receipts")
-        ledger.write_manifest(folder, run=ledger.new_run_id(), entries=map(ledger.entry_of, tally.receipts))
+        output.write_manifest(run=new_run_id(), entries=map(entry_of, tally.receipts))
         steps.done("write_manifest")
-        _, entries = ledger.read_manifest(folder)
+        _, entries = output.read_manifest()
         steps.done("read_manifest")
         left = list(missing_work(current=newest(plans).values(), written=frozenset(entries), entries=entries))
         steps.done("resume")
         stored = sum(file.stat().st_size for file in Path(folder).rglob("*.parquet"))
-        tell(shards=len(work), left=len(left), tasks=len(tasks), stored_mib=stored // MIB, steps=steps.taken)
+        print_line(shards=len(work), left=len(left), tasks=len(tasks), stored_mib=stored // MIB, steps=steps.taken)
     finally:
         shutil.rmtree(folder)
 
@@ -190,7 +191,7 @@ def planned_files(*, count: int, shards_each: int) -> list[PlannedFile]:
 
 @dataclass
 class Steps:
-    """CPU seconds of each step, and the most memory the process had held after it."""
+    """CPU seconds of each step, and the process's peak memory after it."""
 
     began: float = field(default_factory=time.process_time)
     before: int = field(default_factory=lambda: peak_mib())
@@ -204,11 +205,11 @@ class Steps:
 
 
 def peak_mib() -> int:
-    """The most memory that this process has held so far."""
+    """This process's peak memory so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def tell(**numbers: object) -> None:
+def print_line(**numbers: object) -> None:
     """One line."""
     print(json.dumps(numbers), flush=True)
 

@@ -24,7 +24,7 @@ ROWS_A_SHARD = 64
 SHARDS = 600
 
 
-def main(rounds: Annotated[int, typer.Option(help="Runs of each kind; medians are told.")] = 3) -> None:
+def main(rounds: Annotated[int, typer.Option(help="Runs of each kind; medians are printed.")] = 3) -> None:
     """Measure, and print a table for docs/benchmarks.md."""
     small = [measured(rows=200, rows_a_shard=200) for _ in range(rounds)]
     many = [measured(rows=ROWS_A_SHARD * SHARDS, rows_a_shard=ROWS_A_SHARD) for _ in range(rounds)]

@@ -85,7 +85,7 @@ def random_checkpoint(folder: Path, *, layers: int, width: int) -> RobertaPreLay
         drawn = rng.standard_normal(shape, np.float32) * np.float32(config.initializer_range)
         tensors[name] = np.full(shape, kind == "ones", np.float32) if kind in ("ones", "zeros") else drawn
     files = read_tokenizer_files(str(CHECKPOINT))
-    told = {**json.loads(files[TOKENIZER_CONFIG]), "model_max_length": LONGEST}
-    files[TOKENIZER_CONFIG] = json.dumps(told).encode()
+    settings = {**json.loads(files[TOKENIZER_CONFIG]), "model_max_length": LONGEST}
+    files[TOKENIZER_CONFIG] = json.dumps(settings).encode()
     write_checkpoint(url=str(folder), config=config, tensors=tensors, tokenizer_files=files)
     return config

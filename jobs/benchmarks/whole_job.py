@@ -30,7 +30,7 @@ FILES = 4
 
 def main(
     texts: Annotated[int, typer.Option(help="Texts, log-normal around 60 tokens, sigma 0.9.")] = 1_500,
-    rounds: Annotated[int, typer.Option(help="Runs of each; medians are told.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Runs of each; medians are sample.")] = 3,
     layers: Annotated[int, typer.Option(help="Layers of the random checkpoint.")] = 12,
     width: Annotated[int, typer.Option(help="Its width.")] = 768,
     dtype: Annotated[str, typer.Option(help="Our type; the usual way runs in the checkpoint's.")] = "auto",
@@ -79,13 +79,13 @@ def median(runs: list[dict[str, float]], name: str) -> float:
 
 def lay_out(folder: Path, *, texts: int) -> int:
     """Parquet files with a text column; their tokens."""
-    told = corpus(lengths="sigma0.9", count=texts)
+    sample = corpus(lengths="sigma0.9", count=texts)
     folder.mkdir()
     each = -(-texts // FILES)
     for number in range(FILES):
-        part = told.texts[number * each : (number + 1) * each]
+        part = sample.texts[number * each : (number + 1) * each]
         pq.write_table(pa.table({"text": part}), folder / f"{number}.parquet")
-    return told.tokens
+    return sample.tokens
 
 
 def ours(folder: Path, source: Path, *, dtype: str) -> dict[str, float]:

@@ -15,8 +15,8 @@ from jobs.evaluation.scores import Measured
 from jobs.training.records import Record, read_records, texts_of
 from models.tokenizer import load_tokenizer
 from pipeline.errors import RunFailed, SpecError
+from pipeline.output.folder import OutputFolder
 from pipeline.output.report import Report
-from pipeline.output.sink import DATA
 from pipeline.spec.job_spec import JobSpec
 from pipeline.store.storage import join, put
 
@@ -65,7 +65,7 @@ def measure(spec: JobSpec, *, annotate: Annotate, gold: str | None = None) -> Me
     report = annotate(spec)
     if report.state != "done":
         raise RunFailed(f"the evaluation's run ended as {report.state!r}; what it wrote is in {spec.output.url}")
-    rows = read_records(join(spec.output.url, DATA))
+    rows = read_records(OutputFolder(spec.output.url).data.url)
     measured = score(rows, task=spec.task_name, gold=gold)
     errors = sum(row[f"{PREFIX}error"] is not None for row in rows)
     return Measured(

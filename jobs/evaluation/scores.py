@@ -73,13 +73,13 @@ def entities(gold: Sequence[Sequence[str]], answered: Sequence[Sequence[str] | N
     right: Counter[str] = Counter()
     words = same = 0
     for tags, found in zip(gold, answered, strict=True):
-        told = ["O"] * len(tags) if found is None else list(found)
-        wanted, got = set(spans(tags)), set(spans(told))
+        predicted = ["O"] * len(tags) if found is None else list(found)
+        wanted, got = set(spans(tags)), set(spans(predicted))
         true.update(kind for kind, _, _ in wanted)
         given.update(kind for kind, _, _ in got)
         right.update(kind for kind, _, _ in wanted & got)
         words += len(tags)
-        same += 0 if found is None else sum(one == other for one, other in zip(tags, told, strict=True))
+        same += 0 if found is None else sum(one == other for one, other in zip(tags, predicted, strict=True))
     kinds = sorted({*true, *given})
     whole = _rates(right.total(), given.total(), true.total())
     return Measured(
@@ -111,9 +111,9 @@ def answers(gold: Sequence[Sequence[str]], answered: Sequence[str | None]) -> Me
     """Exact match and F1 over words, the best of each question's true answers (SQuAD 1.1's evaluation)."""
     exact, overlap = 0.0, 0.0
     for truths, answer in zip(gold, answered, strict=True):
-        told = answer or ""
-        exact += max(float(plain(told) == plain(truth)) for truth in truths or [""])
-        overlap += max(_overlap(told, truth) for truth in truths or [""])
+        predicted = answer or ""
+        exact += max(float(plain(predicted) == plain(truth)) for truth in truths or [""])
+        overlap += max(_overlap(predicted, truth) for truth in truths or [""])
     return Measured(numbers={"exact_match": exact / len(gold), "f1": overlap / len(gold)})
 
 
@@ -123,8 +123,8 @@ def plain(text: str) -> str:
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
 
 
-def _overlap(told: str, truth: str) -> float:
-    given, wanted = plain(told).split(), plain(truth).split()
+def _overlap(predicted: str, truth: str) -> float:
+    given, wanted = plain(predicted).split(), plain(truth).split()
     if not given or not wanted:
         return float(given == wanted)
     return 2 * (Counter(given) & Counter(wanted)).total() / (len(given) + len(wanted))

@@ -58,7 +58,7 @@ class Submission:
 
 
 def job_digest(spec: JobSpec, flags: Sequence[str] = ()) -> str:
-    """What makes two submissions the same job: everything that is in it."""
+    """A digest of everything in a job: submissions with the same one are the same job."""
     content = json.dumps([spec.model_dump(mode="json", by_alias=True), list(flags)], sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=6).hexdigest()
 
@@ -192,8 +192,8 @@ def _name(requirement: str) -> str:
 
 
 def follow(api: JobApi, submission_id: str) -> Iterator[str]:
-    """A job's log, from its beginning until the job has ended; a connection that breaks is taken up again. Raises PrelnError,
-    where nobody answers for longer than the timeout of `api` too."""
+    """A job's log from its beginning until the job has ended; reconnects if the connection breaks. Raises PrelnError, also if
+    nothing answers for longer than the timeout of `api`."""
     seen = 0
     while True:
         behind = seen
@@ -205,7 +205,7 @@ def follow(api: JobApi, submission_id: str) -> Iterator[str]:
         except Unreachable as error:
             api.say(str(error))
         if api.job(submission_id).status.is_terminal():
-            # Whether the tail ended with the job or before it can't be told: a job may end while nobody is connected.
+            # The tail may have ended before the job did: a job may end while no client is connected.
             yield api.log(submission_id)[seen:]
             return
         time.sleep(RECONNECT_SECONDS)
@@ -233,4 +233,4 @@ def stop(api: JobApi, submission_id: str, *, timeout: float = 60.0) -> JobStatus
         if status.is_terminal():
             return status
         time.sleep(0.5)
-    raise PrelnError(f"{submission_id}: asked to stop, and still running after {timeout:.0f} s; look at the cluster")
+    raise PrelnError(f"{submission_id}: still running {timeout:.0f} s after it was asked to stop; look at the cluster")

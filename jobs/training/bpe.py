@@ -25,7 +25,7 @@ def train_tokenizer(
 ) -> dict[str, bytes]:
     """File name -> content of a tokenizer of exactly `pieces` ids learnt from the texts.
 
-    text_limit: tokens of a text, specials included, told as model_max_length.
+    text_limit: tokens of a text, specials included, written as model_max_length.
     prefix_space: whether a text begins as if after a space (add_prefix_space), which lists of words need.
     compact: tokenizer.json without indentation.
     Raises SpecError where the texts have not so many pieces in them, saying how many they have.

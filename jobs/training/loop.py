@@ -53,7 +53,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Told:
+class Progress:
     """What a step or an evaluation has to say: to the progress line and the learning curve."""
 
     step: int
@@ -72,7 +72,7 @@ class Run:
     data: Data
     place: Place
     fingerprint: str
-    tell: Callable[[Told], None]
+    on_progress: Callable[[Progress], None]
     history: list[dict[str, Any]] = field(default_factory=list)
     step: int = 0
     best_loss: float = math.inf
@@ -166,7 +166,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        self.tell(Told(step=self.step + 1, steps=self.steps, loss=total, rate=rate))
+        self.on_progress(Progress(step=self.step + 1, steps=self.steps, loss=total, rate=rate))
         return total
 
     def rate(self, step: int) -> float:
@@ -207,7 +207,7 @@ class Run:
         scores = evaluate(self.network, self.data, masked_batch=self._masked, tokens=self.spec.batch_tokens)
         train_loss = sum(losses) / max(1, len(losses))
         self.history.append({"step": self.step, "train_loss": train_loss, "evaluation": scores})
-        self.tell(Told(self.step, self.steps, train_loss, self.rate(self.step - 1), scores))
+        self.on_progress(Progress(self.step, self.steps, train_loss, self.rate(self.step - 1), scores))
         if not scores:
             return
         weights = {name: self.spec.tasks[name].weight for name in scores}

@@ -1,4 +1,4 @@
-"""A module with several heads over one encoder, made from a checkpoint or a config, and the folders it is saved to.
+"""The module that is trained: several heads over one encoder, built from a checkpoint or a config, and saved as folders.
 
 Legend: B batch, S sequence, H hidden size, V vocabulary, G guessed tokens.
 """
@@ -34,7 +34,7 @@ NUMPY_TYPES = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16
 
 @dataclass(frozen=True)
 class HeadPlan:
-    """What a head is to be."""
+    """The plan of a head."""
 
     task: TaskName
     labels: Labels = NO_LABELS

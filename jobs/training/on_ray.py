@@ -65,4 +65,4 @@ def _on_a_worker(config: dict[str, Any]) -> None:
         workers=context.get_world_size(),
         device=str(ray.train.torch.get_device()),
     )
-    train_prepared(prepare(TrainSpec.parse(config["spec"])), place=place, tell=ProgressLines())
+    train_prepared(prepare(TrainSpec.parse(config["spec"])), place=place, on_progress=ProgressLines())

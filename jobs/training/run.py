@@ -16,13 +16,13 @@ from typing import Any
 import torch
 
 from jobs.training.curve import draw_curve
-from jobs.training.loop import SNAPSHOTS, Place, Run, Told
+from jobs.training.loop import SNAPSHOTS, Place, Progress, Run
 from jobs.training.network import write_network
 from jobs.training.prepare import Prepared, prepare
 from jobs.training.spec import TrainSpec
 from pipeline.store.storage import join, put
 
-Tell = Callable[[Told], None]
+OnProgress = Callable[[Progress], None]
 # oneDNN keeps its kernels by shape, and batches have ever new ones: by default gigabytes of them.
 KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
 
@@ -35,13 +35,13 @@ class Trained:
     history: list[dict[str, Any]]
 
 
-def train(spec: TrainSpec, *, tell: Tell | None = None, device: str | None = None) -> Trained:
+def train(spec: TrainSpec, *, on_progress: OnProgress | None = None, device: str | None = None) -> Trained:
     """Train in this process, from the newest snapshot in the output if there is one. Raises SpecError."""
     place = Place(device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return train_prepared(prepare(spec), place=place, tell=tell or ProgressLines())
+    return train_prepared(prepare(spec), place=place, on_progress=on_progress or ProgressLines())
 
 
-def train_prepared(prepared: Prepared, *, place: Place, tell: Tell) -> Trained:
+def train_prepared(prepared: Prepared, *, place: Place, on_progress: OnProgress) -> Trained:
     """One process's part of a run; the first one writes."""
     for variable, value in KERNELS.items():
         os.environ.setdefault(variable, value)
@@ -52,7 +52,7 @@ def train_prepared(prepared: Prepared, *, place: Place, tell: Tell) -> Trained:
         data=prepared.data,
         place=place,
         fingerprint=prepared.fingerprint,
-        tell=tell if place.rank == 0 else _silent,
+        on_progress=on_progress if place.rank == 0 else _silent,
     )
     history = run.train()
     if place.rank:
@@ -65,7 +65,7 @@ def train_prepared(prepared: Prepared, *, place: Place, tell: Tell) -> Trained:
     return Trained(folders=folders, history=history)
 
 
-def _silent(told: Told) -> None:
+def _silent(progress: Progress) -> None:
     """Only the first process speaks."""
 
 
@@ -77,19 +77,19 @@ class ProgressLines:
         self._began = self._last = time.monotonic()
         self._first: int | None = None
 
-    def __call__(self, told: Told) -> None:
+    def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
         if self._first is None:
-            self._first, self._began = told.step, now
-        if not told.evaluation and now - self._last < self._every_s and told.step < told.steps:
+            self._first, self._began = progress.step, now
+        if not progress.evaluation and now - self._last < self._every_s and progress.step < progress.steps:
             return
         self._last = now
-        done = told.step - self._first
-        left = (now - self._began) / done * (told.steps - told.step) if done else 0.0
-        line = f"step {told.step}/{told.steps}  loss {told.loss:.4f}  rate {told.rate:.2e}  {left:.0f} s left"
+        done = progress.step - self._first
+        left = (now - self._began) / done * (progress.steps - progress.step) if done else 0.0
+        line = f"step {progress.step}/{progress.steps}  loss {progress.loss:.4f}  rate {progress.rate:.2e}  {left:.0f} s left"
         scores = "  ".join(
             f"{task}: {' '.join(f'{name} {value:.4f}' for name, value in numbers.items())}"
-            for task, numbers in told.evaluation.items()
+            for task, numbers in progress.evaluation.items()
         )
         sys.stderr.write(f"{line}  {scores}".rstrip() + "\n")
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""A framework's name and a device in, what the framework sees of it on this machine out, asked in a process of its own."""
+"""Probes, in a separate process, what a framework sees of a device on this machine."""
 
 import json
 import os
@@ -9,11 +9,11 @@ from models.boundary import DeviceFacts, Framework
 from pipeline.errors import ResourceError
 
 SECONDS = 300.0
-"""Importing a framework from a cold network disk takes long; more is a driver that hangs."""
+"""Importing a framework from a cold network disk takes long; beyond this, the driver hangs."""
 HALF_FROM = 8.0
 """Compute capability from which bfloat16 is multiplied natively: Ampere."""
 FLOAT16_FROM = 7.0
-"""From which float16 is: Volta and Turing, whose float32 is about 8 times as slow."""
+"""Compute capability from which float16 is fast: Volta and Turing, whose float32 is about 8 times slower."""
 
 
 def probe_device(framework: Framework, device: str) -> DeviceFacts:
@@ -23,7 +23,7 @@ def probe_device(framework: Framework, device: str) -> DeviceFacts:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=environment, check=False)
     except subprocess.TimeoutExpired:
-        raise ResourceError(f"{framework} did not say in {SECONDS:.0f} s what it sees of '{device}'") from None
+        raise ResourceError(f"{framework} did not answer within {SECONDS:.0f} s when probed for '{device}'") from None
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         words = (done.stderr.strip().splitlines() or ["nothing"])[-1]
@@ -35,7 +35,7 @@ def probe_device(framework: Framework, device: str) -> DeviceFacts:
 
 
 def gpu_dtype(facts: DeviceFacts) -> tuple[str, str | None]:
-    """What `dtype: auto` is on a GPU, and what its owner should know of it."""
+    """The dtype that `auto` means on a GPU, and a remark for the job's owner, if any."""
     capability = float(facts.get("capability", 0.0))
     if capability >= HALF_FROM:
         return "bfloat16", None

@@ -1,4 +1,4 @@
-"""What Ray raises when a stage did in, the error of ours that caused it out, with its own words and nothing of Ray's."""
+"""Finds the error of ours that made Ray raise, with its own message and without Ray's."""
 
 import re
 
@@ -11,12 +11,12 @@ _OURS = re.compile(r"(?:pipeline|models)\.errors\.(\w+): (.+)")
 
 
 def caused_by(error: Exception) -> Exception:
-    """Our own error in the text of a remote one; the error itself where there is none.
+    """Our own error inside a remote one; the error itself if there is none.
 
     Ray carries an exception of a task as an object, but one of an actor's constructor only as its traceback's text.
     """
     if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, PrelnError):
-        return error.cause  # the object itself is of both kinds, and its words are Ray's
+        return error.cause  # `error` is an instance of both classes, and its message is Ray's
     if isinstance(error, PrelnError):
         return error
     found = _OURS.findall(str(error))

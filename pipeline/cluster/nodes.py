@@ -1,4 +1,4 @@
-"""Ray's word on its nodes in, kinds of node that a replica could be placed on out: those that are up and those that may come.
+"""The kinds of node that a replica could be placed on: those that are up and those that may come.
 
 A cluster without an autoscaler does not grow. One with an autoscaler may grow: into the node types that are known (Ray's
 cluster configuration, or the file that `ray up` leaves on the head node), or into unknown types (KubeRay).
@@ -17,9 +17,9 @@ ACCELERATOR_AMOUNT = 0.001
 
 @dataclass(frozen=True)
 class Request:
-    """What somebody asks of one node, whole, as Ray's autoscaler has it: two are equal only if no part of them differs.
+    """A complete request for one node as Ray's autoscaler has it; two are equal only if they are in every part.
 
-    resources: amounts by Ray's names for them, none of them zero. labels: key, whether the values are refused, the values.
+    resources: Ray's name -> amount, none of them zero. labels: key, whether the values are excluded, the values.
     """
 
     resources: Mapping[str, float]
@@ -27,10 +27,10 @@ class Request:
 
     @classmethod
     def of(cls, *, resources: Mapping[str, float], labels: Iterable[tuple[str, bool, Iterable[str]]] = ()) -> "Request":
-        """As Ray counts: four digits, and values of labels in no order."""
+        """A request rounded as Ray rounds: to four digits. Values of a label have no order."""
         amounts = {name: round(amount, 4) for name, amount in resources.items() if round(amount, 4) > 0}
-        found = ((key, refused, frozenset(value.strip() for value in values)) for key, refused, values in labels)
-        return cls(amounts, frozenset(found))
+        selectors = ((key, excluded, frozenset(value.strip() for value in values)) for key, excluded, values in labels)
+        return cls(amounts, frozenset(selectors))
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Demand:
 
     @property
     def request(self) -> Request:
-        """The same as Ray's autoscaler has it."""
+        """The demand as Ray's autoscaler has it."""
         kind = {ACCELERATOR + self.accelerator: ACCELERATOR_AMOUNT} if self.accelerator else {}
         labels = [(key, *selected(wanted)) for key, wanted in self.labels.items()]
         return Request.of(resources={"CPU": self.cpus, "GPU": self.gpus, **kind}, labels=labels)
@@ -62,7 +62,7 @@ class Demand:
 
 @dataclass(frozen=True)
 class NodeKind:
-    """Nodes that are alike. count: how many are up, or, of a type, how many there may be."""
+    """Nodes that are alike. count: how many are up, or how many of a type there may be."""
 
     name: str
     resources: Mapping[str, float]
@@ -106,31 +106,30 @@ class NodeKind:
 class Nodes:
     """A cluster's nodes. up: those that are alive. to_come: types that an autoscaler may start, each with its limit.
 
-    grows: an autoscaler is at work. untold: it is, and its node types are not known. most: nodes that it starts, of all types
-    together.
+    grows: whether an autoscaler is at work; None if unknown. most: how many nodes it may start, of all types together.
     """
 
     up: Sequence[NodeKind]
     to_come: Sequence[NodeKind] = ()
-    grows: bool = False
+    grows: bool | None = False
     most: int = UNLIMITED
 
     @property
     def has_unknown_types(self) -> bool:
-        """Whether nodes of unknown types may be added."""
-        return self.grows and not self.to_come
+        """Whether nodes of unknown types may be added, or it is unknown whether any may."""
+        return self.grows is not False and not self.to_come
 
     @property
     def ever(self) -> Sequence[NodeKind]:
-        """All kinds that there are or may be."""
+        """All kinds that are up or may come."""
         return [*self.up, *self.to_come]
 
     def places(self, demand: Demand) -> int:
-        """Replicas that the cluster can hold when it is as large as it may become."""
+        """Replicas that the cluster can hold at its largest."""
         return max(self.places_now(demand), self._to_come(lambda kind: kind.places(demand)))
 
     def _to_come(self, worth: Callable[[NodeKind], float]) -> int:
-        """What all nodes that may come are worth together: the worthiest first, and no more than may come in all."""
+        """The total worth of the nodes that may come: the most valuable first, and no more nodes than `most`."""
         left, found = self.most, 0.0
         for kind in sorted(self.to_come, key=worth, reverse=True):
             found += min(kind.count, left) * worth(kind)
@@ -151,7 +150,7 @@ class Nodes:
         return sum(kind.count * kind.places(demand) for kind in self.up)
 
     def total(self, resource: str) -> float:
-        """How much of a resource there can be in all."""
+        """The most of a resource that the cluster can have."""
         up = sum(kind.count * kind.resources.get(resource, 0.0) for kind in self.up)
         return max(up, self._to_come(lambda kind: kind.resources.get(resource, 0.0)))
 
@@ -162,17 +161,19 @@ class Nodes:
             return (
                 f"{up} up; up to {', '.join(f'{kind.count} x {kind}' for kind in self.to_come)}{limit} may be started"
             )
+        if self.grows is None:
+            return f"{up}; whether more may be started is unknown"
         return f"{up}; more of types unknown here may be started" if self.grows else up
 
 
 def label_fits(value: str | None, wanted: str) -> bool:
-    """Whether a node's label is what a selector asks for: `a`, `!a`, `in(a,b)`, `!in(a,b)`."""
-    refused, values = selected(wanted)
-    return (value in values) != refused
+    """Whether a node's label fits a selector: `a`, `!a`, `in(a,b)`, `!in(a,b)`."""
+    excluded, values = selected(wanted)
+    return (value in values) != excluded
 
 
 def selected(wanted: str) -> tuple[bool, list[str]]:
-    """Whether a label selector refuses its values rather than asks for them, and the values."""
-    refused, wanted = wanted.startswith("!"), wanted.removeprefix("!")
+    """Whether a label selector excludes its values rather than asks for them, and the values."""
+    excluded, wanted = wanted.startswith("!"), wanted.removeprefix("!")
     listed = wanted[3:-1].split(",") if wanted.startswith("in(") and wanted.endswith(")") else [wanted]
-    return refused, [item.strip() for item in listed]
+    return excluded, [item.strip() for item in listed]

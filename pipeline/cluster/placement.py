@@ -1,4 +1,4 @@
-"""What Ray has to offer, and the replicas that fit on it: how many, with which resources, in which arithmetic."""
+"""Places replicas on a Ray cluster: how many, with which resources, in which dtype."""
 
 import logging
 import math
@@ -21,7 +21,7 @@ READ_CPUS = 0.5
 WRITE_CPUS = 0.25
 """CPUs that Ray sets aside for a task that decodes and writes."""
 REPLICA_CORES = 8
-"""Cores of a replica on a node without GPUs, at most, where the job says nothing: more threads bring a pass little."""
+"""The most cores of a replica on a node without GPUs by default: more threads speed up a pass little."""
 LEAST_CPUS = 0.1
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
@@ -30,8 +30,8 @@ BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 class Placement:
     """What each replica asks of Ray, how many there may be, and how many threads each may use.
 
-    initial: replicas that are started at once; further ones up to `largest` follow as nodes arrive.
-    wait: seconds that a run waits while no replica at all has a place.
+    initial: replicas that are started at once; more, up to `largest`, follow as nodes arrive.
+    wait: seconds that a run waits while no replica has a node.
     """
 
     smallest: int
@@ -53,12 +53,12 @@ class Placement:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The demand as Ray's options of an actor or a task."""
+        """The demand as Ray's options for an actor or a task."""
         return ray_options(self.demand)
 
 
 def ray_options(demand: Demand) -> dict[str, Any]:
-    """A demand as Ray's options of an actor or a task."""
+    """A demand as Ray's options for an actor or a task."""
     options: dict[str, Any] = {"num_cpus": demand.cpus, "num_gpus": demand.gpus or None}
     if demand.accelerator:
         options["accelerator_type"] = demand.accelerator
@@ -68,12 +68,12 @@ def ray_options(demand: Demand) -> dict[str, Any]:
 
 
 def warn(message: str) -> None:
-    """Say it in the driver's log, for want of anybody better."""
+    """Log a warning: the default where no console is given."""
     logging.getLogger("preln").warning(message)
 
 
 class Cluster:
-    """Ray as this job sees it; connected to at the first question that only it can answer.
+    """Ray as this job sees it, connected on first use.
 
     say: called with what the run is waiting for.
     """
@@ -84,12 +84,12 @@ class Cluster:
 
     @cached_property
     def nodes(self) -> Nodes:
-        """The nodes when first asked, and those that may come."""
+        """The nodes at first use, and those that may come."""
         return self.nodes_now()
 
     def nodes_now(self) -> Nodes:
         """The nodes as they are at this moment."""
-        from pipeline.cluster.ray_state import nodes_of_ray  # takes a second to import, and not every verb asks
+        from pipeline.cluster.ray_state import nodes_of_ray  # takes a second to import, and not every verb needs it
 
         self._connect()
         return nodes_of_ray(home=Path.home())
@@ -109,11 +109,17 @@ class Cluster:
             self.nodes.has_unknown_types
         ):  # CPU replicas on the GPU nodes that come would be wrong for as long as the output folder lives
             raise SpecError(
-                "resources.gpus is not set, and this cluster does not say which nodes it can add (Kubernetes); none with a GPU "
-                f"is up: {self.nodes}. Write `gpus: 1` under resources (or --set resources.gpus=1) for one replica per GPU, or "
+                f"resources.gpus is not set, and {self._unknown_growth}; none with a GPU is up: {self.nodes}. "
+                "Write `gpus: 1` under resources (or --set resources.gpus=1) for one replica per GPU, or "
                 "`gpus: 0` for replicas on CPUs"
             )
         return 0.0
+
+    @property
+    def _unknown_growth(self) -> str:
+        if self.nodes.grows is None:
+            return "preln can't tell which nodes this version of Ray may add"
+        return "this cluster does not say which nodes it can add (Kubernetes)"
 
     def placement(self, spec: JobSpec) -> Placement:
         """What the replicas of a job ask for. Raises SpecError if no present or future node can ever provide it."""
@@ -133,7 +139,7 @@ class Cluster:
         return Placement(smallest, largest, initial, demand=demand, threads=threads, wait=spec.resources.wait)
 
     def _gpu_replica(self, spec: JobSpec, gpus: float) -> tuple[float, int]:
-        """CPUs and threads of a replica with a GPU: one CPU, or less where the GPUs of a node would leave none to read with."""
+        """CPUs and threads of a replica with a GPU: one CPU, or less if a node's GPUs would leave no CPU to read with."""
         if spec.resources.cpus is not None:
             return spec.resources.cpus, max(1, int(spec.resources.cpus))
         bare = _demand(spec, cpus=0.0, gpus=gpus)
@@ -179,10 +185,10 @@ class Cluster:
             )
 
     def resolve_dtype(self, spec: JobSpec) -> str:
-        """The dtype that `auto` is here: asked of a machine that has what the replicas ask for.
+        """The dtype that `auto` means here, found on a machine that has what the replicas ask for.
 
-        Raises SpecError where there can be no such machine, ResourceError where none came up in time, or where the framework
-        can't use the GPU there.
+        Raises SpecError if there can be no such machine, ResourceError if none came up in time or the framework can't use
+        the GPU there.
         """
         if spec.model.dtype != "auto":
             return spec.model.dtype
@@ -214,7 +220,7 @@ def _demand(spec: JobSpec, *, cpus: float, gpus: float) -> Demand:
 
 
 def _reserve(cores: float) -> float:
-    """CPUs of a node that no replica takes: reading and writing need some, or everything waits for everything."""
+    """CPUs of a node that no replica takes: without some for reading and writing, the run would deadlock."""
     return 1.0 if cores >= 2 else 0.5
 
 
@@ -228,10 +234,10 @@ def _not_fused(cpus: float) -> float:
 
 
 def best_dtype(framework: Framework, gpu: bool) -> tuple[str, str | None]:
-    """bfloat16 where this machine multiplies it natively, else float32; and what the job's owner should know of it.
+    """bfloat16 if this machine multiplies it natively, else float32; and a remark for the job's owner, if any.
 
-    GPUs from Ampere on, as the framework itself sees them; CPUs with AVX512-BF16 or AMX for PyTorch, whose CPU kernels use
-    them. Raises ResourceError where the framework can't use the GPU that it was given.
+    Natively: GPUs from Ampere on, as the framework itself sees them; for PyTorch, whose CPU kernels use them, CPUs with
+    AVX512-BF16 or AMX. Raises ResourceError if the framework can't use the GPU that it was given.
     """
     if gpu:
         return gpu_dtype(probe_device(framework, "cuda"))

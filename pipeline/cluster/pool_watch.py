@@ -1,7 +1,7 @@
-"""The pool of replicas of a running Dataset in, an end to waiting out: called by Ray Data at every step of its loop.
+"""Watches the replicas of a running Dataset, so that no run waits silently or forever; called at every step of its loop.
 
-Ray Data waits without a word and without an end for actors that have no place. Here a run in which no replica can be
-placed ends after `resources.wait` with the reason, shards that wait for a lost replica are taken to living ones, and of two
+Ray Data waits without a message and without a limit for actors that have no node. Here a run in which no replica can be
+placed ends after `resources.wait` with the reason, shards of a lost replica are moved to living ones, and of two
 runs that leave each other no CPU to read with, one gives way.
 """
 
@@ -13,11 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ray.data._internal.execution.execution_callback import ExecutionCallback
-
 from pipeline.cluster.capacity_wait import CapacityWait
 from pipeline.cluster.contention import first_of_all, nothing_left_to_read_with
-from pipeline.cluster.ray_state import CLASS_NAME, _placed_actors
+from pipeline.cluster.ray_state import REPLICA_CLASS, ActorPool, actor_pools, placed_replicas
 
 GLANCE = 1.0
 """Seconds between two looks at the pool."""
@@ -40,13 +38,13 @@ class StarvedError(Exception):
 class PoolState:
     """How the replicas of a running Dataset are.
 
-    alive: ready for work. starting: placed, loading the model. active: with shards in hand, lost ones included.
-    lost: had been alive and have no place now. ended: the stage has nothing left to do. queued: shards nobody has taken yet.
+    alive: ready for work. starting: placed and loading the model; None if unknown. active: have shards, lost ones included.
+    lost: were alive and have no node now. ended: the stage has nothing left to do. queued: shards that no replica has yet.
     starved: all are idle, since replicas hold every CPU and nothing can be read. first: no other run was here before.
     """
 
     alive: int
-    starting: int
+    starting: int | None
     active: int
     lost: int
     queued: int
@@ -57,10 +55,11 @@ class PoolState:
 
 @dataclass
 class Watched:
-    """What is made of the pool's states, one after the other."""
+    """One run's watch: decides from the states of its pool, one after the other, when waiting must end."""
 
     capacity_wait: CapacityWait
     clock: Callable[[], float] = time.monotonic
+    next_look: float = field(default=0.0, init=False)
     _stuck_since: float | None = field(default=None, init=False)
     _starved_since: float | None = field(default=None, init=False)
 
@@ -69,7 +68,7 @@ class Watched:
         if state.ended or state.alive or state.starting:
             self.capacity_wait.end()
         else:
-            self.capacity_wait.wait()
+            self.capacity_wait.wait(room_known=state.starting is not None)
         stuck = (
             state.alive > 0 and state.lost > 0 and state.active <= state.lost and not state.queued and not state.ended
         )
@@ -81,7 +80,7 @@ class Watched:
             raise StarvedError
 
     def _since(self, true: bool, since: float | None) -> float | None:
-        """When something that is true now became true."""
+        """When a condition became true; None while it is not."""
         return (self.clock() if since is None else since) if true else None
 
     def _lasts(self, since: float | None, seconds: float) -> bool:
@@ -91,49 +90,37 @@ class Watched:
 _WATCHED: dict[str, Watched] = {}
 
 
-class PoolWatch(ExecutionCallback):
-    """Ray Data's hook. Workers get a copy of the context that names it, so it holds a key and the driver has the rest."""
-
-    def __init__(self, key: str) -> None:
-        self._watched = _WATCHED.get(key)
-        self._next_look = 0.0
-
-    def on_execution_step(self, executor: Any) -> None:
-        """Look at the pool now and then."""
-        now = time.monotonic()
-        if self._watched is not None and now >= self._next_look:
-            self._next_look = now + GLANCE
-            for operator, queues in executor._topology.items():
-                if operator.get_autoscaling_actor_pools():
-                    self._watched.look(pool_state(operator, queued=queues.total_enqueued_input_blocks()))
+def look_at_pools(key: str, executor: Any) -> None:
+    """One step of a Dataset's loop. Workers get a copy of what is called, so it holds a key, and the driver has the rest."""
+    watched, now = _WATCHED.get(key), time.monotonic()
+    if watched is not None and now >= watched.next_look:
+        watched.next_look = now + GLANCE
+        for pool in actor_pools(executor) or ():
+            watched.look(pool_state(pool))
 
 
 @contextmanager
-def watching(capacity_wait: CapacityWait) -> Iterator[Callable[[], PoolWatch]]:
-    """A callback class for `DataContext.custom_execution_callback_classes` that watches by this capacity_wait."""
+def watching(capacity_wait: CapacityWait) -> Iterator[Callable[[Any], None]]:
+    """What to call with the executor at each step of a Dataset's loop, to watch its replicas by this capacity_wait."""
     key = uuid.uuid4().hex
     _WATCHED[key] = Watched(capacity_wait)
     try:
-        yield partial(PoolWatch, key)
+        yield partial(look_at_pools, key)
     finally:
         del _WATCHED[key]
 
 
-def pool_state(operator: Any, *, queued: int) -> PoolState:
-    """The state of an actor stage's pool. Ray is asked about actors and nodes only while none is alive, or all are idle."""
-    pool = operator.get_autoscaling_actor_pools()[0]
-    lost = pool.num_restarting_actors()
-    alive = pool.num_running_actors() - lost
-    active = pool.num_active_actors()
-    ended = operator.has_completed()
-    starved = alive > 0 and active == 0 and not ended and nothing_left_to_read_with()
+def pool_state(pool: ActorPool) -> PoolState:
+    """The state of a pool. Ray is asked about actors and nodes only while no replica is alive, or all are idle."""
+    alive = pool.running - pool.restarting
+    starved = alive > 0 and pool.active == 0 and not pool.ended and nothing_left_to_read_with()
     return PoolState(
         alive=alive,
-        starting=0 if alive else _placed_actors(),
-        active=active,
-        lost=lost,
-        queued=queued,
-        ended=ended,
+        starting=0 if alive else placed_replicas(),
+        active=pool.active,
+        lost=pool.restarting,
+        queued=pool.queued,
+        ended=pool.ended,
         starved=starved,
-        first=starved and first_of_all(CLASS_NAME),
+        first=starved and first_of_all(REPLICA_CLASS),
     )

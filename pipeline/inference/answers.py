@@ -139,14 +139,14 @@ def answer_shards(
     finished = {
         name: iter(ledger.split([shard[name].num_rows for shard in windows])) for name, ledger in ledgers.items()
     }
-    told = {"passes": float(passes), "budget_tokens": float(budgeted)} if passes else {}
+    pass_facts = {"passes": float(passes), "budget_tokens": float(budgeted)} if passes else {}
     done = []
     for shard, tokens in zip(asked, sequences.shard_tokens, strict=True):
         tasks = {}
         for name, parts in finished.items():
             answers, failures = next(parts)
             tasks[name] = {"answers": answers, "failures": failures}
-        done.append(shard.with_(tasks=tasks, facts={**told, "tokens": float(tokens)}))
-        told = {}  # of the bundle, so by its first shard only
+        done.append(shard.with_(tasks=tasks, facts={**pass_facts, "tokens": float(tokens)}))
+        pass_facts = {}  # of the bundle, so by its first shard only
     answered = iter(done)
     return [next(answered) if shard in asked else shard for shard in shards]

@@ -12,23 +12,23 @@ import numpy.typing as npt
 from models.boundary import Framework
 
 CPU_BATCH_TOKENS: Mapping[Framework, int] = {"torch": 2_048, "tensorflow": 1_536, "flax": 4_096}
-"""Token budget of a pass on a CPU: a few hundred tokens are compute-bound already, more only cost cache. Flax's rows of one
-width are filled better by more."""
+"""Token budget of a pass on a CPU: a few hundred tokens are compute-bound already, and more only cost cache. Flax has a larger
+one, since more tokens fill its rows of one width better."""
 GPU_BATCH_TOKENS = (32_768, 65_536)
-"""The first and the largest token budget of a pass on a GPU. Below, launching kernels takes longer than they do; at 64k a model
-of base size takes 2.5 GB."""
+"""The first and the largest token budget of a pass on a GPU. With fewer tokens, launching kernels takes longer than running them;
+at 64k a model of base size takes 2.5 GB."""
 GAIN = 1.03
 """A larger budget must be so much faster to be kept."""
 FULL = 0.75
-"""The part of its budget that a pass must fill to say anything about the budget."""
+"""The part of its budget that a pass must fill to count in the budget's rate."""
 PASSES = 3
-"""Passes whose median rate says how fast a budget is: one that something else slowed down decides nothing."""
+"""Passes whose median rate is a budget's rate, so that one pass that something else slowed down does not decide."""
 
 
 class TokenBudget:
-    """Tokens that one pass through the model may have: grown while passes get faster, halved where memory runs out.
+    """Tokens that one pass through the model may have: grown while passes get faster, halved when memory runs out.
 
-    It is found in real work: no pass is made for it alone, and no answer depends on it.
+    It is found in real work: no pass is run just to find it, and no answer depends on it.
     """
 
     def __init__(self, *, tokens: int, most: int | None = None) -> None:
@@ -38,7 +38,7 @@ class TokenBudget:
         self._rates: list[float] = []
 
     def took(self, *, tokens: int, seconds: float) -> None:
-        """A pass of so many tokens has answered in so many seconds."""
+        """Record a pass of `tokens` that took `seconds`; the budget may grow."""
         if self.tokens >= self._most and not self._best:
             return
         if not FULL * self.tokens <= tokens <= self.tokens or seconds <= 0:
@@ -59,7 +59,7 @@ class TokenBudget:
             self.tokens = min(2 * self.tokens, self._most)
 
     def refused(self, *, tokens: int) -> None:
-        """The device's memory did not suffice for a pass of so many tokens: half of them from now on, and no more growing."""
+        """Record a pass of `tokens` that ran out of the device's memory: the budget becomes half of it and grows no more."""
         self.tokens = min(self.tokens, max(tokens // 2, self.tokens // 2, 1))
         self._most = self.tokens
         self._best = 0.0
@@ -69,10 +69,10 @@ class TokenBudget:
 def packs(
     *, lengths_W: npt.NDArray[np.integer], budget: TokenBudget, in_order: bool = False
 ) -> Iterator[npt.NDArray[np.int64]]:
-    """Window numbers of one pass through the model each: at most the budget's tokens, or one window that alone is longer.
+    """The window numbers of each pass: at most the budget's tokens, or a single window that is longer.
 
     Longest first: a pack that does not fit the device fails in the first minute, not in the sixth hour. in_order: as they
-    come, for models that lay sequences into rows of one width, which lengths of all kinds fill best.
+    come, for models that lay sequences into rows of one width, which mixed lengths fill best.
     """
     order = np.arange(len(lengths_W)) if in_order else np.argsort(-lengths_W.astype(np.int64), kind="stable")
     reached = np.cumsum(lengths_W[order].astype(np.int64))

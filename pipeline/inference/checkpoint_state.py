@@ -1,4 +1,4 @@
-"""A checkpoint's URL in, what identifies its content out: a digest, and a stamp that is cheap to compare."""
+"""Identifies a checkpoint's content: by a digest, and by a stamp that is cheap to compare."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from models.named_heads import HeadFolders
 
 @dataclass(frozen=True)
 class CheckpointState:
-    """What a checkpoint's content is (digest), and the cheap stamp of its files by which that need not be read again.
+    """The digest of a checkpoint's content, and a cheap stamp of its files: while it is the same, nothing is read again.
 
     model_type: its family, None for RobertaPreLayerNorm.
     """
@@ -20,8 +20,10 @@ class CheckpointState:
 
 
 def checkpoint_state(url: str, *, known: CheckpointState | None, names: Iterable[str] | None) -> CheckpointState:
-    """The state of a checkpoint, or of all its heads of these names; bytes are read only where the stamp is not the one
-    known. Raises CheckpointError."""
+    """The state of a checkpoint, or of its heads of these names; files are read only if the stamp is not the known one.
+
+    Raises CheckpointError.
+    """
     opened = HeadFolders.open(checkpoint=url, names=names)
     stamp = opened.stamp()
     if known is not None and known.stamp == stamp:

@@ -1,9 +1,8 @@
-"""The process that holds the model: packs of windows in by a pipe, arrays out; it dies with the one that started it.
+"""The process that holds the model: takes packs of windows through a pipe and sends arrays; it dies with its supervisor.
 
-`python -m pipeline.inference.child` is started by the supervisor and by nothing else. A crash, a hang or a lost device is
-this process's end and not its supervisor's. One thread reads, the main one prepares and submits, one waits for answers and
-sends them: a device has its next pack before it has finished the one before. Messages are pickled tuples whose first item
-says what they are:
+`python -m pipeline.inference.child` is started by the supervisor only. A crash, a hang or a lost device ends this process and
+not the supervisor. One thread reads, the main one prepares and submits, one waits for answers and sends them, so that the
+device has its next pack before it has finished the current one. Messages are pickled tuples whose first item is their kind:
 
 in    ("load", LoadOrder)              ("run", tokens, asks)
 out   ("ready", facts)                 ("answers", answers, seconds)
@@ -31,7 +30,7 @@ from pipeline.inference.pipe import Pipe
 _PR_SET_PDEATHSIG = 1
 
 POISONED_EXIT = 70
-"""Exit status of a child whose device can't be used any more."""
+"""Exit status of a child whose device has failed."""
 
 Reply = tuple[str, Mapping[str, Answers], float] | tuple[str, str, str]
 
@@ -92,7 +91,7 @@ def _serve(pipe: Pipe) -> None:
 
 
 def _in_a_thread(work: Callable[[], None]) -> None:
-    """Run it beside the main thread; its end is the process's."""
+    """Run a function in a thread beside the main one; when it ends, the process ends."""
 
     def run() -> None:
         try:
@@ -119,7 +118,7 @@ def _send(pipe: Pipe, model: FlatModel, outbox: "queue.SimpleQueue[Begun]") -> N
 
 
 class AtOnce:
-    """A plain function of tokens and asks as a model: it computes when it is asked, and has no device of its own."""
+    """Wraps a plain function of tokens and asks as a model, which computes at once and has no device of its own."""
 
     def __init__(self, answer: Callable[[Tokens, Mapping[str, Ask]], Mapping[str, Answers]]) -> None:
         self._answer = answer
@@ -133,15 +132,15 @@ class AtOnce:
         return Done(self._answer(tokens, asks))
 
     def try_out(self) -> DeviceFacts:
-        """Nothing is known of it."""
+        """No trial: such a function may answer anything."""
         return {"device": "cpu"}
 
     def probe(self) -> None:
-        """It has no device that could be lost."""
+        """No probe: there is no device that could be lost."""
 
 
 def load_model(order: LoadOrder) -> FlatModel:
-    """The model of a load order; a plain function is made one."""
+    """The model of a load order; a plain function is wrapped."""
     module, _, function = order.loader.partition(":")
     loader = getattr(importlib.import_module(module), function)
     model: FlatModel = loader(
@@ -156,7 +155,7 @@ def load_model(order: LoadOrder) -> FlatModel:
 
 @dataclass(frozen=True, eq=False)
 class Begun:
-    """A pack that the model has. began: when it was submitted; done: when it was answered, if it was at once."""
+    """A submitted pack. began: when it was submitted; done: when it was answered, if that was at once."""
 
     pending: Pending | Exception
     began: float
@@ -164,7 +163,7 @@ class Begun:
 
 
 def begin(model: FlatModel, tokens: Tokens, asks: Mapping[str, Ask]) -> Begun:
-    """Submit a pack; what it raises waits for its turn to be told."""
+    """Submit a pack; an exception is kept, and sent as its answer when its turn comes."""
     began = time.perf_counter()
     try:
         pending: Pending | Exception = model.submit(tokens, asks)
@@ -174,7 +173,7 @@ def begin(model: FlatModel, tokens: Tokens, asks: Mapping[str, Ask]) -> Begun:
 
 
 def finish(model: FlatModel, begun: Begun, *, free_at: float = 0.0) -> tuple[Reply, float]:
-    """The reply to a pack, and when it was there. Its seconds begin where the device was free of the pack before."""
+    """The reply to a pack, and when it was ready. Its seconds count from when the device had finished the previous pack."""
     try:
         if isinstance(begun.pending, Exception):
             raise begun.pending
@@ -186,12 +185,12 @@ def finish(model: FlatModel, begun: Begun, *, free_at: float = 0.0) -> tuple[Rep
 
 
 def answer(model: FlatModel, tokens: Tokens, asks: Mapping[str, Ask]) -> Reply:
-    """The reply to one pack: answers and the seconds they took, or why there are none."""
+    """The reply to one pack: answers and the seconds they took, or the failure."""
     return finish(model, begin(model, tokens, asks))[0]
 
 
 def failure(model: FlatModel, error: Exception) -> Reply:
-    """What to tell of an exception. Ends the process where the device is lost: every later row would fail by it."""
+    """The failure message for an exception. Ends the process if the device is lost, since every later row would fail."""
     if out_of_memory(error):
         return ("failed", "oom", readable(error))
     if not isinstance(error, ValueError) and (lost(error) or _does_not_answer(model)):
@@ -204,7 +203,7 @@ def _does_not_answer(model: FlatModel) -> bool:
     try:
         model.probe()
     except Exception as error:
-        print(f"the device answers no more: {readable(error)}", file=sys.stderr, flush=True)
+        print(f"the device no longer answers: {readable(error)}", file=sys.stderr, flush=True)
         return True
     return False
 

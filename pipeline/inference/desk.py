@@ -1,7 +1,7 @@
-"""Packs of several threads in, each thread's own answers out: one supervisor, driven by a thread of its own.
+"""Lets several threads share one supervisor: takes the packs of each and returns to each its own answers.
 
-While one bundle's packs are computed the next is unpacked and cut, and the one before is put together. A thread puts all of
-its packs before the next one puts any, so that bundles end one after the other, and the device sees no gap between them.
+While one bundle's packs are computed, the next bundle is unpacked and cut and the previous one is assembled. A thread hands in
+all of its packs before the next one hands in any, so that bundles end one after the other without gaps for the device.
 """
 
 import queue
@@ -14,9 +14,9 @@ from pipeline.inference.passes import AskFor, Part, Wanted
 from pipeline.inference.supervisor import Supervisor
 
 AHEAD = 2
-"""Packs that are cut before the child has room for them."""
+"""Packs that are cut ahead of the child."""
 GLANCE = 1.0
-"""Seconds after which a thread that waits looks whether the supervisor has given up."""
+"""Seconds between a waiting thread's checks whether the supervisor has given up."""
 
 _Box = queue.SimpleQueue[Part | BaseException]
 
@@ -29,7 +29,7 @@ class _Addressed(Wanted):
 
 
 class Desk:
-    """Where threads hand in packs. Closed by `close`; the supervisor stays its owner's."""
+    """Where threads hand in packs. `close` ends its thread; the supervisor must be closed by its owner."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor

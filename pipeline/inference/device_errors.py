@@ -1,6 +1,6 @@
-"""An exception of any framework in, what it says of the device out: out of memory, lost, or nothing.
+"""Classifies exceptions of any framework: out of device memory, device lost, or neither.
 
-No framework is imported: types are known by their names. What these words miss is found by asking the device itself
+No framework is imported: types are recognised by their names. What these patterns miss is found by probing the device
 (`pipeline.inference.child`).
 """
 
@@ -21,12 +21,12 @@ _LOST = re.compile(
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a framework's exception says that the device has no memory left, in whichever words it has for that."""
+    """Whether a framework's exception means that the device is out of memory."""
     return type(error).__name__ in _OUT_OF_MEMORY_TYPES or _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def lost(error: BaseException) -> bool:
-    """Whether an exception tells of a device that answers nothing more in this process, whoever asks."""
+    """Whether an exception means that the device is lost to this process."""
     if out_of_memory(error):
         return False
     return type(error).__name__ == "AcceleratorError" or _LOST.search(str(error)) is not None

@@ -1,4 +1,4 @@
-"""The model in this process instead of a child: for debugging, where a crash may end everything."""
+"""Runs the model in this process instead of a child: for debugging, at the price that a crash ends everything."""
 
 import time
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from pipeline.inference.supervisor import Answered, Reply, Supervisor
 
 @dataclass
 class InProcess(Supervisor):
-    """A supervisor without a child: a debugger sees the model, and what kills or hangs the model does so to this process."""
+    """A supervisor without a child: a debugger sees the model, but what kills or hangs the model hits this process."""
 
     in_flight: int = 1
     _model: FlatModel | None = None
@@ -46,5 +46,5 @@ class InProcess(Supervisor):
         return Answered(answers=answers, seconds=seconds)
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
         self._model = None

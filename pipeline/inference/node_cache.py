@@ -1,8 +1,8 @@
-"""A checkpoint's URL and frozen state in, a folder that this node reads it from out: one download a node, the very weights.
+"""Caches checkpoints on a node: one download for all replicas, verified against the job's frozen digest.
 
 Replicas of a node share the copy, which is mapped into memory. It is kept under its digest for the next job, and removed
-when no replica has started from it for a week. What XLA compiles for Flax is kept as well. `PRELN_CACHE` names the folder
-for both, the user's cache folder by default.
+when no replica has started from it for a week. Programs that XLA compiles for Flax are kept as well. `PRELN_CACHE` names the
+folder for both, by default the user's cache folder.
 """
 
 import os
@@ -25,11 +25,11 @@ from pipeline.telemetry import journal
 CACHE_VARIABLE = "PRELN_CACHE"
 KEPT_SECONDS = 7 * 86_400.0
 COMPILED_BYTES = 2 * 1024**3
-"""Programs that JAX keeps on a node; it removes those that were not used for longest."""
+"""Size of the compiled programs that JAX keeps on a node; it removes the least recently used first."""
 
 
 def cache_root() -> Path:
-    """Where this node keeps what can be had again."""
+    """Where this node keeps files that can be downloaded or made again."""
     named = os.environ.get(CACHE_VARIABLE)
     return Path(named) if named else platformdirs.user_cache_path("preln")
 
@@ -49,9 +49,9 @@ def compiler_settings() -> dict[str, str]:
 
 
 def checkpoint_here(*, url: str, state: CheckpointState, names: Sequence[str] | None = None) -> str:
-    """What to load: the folder itself where it is local, else this node's copy of it, or of its heads of these names.
+    """The folder to load: the checkpoint's own if it is local, else this node's copy of it or of its heads of these names.
 
-    Raises ResourceError where the checkpoint is no longer the one that the job is frozen to.
+    Raises ResourceError if the checkpoint is no longer the one that the job is frozen to.
     """
     if is_local(url):
         _refuse_changed(url, at=url, state=state, names=names)
@@ -97,7 +97,7 @@ def _refuse_changed(url: str, *, at: str, state: CheckpointState, names: Sequenc
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what nobody has used for long: copies, and what killed processes left half done."""
+    """Remove copies that nobody has used for long, and what killed processes left unfinished."""
     for path in folder.iterdir():
         if path.is_dir() and time.time() - path.stat().st_mtime > KEPT_SECONDS:
             shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Packs that are wanted, one after the other, and what comes of them: what a supervisor and its stand-ins agree on."""
+"""The interface of a supervisor and its stand-ins: a source of packs in, their answers or errors out."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from pipeline.inference.batching import TokenBudget
 
 Question = tuple[Tokens, Mapping[str, Ask]]
 AskFor = Callable[[Sequence[int]], Question]
-"""Builds the model's input of some windows."""
+"""Builds the model's input for some windows."""
 Part = tuple[Sequence[int], Mapping[str, Answers] | RowError]
 """Some windows, and their answers or their error."""
 
 
 @dataclass
 class Seconds:
-    """Where a replica's time goes, and how often it had to start a child or ran out of the device's memory."""
+    """Where a replica's time goes, and how often it started a child or ran out of the device's memory."""
 
     computing: float = 0.0
     starting: float = 0.0
@@ -27,7 +27,7 @@ class Seconds:
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
-    """One pass that is wanted. question: of all its windows; ask: builds that of some. budget: is told how it went."""
+    """One requested pass. question: for all its windows; ask: builds it for some of them. budget: learns how the pass went."""
 
     windows: Sequence[int]
     question: Question
@@ -44,7 +44,7 @@ class Source(Protocol):
     """Where packs come from."""
 
     def take(self, *, wait: bool) -> Wanted | None:
-        """The next pack; None where there is none yet (wait is False), or none will come."""
+        """The next pack; None if there is none yet (wait is False) or none will come."""
         ...
 
 
@@ -63,7 +63,7 @@ class InOrder:
 
 
 class Solver(Protocol):
-    """Who answers packs: a supervisor, or what stands in for one."""
+    """Answers packs: a supervisor, or a stand-in for one."""
 
     def solve_all(self, packs: Iterable[Sequence[int]], ask: AskFor, budget: TokenBudget) -> Iterator[Part]:
         """Answers, or the error, of every window of every pack, in parts as they are found."""
@@ -72,7 +72,7 @@ class Solver(Protocol):
 
 @dataclass
 class InThisProcess:
-    """A supervisor's work by a model in this process: nothing is watched, what it raises is raised."""
+    """A stand-in for a supervisor with the model in this process: it is not watched, and its exceptions are raised."""
 
     model: Callable[[Tokens, Mapping[str, Ask]], Mapping[str, Answers]]
 

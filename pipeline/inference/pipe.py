@@ -1,7 +1,7 @@
-"""Python values in at one end of a pair of pipes, the same values out at the other, neither waiting longer than it was allowed.
+"""Sends Python values through a pair of pipes; neither end waits longer than its timeout.
 
-A process that is stopped neither reads nor writes: a value larger than the pipe's buffer would wait for it for ever.
-Values are pickled, with their length in front; both ends run the same code of the same user on the same machine.
+A stopped process neither reads nor writes, so sending it a value larger than the pipe's buffer would block forever.
+Values are pickled after their length; both ends run the same code as the same user on the same machine.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ AT_ONCE = 1 << 20
 
 @dataclass
 class Pipe:
-    """One end: what comes in, and what goes out, as descriptors that this object closes."""
+    """One end of the pair: descriptors to read from and to write to, which this object closes."""
 
     incoming: int
     outgoing: int
@@ -36,14 +36,14 @@ class Pipe:
                 continue  # another system, or a user who has too many: it works with any size
 
     def send(self, value: object, *, seconds: float | None = None) -> None:
-        """Put a value in. Raises TimeoutError where the other end does not take all of it in time, OSError where it is gone."""
+        """Send a value. Raises TimeoutError if the other end does not read all of it in time, OSError if it is gone."""
         content = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
         deadline = _deadline(seconds)
         self._write(_LENGTH.pack(len(content)), deadline)
         self._write(content, deadline)
 
     def receive(self, *, seconds: float | None = None) -> Any:
-        """The next value. Raises TimeoutError where it is not there, whole, in time, EOFError where the other end is gone."""
+        """The next value. Raises TimeoutError if it has not arrived completely in time, EOFError if the other end is gone."""
         deadline = _deadline(seconds)
         (length,) = _LENGTH.unpack(self._read(_LENGTH.size, deadline))
         return pickle.loads(self._read(length, deadline))  # noqa: S301 - what the other end of this very pipe has written
@@ -81,7 +81,7 @@ def _deadline(seconds: float | None) -> float | None:
 
 
 def _wait(descriptor: int, event: int, deadline: float | None) -> None:
-    """Until the descriptor is ready. Raises TimeoutError."""
+    """Wait until the descriptor is ready. Raises TimeoutError."""
     poll = select.poll()
     poll.register(descriptor, event)
     left = None if deadline is None else max(deadline - time.monotonic(), 0.0) * 1_000

@@ -1,4 +1,4 @@
-"""A job and its checkpoint in, what each task may know of the model and asks of it out."""
+"""What each task of a job may know about the model, and what it asks of it."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +19,7 @@ EMBEDS = "feature-extraction"
 
 
 def facts_of(spec: JobSpec) -> dict[str, ModelFacts]:
-    """What each of the job's tasks may know of its head's checkpoint, by task name; read once a process.
+    """What each of the job's tasks may know about its head's checkpoint, by task name; read once per process.
 
     Raises CheckpointError, SpecError.
     """
@@ -37,7 +37,7 @@ def asks_of(spec: JobSpec, facts: Mapping[str, ModelFacts]) -> dict[str, HeadAsk
 
 
 def heads_of(spec: JobSpec, facts: Mapping[str, ModelFacts]) -> tuple[Head, ...] | dict[str, Head]:
-    """The heads that the model must have: kinds where the job has `task`, else name -> kind."""
+    """The heads that the model must have: their kinds if the job has `task`, else name -> kind."""
     if spec.tasks:
         return {name: ask.head for name, ask in asks_of(spec, facts).items()}
     ((name, task),) = spec.named_tasks.items()
@@ -45,7 +45,7 @@ def heads_of(spec: JobSpec, facts: Mapping[str, ModelFacts]) -> tuple[Head, ...]
 
 
 def load_order(spec: JobSpec, *, dtype: str, device: Device, loader: str = MODEL_LOADER) -> LoadOrder:
-    """What the process that holds the model is to load for this job, and on which device."""
+    """What the model's process loads for this job, and on which device."""
     return LoadOrder(
         loader=loader,
         checkpoint=spec.model.checkpoint,

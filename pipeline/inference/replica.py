@@ -1,7 +1,7 @@
 """Bundles of encoded shards in, the same bundles with answers out: the actor around one copy of the model.
 
 It neither reads, nor writes, nor decodes. Rows of all shards of a bundle share packs; their answers are put back in
-order, so that nothing a row is told depends on its neighbours.
+order, so that a row's answer does not depend on its neighbours.
 """
 
 import logging
@@ -28,18 +28,19 @@ from pipeline.inference.supervisor import Supervisor
 from pipeline.telemetry import journal, metrics
 
 USABLE = 0.9
-"""The part of its share of a GPU's memory that JAX may take in advance; the rest is for what is outside its pool."""
+"""The part of its share of a GPU's memory that JAX may preallocate; the rest is for allocations outside its pool."""
 SAID = 1_000
-"""Characters of what a model's process printed that the run's record keeps."""
+"""How many characters of a model process's output the run's record keeps."""
 
 
 @dataclass(frozen=True)
 class ReplicaOrder:
-    """What a replica is to be: the model, the questions, and its limits.
+    """The model, the questions and the limits of a replica.
 
     asks: what each task asks, by its name.
     batch_tokens: token budget of a pass, or the first one and the largest, between which the replica finds its own.
-    checkpoint: what is loaded must be; None for a loader that reads none. gpus: GPUs, or the part of one, that Ray gave it.
+    checkpoint: the required state of what is loaded; None for a loader without a checkpoint. gpus: GPUs, or the part of one,
+    that Ray gave it.
     """
 
     load: LoadOrder
@@ -69,7 +70,7 @@ class ReplicaOrder:
 
 
 class Replica:
-    """A Ray Data actor: called with bundles, by as many threads as the flow lets it have."""
+    """A Ray Data actor, called with bundles by one or more threads."""
 
     def __init__(self, order: ReplicaOrder) -> None:
         load = order.load
@@ -85,7 +86,7 @@ class Replica:
         self._desk = Desk(self._supervisor)
         self._processes = 0
         self._number = float(secrets.randbits(48))  # process ids are the same on many nodes
-        self._tell_processes()
+        self._record_processes()
         self._spent = SpentTime()
 
     def __call__(self, bundle: pa.Table) -> pa.Table:
@@ -100,22 +101,22 @@ class Replica:
             in_order=self._order.in_order,
         )
         facts = {"replica": self._number, **self._spent.end(self._supervisor.seconds.computing)}
-        told = _first_with(answered, facts=facts, runs_on=self.runs_on)
-        result = pack(told)
-        self._tell_processes()
-        metrics.count_bundle(task=self._order.task, facts=_sums(told), seconds=time.monotonic() - began)
+        shards = _first_with(answered, facts=facts, runs_on=self.runs_on)
+        result = pack(shards)
+        self._record_processes()
+        metrics.count_bundle(task=self._order.task, facts=_sums(shards), seconds=time.monotonic() - began)
         return result
 
     @property
     def runs_on(self) -> dict[str, str | int | float | bool]:
-        """What the run's record says of the model's process: no number that differs between like replicas."""
+        """What the run's record keeps about the model's process, without numbers that differ between equal replicas."""
         facts = {key: value for key, value in self._supervisor.facts.items() if key not in ("pid", "free_gb")}
         if self._supervisor.said:
             facts["said"] = " | ".join(self._supervisor.said)[:SAID]
         return facts
 
-    def _tell_processes(self) -> None:
-        """Count and note model processes that were started since the last time, and what they run on."""
+    def _record_processes(self) -> None:
+        """Count and log the model processes started since the last call, and what they run on."""
         started = self._supervisor.seconds.children - self._processes
         metrics.count("model_processes", started, task=self._order.task)
         if started:
@@ -146,28 +147,28 @@ class Replica:
 
 
 class SpentTime:
-    """How a replica's time divides: its model computed, it had no bundle, or it handled one. The parts add up to all of it."""
+    """How a replica spends its time: its model computed, it had no bundle, or it handled one. The parts add up to the total."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._bundles = 0
-        self._told = self._idle_since = time.monotonic()
+        self._ended = self._idle_since = time.monotonic()
         self._waited = self._computed = 0.0
 
     def begin(self) -> None:
-        """A bundle has come."""
+        """A bundle has arrived."""
         with self._lock:
             if self._bundles == 0:
                 self._waited += time.monotonic() - self._idle_since
             self._bundles += 1
 
     def end(self, computing: float) -> dict[str, float]:
-        """A bundle is answered; computing: seconds of the model since its start. What was spent since the last end."""
+        """A bundle is answered: returns the times since the previous end. computing: the model's seconds since its start."""
         with self._lock:
             now = time.monotonic()
             computed, waited = computing - self._computed, self._waited
-            handling = max(now - self._told - computed - waited, 0.0)
-            self._computed, self._waited, self._told = computing, 0.0, now
+            handling = max(now - self._ended - computed - waited, 0.0)
+            self._computed, self._waited, self._ended = computing, 0.0, now
             self._bundles -= 1
             if self._bundles == 0:
                 self._idle_since = now
@@ -175,9 +176,9 @@ class SpentTime:
 
 
 def gpu_settings(gpus: float, assigned: Sequence[str] | None) -> dict[str, str]:
-    """Variables by which a model's process keeps to its GPU and to its part of it.
+    """Environment variables that keep a model's process to its GPU and to its share of it.
 
-    assigned: the GPU that Ray chose, where Ray itself was told to set no variable; else None.
+    assigned: the GPU that Ray chose, if Ray does not set CUDA_VISIBLE_DEVICES itself; else None.
     """
     settings = {"CUDA_VISIBLE_DEVICES": ",".join(assigned)} if assigned else {}
     if 0 < gpus < 1:
@@ -196,7 +197,7 @@ def _sums(shards: Sequence[ShardTables]) -> Counter[str]:
 def _first_with(
     shards: Sequence[ShardTables], *, facts: Mapping[str, float], runs_on: Mapping[str, str | int | float | bool]
 ) -> list[ShardTables]:
-    """What is said of the bundle, told once, by its first shard."""
+    """The shards, with a bundle's own facts in the first of them only, so that they count once."""
     return [
         replace(shard.with_(facts=facts), runs_on=dict(runs_on)) if index == 0 else shard
         for index, shard in enumerate(shards)

@@ -1,6 +1,6 @@
-"""The token sequences that the model reads for a bundle of shards, each once, and which task asks what of it.
+"""The distinct token sequences that the model reads for a bundle of shards, and which task asks what of each.
 
-Windows with the same tokens, of one task or of several, share a sequence, and so the encoder's pass. NumPy only: runs on a
+Windows with the same tokens, of one task or of several, share a sequence and so an encoder pass. NumPy only: runs on a
 bare GPU machine.
 Legend: S sequences, W windows of one task, T tokens, G positions asked by one task.
 """
@@ -16,10 +16,10 @@ from pipeline.ragged import Int32s, Int64s, members, offsets_of
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What one task asks, of all shards of a bundle.
+    """What one task asks about all shards of a bundle.
 
-    key: the head's name in the model. sequence_W: which sequence each window is. window_S: the one of a sequence's windows
-    that is asked for all, -1 where it has none of this task's. position_offsets: [W + 1], where each window's positions begin.
+    key: the head's name in the model. sequence_W: each window's sequence. window_S: the window that is asked on behalf of all
+    windows of a sequence, -1 if this task has none. position_offsets: [W + 1], where each window's positions begin.
     """
 
     key: str
@@ -32,11 +32,11 @@ class Asked:
 
     @property
     def answered_W(self) -> Int64s:
-        """The window whose answers each window has: itself, or an equal one that was asked for both."""
+        """The window whose answers each window gets: its own, or an equal one that was asked for both."""
         return self.window_S[self.sequence_W]
 
     def of(self, chosen_S: Int64s, cu_seqlens: Int32s) -> Ask | None:
-        """The question to the model that reads some sequences; None where this task asks nothing of them."""
+        """This task's question about some sequences; None if it asks nothing about them."""
         windows = self.window_S[chosen_S]
         here = windows >= 0
         windows, starts = windows[here], cu_seqlens[:-1][here]
@@ -55,9 +55,9 @@ class Asked:
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
-    """What the model reads of all shards of a bundle, flat, and what each task asks of it.
+    """The flat tokens of all shards of a bundle, and what each task asks about them.
 
-    shard_offsets: where each shard's sequences begin, and the last one's end. causal: of all tasks alike.
+    shard_offsets: where each shard's sequences begin, and the last one's end. causal: the same for all tasks.
     """
 
     input_ids_T: Int32s
@@ -74,11 +74,11 @@ class Sequences:
 
     @property
     def shard_tokens(self) -> list[int]:
-        """Tokens of each shard, what its tasks share counted once."""
+        """Tokens of each shard; sequences that its tasks share count once."""
         return [int(count) for count in np.diff(self.token_offsets[self.shard_offsets])]
 
     def question(self, part: Sequence[int]) -> tuple[Tokens, dict[str, Ask]]:
-        """The model's input for some sequences, and what all tasks ask of them."""
+        """The model's input for some sequences, and what all tasks ask about them."""
         chosen = np.asarray(part, np.int64)
         tokens = members(self.token_offsets, chosen)
         lengths = self.token_offsets[chosen + 1] - self.token_offsets[chosen]

@@ -1,11 +1,11 @@
-"""Packs of windows in, answers or a reason for each window out, whatever the process that holds the model does.
+"""Packs of windows in, an answer or an error for each window out, even if the process that holds the model dies or hangs.
 
-The model runs in a child process. One that crashes or hangs is replaced; what it was working on is tried again, and only
-a row that ends a fresh child twice, alone, is blamed. A SIGKILL may come from outside (the kernel short of memory, an
-operator), so it must repeat before anything is even suspected.
+The model runs in a child process. One that crashes or hangs is replaced and its work is tried again; a row is blamed only if
+it ends a fresh child twice, alone. A SIGKILL may come from outside (the out-of-memory killer, an operator), so more of them
+are needed.
 
-Two packs are with the child at a time, so that it never waits for the next. Where it dies with both, each is asked again
-with nothing beside it, the older first.
+The child holds two packs at a time, so that it never waits for the next. If it dies with both, each is asked again alone, the
+older first.
 """
 
 import os
@@ -28,11 +28,11 @@ from pipeline.inference.passes import AskFor, InOrder, Part, Question, Seconds, 
 from pipeline.inference.pipe import Pipe
 
 DEATHS_ALONE = 2
-"""Ends of a fresh child by which a single row is found guilty."""
+"""How often a single row must end a fresh child to be blamed."""
 SIGKILLS_ALONE = 3
 """The same for SIGKILL, which may come from outside."""
 DEATHS_IN_A_ROW = 24
-"""Children that ended one after the other, without one good pack between them, after which the replica gives up."""
+"""Consecutive deaths of children, without an answered pack in between, after which the replica gives up."""
 IN_FLIGHT = 2
 """Packs that a child has at a time."""
 LAST_WORDS = 2_000
@@ -40,7 +40,7 @@ OWN_FOLDER = str(Path(__file__).resolve().parents[2])
 """The folder of `pipeline` and `models`: first on the child's path, whatever else has these names."""
 FIRST_LINES = 20
 HIDDEN_GPUS = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
-"""What a child on a CPU sees of GPUs. Ray hides none from a replica that asked for none."""
+"""Hides all GPUs from a child on a CPU, since Ray hides none from a replica that asked for none."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class Supervisor:
     _stuck: bool = False
 
     def start(self) -> None:
-        """A fresh child with the model loaded. Raises ResourceError with the child's reason when it can't, or when it does
-        not run on what was ordered."""
+        """Start a child and load the model. Raises ResourceError with the child's reason if it can't, or if the model does not
+        run on the device that was ordered."""
         began = time.monotonic()
         self._spawn()
         self._send(("load", self.order))
@@ -105,21 +105,21 @@ class Supervisor:
         found = self.facts.get("device", self.order.device)
         if found != self.order.device:
             self.close()
-            raise ResourceError(f"the replica was to run on '{self.order.device}', and its model runs on '{found}'")
+            raise ResourceError(f"the replica should run on '{self.order.device}', but its model runs on '{found}'")
 
     def solve_all(
         self, packs: Iterable[Sequence[int]], ask: AskFor, budget: TokenBudget | None = None
     ) -> Iterator[Part]:
         """Answers, or the error, of every window of every pack, in parts as they are found.
 
-        packs: are cut one by one, as the child has room. ask: builds the model's input of some of the windows. budget: is
-        told how passes went. Raises ResourceError after DEATHS_IN_A_ROW.
+        packs: cut one by one, as the child has room. ask: builds the model's input for some of the windows. budget: learns how
+        the passes went. Raises ResourceError after DEATHS_IN_A_ROW.
         """
         for _, part in self.serve(InOrder(iter(packs), ask, budget)):
             yield part
 
     def serve(self, source: Source) -> Iterator[tuple[Wanted, Part]]:
-        """The same for packs of any number of callers, each part with the pack that it belongs to."""
+        """As `solve_all`, for packs of several callers: yields each part with the pack that it belongs to."""
         unanswered: deque[Wanted] = deque()
         while True:
             self._fill(unanswered, source, wait=True)
@@ -137,7 +137,7 @@ class Supervisor:
             unanswered.clear()
 
     def _fill(self, unanswered: deque[Wanted], source: Source, *, wait: bool) -> None:
-        """Send packs until the child has as many as it may. wait: for the first one, where it has none."""
+        """Send packs until the child holds as many as it may. wait: wait for the first one if it holds none."""
         while len(unanswered) < self.in_flight:
             wanted = source.take(wait=wait and not unanswered)
             if wanted is None:
@@ -146,19 +146,19 @@ class Supervisor:
             unanswered.append(wanted)
 
     def _apart(self, unanswered: Iterable[Wanted], first: Reply) -> Iterator[tuple[Wanted, Part]]:
-        """What becomes of all packs that the child had when one failed: each by itself, the oldest first."""
+        """Repeat all packs that the child held when one failed: each alone, the oldest first."""
         replies: list[Reply] = [first]
         for _ in list(unanswered)[1:]:
             replies.append(replies[-1] if isinstance(replies[-1], Death) else self._reply())
         together = len(replies) > 1
         for wanted, reply in zip(unanswered, replies, strict=True):
-            # Who ended a child that had two packs is not known: neither has been tried alone.
+            # Which of two packs ended the child is unknown: neither has been tried alone.
             known = None if together and isinstance(reply, Death) else reply
             for part in self._solve(wanted, wanted.windows, known):
                 yield wanted, part
 
     def _solve(self, wanted: Wanted, windows: Sequence[int], reply: Reply | None) -> Iterator[Part]:
-        """The parts of some windows of a pack with nothing else in flight; reply: what they got already."""
+        """The parts of some windows of a pack with nothing else in flight; reply: the answer they have already had."""
         reply = self._call(wanted.ask(windows)) if reply is None else reply
         if isinstance(reply, Death) and reply.by_sigkill:
             reply = self._call(wanted.ask(windows))
@@ -228,7 +228,7 @@ class Supervisor:
         if self._deaths_in_a_row >= DEATHS_IN_A_ROW:
             raise ResourceError(
                 f"the replica's process ended {self._deaths_in_a_row} times without answering anything in between, the "
-                f"last time by {cause}; the rows are hardly to blame. Look at memory and drivers"
+                f"last time by {cause}; the rows are probably not the cause. Check memory and drivers"
             )
 
     def _spawn(self) -> None:
@@ -277,7 +277,7 @@ class Supervisor:
     def _receive(self) -> tuple[Any, ...] | Death:
         assert self._pipe is not None
         if self._stuck:
-            return self._reap(f"took no question in {self.stall:.0f} s")
+            return self._reap(f"accepted no input for {self.stall:.0f} s")
         try:
             reply: tuple[Any, ...] = self._pipe.receive(seconds=self.stall)
             return reply
@@ -307,7 +307,7 @@ class Supervisor:
         return lines[-1][-200:] if lines else ""
 
     def _said_so_far(self) -> tuple[str, ...]:
-        """What the child's libraries have printed, each line once. The child's own place in the file stays."""
+        """What the child's libraries have printed, each line once. The child's own file position is not moved."""
         assert self._log is not None
         content = os.pread(self._log.fileno(), 1 << 16, 0).decode(errors="replace")
         lines = dict.fromkeys(line.strip() for line in content.splitlines() if line.strip())
@@ -326,6 +326,6 @@ class Supervisor:
 
 
 def _took(wanted: Wanted, reply: Answered) -> None:
-    """Tell the budget of a pack that was answered as it was cut."""
+    """Report to the budget a pack that was answered as it was cut."""
     if wanted.budget is not None:
         wanted.budget.took(tokens=wanted.tokens, seconds=reply.seconds)

@@ -1,4 +1,4 @@
-"""Windows of one or several tasks as Arrow tables in, the sequences that the model reads for them out.
+"""Windows of one or several tasks as Arrow tables in, the distinct sequences that the model reads out.
 
 Which windows share a sequence is decided where they are encoded (`numbered`) and used where they are answered
 (`sequences_of`). Legend: S sequences, W windows of one task, T tokens.
@@ -15,17 +15,17 @@ from pipeline.inference.sequences import Asked, Sequences
 from pipeline.ragged import Int32s, Int64s, members, offsets_of, run_starts
 
 SEQUENCE = "sequence"
-"""Column of a window whose sequence is not its own alone: the number of that sequence in the shard."""
+"""Column for windows that share sequences: the number of each window's sequence in the shard."""
 ENCODED, QUESTION = ("input_ids", "token_type_ids"), ("positions", "gold")
-"""Columns of lists: what the model reads of a window, and what a task asks of it."""
+"""List columns: what the model reads of a window, and what a task asks about it."""
 
 
 def numbered(windows: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
     """The windows of a shard's tasks with their sequences: equal tokens, of one task or of several, are one sequence.
 
-    Equal sequences of one pack may differ in the last bit, depending on the processor; what is computed once can't. A task
-    that asks different questions of equal tokens has a sequence for each. Where every window has a sequence of its own, the
-    tables stay as they are.
+    Answers to equal sequences of one pack may differ in the last bit on some processors; if they are computed once, they can't.
+    A task that asks different questions about equal tokens has a sequence for each. If no sequence is shared, the tables stay
+    as they are.
     """
     tables = list(windows.values())
     codes = _codes(tables, ENCODED)
@@ -44,7 +44,7 @@ def numbered(windows: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
 
 
 def _codes(tables: Sequence[pa.Table], names: tuple[str, str]) -> list[Int64s]:
-    """A number a window, equal where both columns are."""
+    """A number for each window, equal if both columns are equal."""
     one, other = (
         pa.concat_arrays([_as_bytes(table, name) for table in tables]).dictionary_encode().indices for name in names
     )
@@ -75,7 +75,7 @@ def _nth_question(code_W: Int64s, asked_W: Int64s) -> Int64s:
 
 
 def sequences_of(windows: Sequence[Mapping[str, pa.Table]], asks: Mapping[str, HeadAsk]) -> Sequences:
-    """From the windows of several shards, by task."""
+    """The sequences of several shards' windows, given by task."""
     tables = {name: [shard[name] for shard in windows] for name in asks}
     sequence_W, shard_offsets = _across_shards(tables)
     asked = {}
@@ -116,7 +116,7 @@ def _sequence(table: pa.Table) -> Int64s:
 def _read_once(
     tables: Mapping[str, Sequence[pa.Table]], name: str, asked: Mapping[str, Asked]
 ) -> tuple[Int32s, Int64s]:
-    """A list<int32> column of each sequence, from the first task that has it; zeros where that task has no such column."""
+    """A list<int32> column for each sequence, from the first task that has the sequence; zeros if it lacks the column."""
     if len(tables) == 1 and all(SEQUENCE not in table.column_names for shards in tables.values() for table in shards):
         return flat_columns(next(iter(tables.values())), name)
     values, lengths, place = [], [], 0

@@ -1,4 +1,4 @@
-"""A job in, the columns of its output out: the carried ones, the answers, and source, row, truncated, error."""
+"""The columns of a job's output: the carried ones, the answers, and source, row, truncated, error."""
 
 from collections.abc import Mapping
 

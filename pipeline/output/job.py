@@ -1,4 +1,4 @@
-"""A spec in, the job that its output folder is frozen to out: fingerprint, dtype, cut rule and input schema.
+"""The job that an output folder is frozen to: its spec, fingerprint, dtype, cut rule and input schema.
 
 The fingerprint covers all that changes answers and nothing that does not. `_job.json` is put if absent: the first driver
 decides, and a command that would answer otherwise is refused with the difference.
@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +20,6 @@ from pipeline.output.stored import from_stored
 from pipeline.shards import READING, CutRule
 from pipeline.spec.job_spec import InputSpec, JobSpec
 from pipeline.spec.named_tasks import NamedTask
-from pipeline.store.storage import join, put_if_absent, read_bytes
 from pipeline.tasks.task import ModelFacts
 
 JOB_FILE = "_job.json"
@@ -108,15 +107,6 @@ class FrozenJob:
             ) from None
 
 
-def read_job(output: str) -> FrozenJob | None:
-    """The job that an output folder is frozen to; None where there is none yet. Raises OutputError."""
-    try:
-        content = read_bytes(join(output, JOB_FILE))
-    except FileNotFoundError:
-        return None
-    return FrozenJob.from_json(content, where=output)
-
-
 def identity_of(*, spec: JobSpec, facts: Mapping[str, ModelFacts], digest: str, dtype: str) -> dict[str, Any]:
     """All that a later command must agree with, as flat keys as a user knows them."""
     return {
@@ -162,15 +152,6 @@ def fingerprint_of(identity: Mapping[str, Any]) -> str:
     """Hash of all that changes answers."""
     told = {key: value for key, value in identity.items() if key not in SHAPE_KEYS}
     return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def freeze(job: FrozenJob) -> FrozenJob:
-    """Put the job if its folder has none, and return what stands there, under this command's spec. Raises OutputError
-    where another driver was first with another job."""
-    stored = put_if_absent(join(job.output, JOB_FILE), job.to_json())
-    frozen = FrozenJob.from_json(stored, where=job.output)
-    refuse_another(frozen=frozen, identity=job.identity, output=job.output)
-    return replace(frozen, spec=job.spec)
 
 
 def refuse_another(*, frozen: FrozenJob, identity: Mapping[str, Any], output: str) -> None:

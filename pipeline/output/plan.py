@@ -1,4 +1,4 @@
-"""A frozen job and the input as it is now in, what is to be done out: new and changed files, shards that are missing.
+"""What a run has to do for the input as it is now: new and changed files, and shards that are missing.
 
 The dataset is cumulative: the newest version of every input file ever planned. An input that is no longer there keeps its
 rows; one that changed gets new shards, and its old ones go when all the new ones exist.
@@ -8,12 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.errors import OutputError
-from pipeline.output import ledger
+from pipeline.output.folder import OutputFolder
 from pipeline.output.job import FORMAT_KEY, FrozenJob
-from pipeline.output.ledger import Entry, PlannedFile
+from pipeline.output.records import Entry, PlannedFile
 from pipeline.reading.inputs import Described, describe, format_by_name, list_files
 from pipeline.shards import Shard, SourceFile, Stream, Work, cut_bytes, cut_rows, key_stem
-from pipeline.spec.job_spec import JobSpec
 from pipeline.store.storage import exists
 
 
@@ -56,8 +55,8 @@ class Plan:
 
 def make_plan(
     *,
+    folder: OutputFolder,
     job: FrozenJob,
-    spec: JobSpec,
     described: Sequence[Described] | None = None,
     retry_errors: bool = False,
     prune: bool = False,
@@ -67,10 +66,10 @@ def make_plan(
     described: the files if they were looked at already. retry_errors: shards with error rows, empty texts apart, are
     missing too. prune: files that are gone are removed.
     """
-    name, plans = ledger.read_plans(job.output)
+    name, plans = folder.read_plans()
     known = newest(plans)
-    listing = list_files(spec.input, output=job.output)
-    refuse_other_formats(job=job, spec=spec, known=known.values(), listed=listing.files)
+    listing = list_files(job.spec.input, output=folder.url)
+    refuse_other_formats(job=job, known=known.values(), listed=listing.files)
     fresh = [file for file in listing.files if _is_new(file, known.get(file.uri))]
     looked_at = {item.file.uri: item for item in described or ()}
     cuts = [cut(item, job=job) for item in _described(fresh, looked_at)]
@@ -78,8 +77,8 @@ def make_plan(
     if prune:
         changes += removals(known, listed={file.uri for file in listing.files})
     current = newest([[*known.values(), *changes]])
-    written = ledger.written_keys(job.output)
-    entries = ledger.known_entries(job.output, written=written)
+    written = folder.written_keys()
+    entries = folder.known_entries(written=written)
     standing = written - {key for key, entry in entries.items() if entry.error_rows} if retry_errors else written
     return Plan(
         changes=changes,
@@ -93,12 +92,10 @@ def make_plan(
     )
 
 
-def refuse_other_formats(
-    *, job: FrozenJob, spec: JobSpec, known: Iterable[PlannedFile], listed: Sequence[SourceFile]
-) -> None:
+def refuse_other_formats(*, job: FrozenJob, known: Iterable[PlannedFile], listed: Sequence[SourceFile]) -> None:
     """Raise OutputError where this command would read files in another format than those of the folder: their rows would be
     there twice. A format that is named is the same as `auto` where that comes to it for every file."""
-    there, here = job.identity.get(FORMAT_KEY, "auto"), spec.input.format
+    there, here = job.identity.get(FORMAT_KEY, "auto"), job.spec.input.format
     if there == here:
         return
     named = here if there == "auto" else there

@@ -12,9 +12,10 @@ from typing import Any
 from models.families import PRE_LAYER_NORM
 from pipeline import __version__
 from pipeline.errors import StorageError
-from pipeline.output import ledger
+from pipeline.output.folder import OutputFolder
 from pipeline.output.job import FrozenJob
 from pipeline.output.plan import Plan
+from pipeline.output.records import totals
 from pipeline.output.settle import Settled, State
 from pipeline.output.tally import Tally
 
@@ -48,8 +49,9 @@ class Report:
 
 @dataclass(frozen=True)
 class Ended:
-    """What a run was, to be told however it ends. began: by the monotonic clock; cpu_began: by this process's."""
+    """A run, for its report however it ends. began: by the monotonic clock; cpu_began: by this process's."""
 
+    folder: OutputFolder
     job: FrozenJob
     plan: Plan
     tally: Tally
@@ -73,12 +75,12 @@ class Ended:
         """The report of the run, kept under _runs/ where there was anything to do."""
         report = self.report(state=state, settled=settled, reason=reason)
         if self.plan.work or self.plan.changes:
-            ledger.write_run(self.job.output, run=self.run, record=record_of(report))
+            self.folder.write_run(run=self.run, record=record_of(report))
         return report
 
     def report(self, *, state: State, settled: Settled, reason: str | None = None) -> Report:
         """How the run ended."""
-        rows, _, errors = ledger.totals(settled.entries.values())
+        rows, _, errors = totals(settled.entries.values())
         return Report(
             state=state,
             job=self.job,

@@ -1,16 +1,13 @@
-"""A run's receipts and an output folder in, its manifest and _SUCCESS brought up to date out."""
+"""Brings an output folder's manifest and _SUCCESS up to date after a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pipeline.output import ledger
-from pipeline.output.job import FrozenJob
-from pipeline.output.ledger import Entry, PlannedFile, Success
+from pipeline.output.folder import OutputFolder
 from pipeline.output.plan import is_whole, newest
-from pipeline.output.sink import DATA
+from pipeline.output.records import Entry, PlannedFile, Success, entry_of, totals
 from pipeline.output.tally import Tally
-from pipeline.store.storage import delete, join
 
 State = Literal["done", "failed-shards", "too-many-errors", "interrupted", "crashed"]
 
@@ -36,35 +33,35 @@ class Settled:
     complete: bool = False
 
 
-def settle(*, job: FrozenJob, tally: Tally, run: str) -> Settled:
+def settle(*, folder: OutputFolder, tally: Tally, run: str) -> Settled:
     """Write the manifest of what exists now, and delete what a changed file's new shards have superseded.
 
     In this order, so that a manifest never names what is gone. Then it is looked again, until there is nothing left to write
     or to delete: where two drivers settle at once, the one that comes last has seen what both did.
     """
-    settled = survey(job=job, tally=tally)
+    settled = survey(folder=folder, tally=tally)
     for _ in range(SETTLING_ROUNDS):
-        manifest, stored = ledger.read_manifest(job.output)
+        manifest, stored = folder.read_manifest()
         if stored != settled.entries:
-            manifest = ledger.write_manifest(job.output, run=run, entries=settled.entries.values())
-        delete([join(job.output, DATA, key) for key in settled.superseded])
+            manifest = folder.write_manifest(run=run, entries=settled.entries.values())
+        folder.data.delete(settled.superseded)
         settled = replace(settled, manifest=manifest)
         if stored == settled.entries and not settled.superseded:
             break
-        settled = replace(survey(job=job, tally=tally), manifest=manifest)
+        settled = replace(survey(folder=folder, tally=tally), manifest=manifest)
     return settled
 
 
-def survey(*, job: FrozenJob, tally: Tally) -> Settled:
+def survey(*, folder: OutputFolder, tally: Tally) -> Settled:
     """The dataset as it is now; plans and objects are looked up afresh, since another driver may have been at work."""
-    name, plans = ledger.read_plans(job.output)
+    name, plans = folder.read_plans()
     versions: dict[str, list[str]] = {}
     for planned in (planned for plan in plans for planned in plan):
         versions.setdefault(planned.file.uri, []).append(planned.file.version)
     by_file: dict[str, list[Entry]] = {}
-    written = ledger.written_keys(job.output)
-    made = {receipt.shard.key: ledger.entry_of(receipt) for receipt in tally.receipts if receipt.state == "done"}
-    known = ledger.known_entries(job.output, written=written, made=made)
+    written = folder.written_keys()
+    made = {receipt.shard.key: entry_of(receipt) for receipt in tally.receipts if receipt.state == "done"}
+    known = folder.known_entries(written=written, made=made)
     for entry in known.values():
         by_file.setdefault(entry.uri, []).append(entry)
     kept: dict[str, Entry] = {}
@@ -98,10 +95,10 @@ def survey(*, job: FrozenJob, tally: Tally) -> Settled:
     )
 
 
-def close(*, job: FrozenJob, settled: Settled, accept_failed: bool) -> State:
+def close(*, folder: OutputFolder, settled: Settled, accept_failed: bool) -> State:
     """Write _SUCCESS where everything planned is there, or where the user accepts, now or before, what failed."""
-    stored = ledger.read_success(job.output)
-    rows, bad, _ = ledger.totals(settled.entries.values())
+    stored = folder.read_success()
+    rows, bad, _ = totals(settled.entries.values())
     success = Success(
         plan=settled.plan or "",
         manifest=settled.manifest or "",
@@ -117,5 +114,5 @@ def close(*, job: FrozenJob, settled: Settled, accept_failed: bool) -> State:
     if not settled.complete and not accepted:
         return "failed-shards"
     if stored != success:
-        ledger.write_success(job.output, success)
+        folder.write_success(success)
     return "done"

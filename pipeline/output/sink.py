@@ -16,9 +16,8 @@ from pipeline.bundle import ShardTables
 from pipeline.output.stored import from_stored
 from pipeline.rows import count_reasons
 from pipeline.shards import Shard, SourceFile
-from pipeline.store.storage import join, put
+from pipeline.store.folder import Folder
 
-DATA = "data"
 FOOTER_KEY = b"preln"
 
 
@@ -57,15 +56,15 @@ class Receipt:
 
 
 def write_shard(
-    shard: ShardTables, table: pa.Table, *, output: str, prefix: str, provenance: Mapping[str, str]
+    shard: ShardTables, table: pa.Table, *, data: Folder, prefix: str, provenance: Mapping[str, str]
 ) -> Receipt:
-    """Put the shard's object and tell what is in it. Raises StorageError."""
+    """Store the shard's object, and return what is in it. data: the output folder's `data/`. Raises StorageError."""
     began = time.monotonic()
     errors = count_reasons(table[prefix + "error"])
     truncated = int(table[prefix + "truncated"].combine_chunks().true_count)
     footer = {**provenance, **footer_facts(shard.shard, rows=table.num_rows, errors=errors)}
     content = to_parquet(table, footer=footer)
-    put(join(output, DATA, shard.shard.key), content)
+    data.put(shard.shard.key, content)
     return Receipt(
         shard=shard.shard,
         state="done",
@@ -108,5 +107,5 @@ def to_parquet(table: pa.Table, *, footer: Mapping[str, object]) -> bytes:
 
 def read_footer(content: Any) -> dict[str, Any]:
     """The provenance in a Parquet file's footer, given a path or an open file. Raises KeyError where there is none."""
-    values: dict[str, Any] = json.loads(pq.read_metadata(content).metadata[FOOTER_KEY])
+    values: dict[str, Any] = json.loads((pq.read_metadata(content).metadata or {})[FOOTER_KEY])
     return values

@@ -1,14 +1,13 @@
-"""An output folder in, what is done, missing and failed out, from its own records and one listing; nothing is run."""
+"""What is done, missing and failed in an output folder, from its own records and one listing; nothing is run."""
 
 from collections import Counter
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
-from pipeline.errors import OutputError
-from pipeline.output import ledger
-from pipeline.output.job import FrozenJob, read_job
-from pipeline.output.ledger import Entry, PlannedFile
+from pipeline.output.folder import OutputFolder
+from pipeline.output.job import FrozenJob
 from pipeline.output.plan import missing_work, newest
+from pipeline.output.records import Entry, PlannedFile, totals
 from pipeline.shards import Shard, key_stem
 from pipeline.store.storage import canonical
 
@@ -21,7 +20,7 @@ class Status:
     that are not there. open_files: compressed files not read to their end, whose shards nobody can count. rows, errors: by
     the newest manifest. failed: of the last run, whose last_reason says why it could not go on, if it could not.
     last_runs_on: on what its models ran.
-    complete: _SUCCESS speaks of the newest plan and nothing is missing.
+    complete: _SUCCESS covers the newest plan and nothing is missing.
     """
 
     job: FrozenJob
@@ -41,20 +40,18 @@ class Status:
 
 def read_status(output: str) -> Status:
     """The status of an output folder. Raises OutputError where it is none."""
-    output = canonical(output)
-    job = read_job(output)
-    if job is None:
-        raise OutputError(f"{output}: there is no _job.json; nothing was annotated into this folder")
-    plan_name, plans = ledger.read_plans(output)
+    folder = OutputFolder(canonical(output))
+    job = folder.require_job()
+    plan_name, plans = folder.read_plans()
     current = newest(plans)
-    written = ledger.written_keys(output)
-    _, entries = ledger.read_manifest(output)
-    rows, _, errors = ledger.totals(entries.values())
-    entries |= of_open_streams(output, current=current, unknown=written - entries.keys())
+    written = folder.written_keys()
+    _, entries = folder.read_manifest()
+    rows, _, errors = totals(entries.values())
+    entries |= of_open_streams(folder, current=current, unknown=written - entries.keys())
     work = list(missing_work(current=current.values(), written=written, entries=entries))
     shards = sum(isinstance(item, Shard) for item in work)
-    last = ledger.read_last_run(output) or {}
-    success = ledger.read_success(output)
+    last = folder.read_last_run() or {}
+    success = folder.read_success()
     unreadable = [planned.failure for planned in current.values() if planned.failure is not None]
     return Status(
         job=job,
@@ -84,8 +81,8 @@ def keys_of(current: Mapping[str, PlannedFile], *, entries: Mapping[str, Entry])
     return planned | read
 
 
-def of_open_streams(output: str, *, current: Mapping[str, PlannedFile], unknown: Set[str]) -> dict[str, Entry]:
+def of_open_streams(folder: OutputFolder, *, current: Mapping[str, PlannedFile], unknown: Set[str]) -> dict[str, Entry]:
     """What a run that is not finished has written of files read in sequence, by the objects' own footers."""
     stems = {key_stem(file.file.uri) for file in current.values() if file.shards is None and file.failure is None}
     keys = sorted(key for key in unknown if key.rsplit("-", 2)[0] in stems)
-    return {entry.key: entry for entry in ledger.entries_from_footers(output, keys)}
+    return {entry.key: entry for entry in folder.entries_from_footers(keys)}

@@ -1,4 +1,4 @@
-"""A stored record in, a dataclass of this version out: what keeps output folders of other versions readable."""
+"""Reads stored records of other versions as dataclasses of this one, so that their output folders stay readable."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
@@ -11,10 +11,10 @@ Record = TypeVar("Record")
 
 
 def from_stored(kind: type[Record], values: Mapping[str, Any], *, where: str) -> Record:
-    """A record as this version knows it. Fields are only ever added: those that a later version has written are ignored,
-    and those that an earlier one has not written take their default. where: the file, for messages.
+    """A record as a dataclass of this version. Fields are only ever added: those of a later version are ignored, and those that
+    an earlier one lacks get their default. where: the file, for messages.
 
-    Raises OutputError where a field without a default is missing.
+    Raises OutputError if a field without a default is missing.
     """
     known, required = _field_names(kind)  # type: ignore[arg-type]  # a class is hashable
     for name in required:
@@ -28,7 +28,7 @@ def from_stored(kind: type[Record], values: Mapping[str, Any], *, where: str) ->
 
 @lru_cache(maxsize=32)
 def _field_names(kind: type) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(all fields, those without a default) of a dataclass; a manifest asks once a row."""
+    """(all fields, those without a default) of a dataclass; cached, since a manifest needs them for every row."""
     own = fields(kind)
     required = [one.name for one in own if one.default is MISSING and one.default_factory is MISSING]
     return tuple(one.name for one in own), tuple(required)

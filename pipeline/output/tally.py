@@ -1,4 +1,4 @@
-"""Receipts of a run in, what it has done so far out."""
+"""Adds up the receipts of a run: what it has done so far."""
 
 import json
 import time
@@ -17,7 +17,7 @@ REPLICA_SECONDS = ("computing_s", "waiting_s", "handling_s")
 class Tally:
     """What a run has done so far, from its receipts.
 
-    earlier_rows, earlier_bad_rows: what stands of earlier runs, which the limits count too.
+    earlier_rows, earlier_bad_rows: from earlier runs on this folder, which the limits count too.
     """
 
     receipts: list[Receipt] = field(default_factory=list)

@@ -14,17 +14,17 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import OutputError, SourceError
-from pipeline.output import ledger
-from pipeline.output.job import FrozenJob, read_job
-from pipeline.output.ledger import Entry, PlannedFile
+from pipeline.errors import SourceError
+from pipeline.output.folder import OutputFolder
+from pipeline.output.job import FrozenJob
 from pipeline.output.plan import is_whole, newest
-from pipeline.output.sink import DATA, read_footer
+from pipeline.output.records import Entry, PlannedFile
+from pipeline.output.sink import read_footer
 from pipeline.reading.inputs import list_files
 from pipeline.reading.recount import count_records
 from pipeline.shards import shard_key
 from pipeline.spec.job_spec import InputSpec
-from pipeline.store.storage import canonical, join, read_bytes
+from pipeline.store.storage import canonical
 
 READERS = 16
 
@@ -68,16 +68,14 @@ class Seen:
 
 def verify(output: str, *, input_spec: InputSpec | None = None) -> Verdict:
     """Hold an output folder against its own records, and against the input where one is given. Raises OutputError."""
-    output = canonical(output)
-    job = read_job(output)
-    if job is None:
-        raise OutputError(f"{output}: there is no _job.json; nothing was annotated into this folder")
-    plans = ledger.read_plans(output)[1]
+    folder = OutputFolder(canonical(output))
+    job = folder.require_job()
+    _, plans = folder.read_plans()
     current = newest(plans)
-    written = ledger.written_keys(output)
-    manifest, entries = ledger.read_manifest(output)
+    written = folder.written_keys()
+    manifest, entries = folder.read_manifest()
     with ThreadPoolExecutor(READERS) as pool:
-        seen = {item.key: item for item in pool.map(lambda key: look(output, key, job), sorted(written))}
+        seen = {item.key: item for item in pool.map(lambda key: look(key, folder=folder, job=job), sorted(written))}
     findings = [
         *_objects(seen.values(), job=job),
         *_manifest(manifest, entries, seen),
@@ -96,11 +94,11 @@ def verify(output: str, *, input_spec: InputSpec | None = None) -> Verdict:
     )
 
 
-def look(output: str, key: str, job: FrozenJob) -> Seen:
+def look(key: str, *, folder: OutputFolder, job: FrozenJob) -> Seen:
     """One object, read."""
     prefix = job.spec.output.prefix
     try:
-        content = io.BytesIO(read_bytes(join(output, DATA, key)))
+        content = io.BytesIO(folder.data.read(key))
         footer = read_footer(content)
         table = pq.read_table(content, columns=[f"{prefix}source", f"{prefix}row"])
     except Exception as error:
@@ -175,8 +173,8 @@ def _read_as_planned(current: dict[str, PlannedFile], entries: dict[str, Entry],
         planned = current.get(entry.uri)
         if planned is None or planned.file.version != entry.version:
             continue
-        range_ = {"first": entry.first, "stop": entry.stop}
-        if shard_key(file=planned.file, **range_, fingerprint=job.fingerprint) != key:
+        named = shard_key(file=planned.file, first=entry.first, stop=entry.stop, fingerprint=job.fingerprint)
+        if named != key:
             how = planned.file.format
             findings.append(
                 Finding("reading", key, f"was not read from {entry.uri} as {how}, which is what the plan says")

@@ -1,4 +1,4 @@
-"""What a job's `input` names in, its files with their formats and what their footers tell out."""
+"""Lists the files that a job's `input` names, with their formats and what their footers state."""
 
 import re
 from collections import Counter
@@ -33,14 +33,14 @@ SUFFIXES: dict[str, Format] = {
 COMPRESSIONS: dict[str, Compression] = {"gz": "gzip", "gzip": "gzip", "zst": "zstd", "zstd": "zstd"}
 
 RESERVED = ("__row__", "__error__")
-"""Names that rows carry inside the flow."""
+"""Column names that the flow itself uses."""
 
 READERS = 32
 
 
 @dataclass(frozen=True)
 class Described:
-    """A file as far as it can be known without reading it.
+    """What is known of a file without reading it.
 
     rows, bytes (decompressed), schema: of Parquet and Arrow, else None. failure: why it can't be read.
     """
@@ -54,7 +54,7 @@ class Described:
 
 @dataclass(frozen=True)
 class Listing:
-    """The input files, and those that no format claims. notes: what else the user should know of them."""
+    """The input files, and those of unknown format. notes: what else the user should know about them."""
 
     files: list[SourceFile]
     ignored: list[str] = field(default_factory=list)
@@ -101,7 +101,7 @@ def list_files(spec: InputSpec, *, output: str) -> Listing:
 
 
 def format_by_name(uri: str) -> str | None:
-    """The format that `auto` comes to for a file."""
+    """The format that `auto` means for a file."""
     file = recognised(FileInfo(uri, 0, ""), wanted="auto")
     return None if file is None else file.format
 
@@ -142,14 +142,14 @@ def _is_utf8(name: str) -> bool:
 
 
 def _fault_of(file: SourceFile) -> SourceError | None:
-    """Why a file can't be read at all, as its name and kind tell."""
+    """Why a file can't be read at all, judged by its name and kind."""
     if file.version == NO_FILE:
-        told = "a pipe, a socket, a device or a broken link, and no file; take it away"
+        fault = "not a regular file but a pipe, a socket, a device or a broken link; remove it"
     elif UNREADABLE_NAME.search(file.uri):
-        told = "the name is not UTF-8; rename it"
+        fault = "the name is not UTF-8; rename it"
     else:
         return None
-    return SourceError(f"{file.uri}: {told}", reason="unreadable")
+    return SourceError(f"{file.uri}: {fault}", reason="unreadable")
 
 
 UNREADABLE_NAME = re.compile(r"\\udc[0-9a-f]{2}")
@@ -157,7 +157,7 @@ UNREADABLE_NAME = re.compile(r"\\udc[0-9a-f]{2}")
 
 
 def describe(files: Sequence[SourceFile]) -> list[Described]:
-    """Each file with what its footer tells; many footers at a time."""
+    """Each file with what its footer states; many footers are read at a time."""
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(_describe, files))
 
@@ -177,7 +177,7 @@ def _describe(file: SourceFile) -> Described:
 
 
 def _refuse_names(uri: str, names: Sequence[str]) -> None:
-    """Raise SourceError where column names are not told apart."""
+    """Raise SourceError if a column name occurs twice or is reserved."""
     twice = [name for name, count in Counter(names).items() if count > 1 or name in RESERVED]
     if twice:
         raise SourceError(

@@ -1,4 +1,4 @@
-"""URLs of hive-partitioned folders in, the columns that their `key=value` names stand for out."""
+"""The columns that the `key=value` names of hive-partitioned folders stand for."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ def partition_values(uri: str) -> dict[str, str | None]:
 
 
 def partition_keys(uris: Iterable[str], *, below: Sequence[str]) -> tuple[str, ...]:
-    """Keys of the folders between the input's addresses and the files; a folder above an address says nothing of its rows."""
+    """Keys of the folders between the input's addresses and the files; folders above an address are not partitions."""
     roots = sorted((_root(url) for url in below), key=len, reverse=True)
     keys: dict[str, None] = {}
     for uri in uris:
@@ -31,7 +31,7 @@ def partition_keys(uris: Iterable[str], *, below: Sequence[str]) -> tuple[str, .
 
 
 def _root(url: str) -> str:
-    """The part of an address that stands for one folder: all of a folder's, what is before the first wildcard of a glob."""
+    """The part of an address that names one folder: all of it, or what is before the first wildcard of a glob."""
     if any(sign in url for sign in "*?["):
         return re.split(r"[*?\[]", url, maxsplit=1)[0].rpartition("/")[0] + "/"
     return url.rstrip("/") + "/"
@@ -50,7 +50,7 @@ def partition_schema(uris: Iterable[str], *, keys: Sequence[str] | None = None) 
 
 
 def _is_whole(value: str) -> bool:
-    """Whether a value is a number and nothing but: 007 is a name."""
+    """Whether a value is a whole number in its usual spelling; 007 is a name."""
     try:
         return str(int(value)) == value and abs(int(value)) < 2**63
     except ValueError:
@@ -72,8 +72,8 @@ def with_partitions(table: pa.Table, *, uri: str, schema: pa.Schema, keys: Seque
                 fitted = _fitted(value, kind=kind)
                 if fitted is None:
                     raise SourceError(
-                        f"{uri}: the folder '{key}={value}' is no {kind}, which the column {key!r} "
-                        "of this output has been since it was begun; rename the folder, or annotate into another output",
+                        f"{uri}: the folder '{key}={value}' does not fit the column {key!r}, which is {kind} in this output; "
+                        "rename the folder, or annotate into another output",
                         reason="unreadable",
                     )
                 column = pa.repeat(fitted, table.num_rows)
@@ -82,7 +82,7 @@ def with_partitions(table: pa.Table, *, uri: str, schema: pa.Schema, keys: Seque
 
 
 def _fitted(value: str, *, kind: pa.DataType) -> pa.Scalar | None:
-    """A folder's value as a column's type; None where it is none, or is a whole number written in a way that would be lost."""
+    """A folder's value as a column's type; None if it does not fit, or is a whole number whose spelling would be lost."""
     if pa.types.is_integer(kind) and not _is_whole(value):
         return None
     try:

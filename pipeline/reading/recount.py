@@ -1,7 +1,8 @@
-"""Counts the records of an input file by the same rules as those by which its rows are read."""
+"""Counts the records of an input file by the same rules by which its rows are read."""
 
 import io
 from collections.abc import Iterator
+from functools import partial
 
 from pipeline.reading.formats import arrow_ipc, delimited_parity, parquet
 from pipeline.reading.formats.delimited import open_delimited
@@ -40,13 +41,13 @@ def _lines(stream: io.BufferedIOBase) -> Iterator[bytes]:
 
 def _records(file: SourceFile, *, delimiter: str | None, quote: str, line_bytes: int, rules: int) -> Iterator[int]:
     """Records of each block of a delimited file."""
-    how = {"uri": file.uri, "compression": file.compression}
+    blocks = partial(stream_blocks, uri=file.uri, compression=file.compression, rule=BLOCK, line_bytes=line_bytes)
     if rules == 1:
         between = delimiter_of(file, delimiter)
-        header = delimited_parity.read_header(**how, delimiter=between)
-        for block in stream_blocks(**how, rule=BLOCK, line_bytes=line_bytes, record_ends=delimited_parity.record_ends):
+        header = delimited_parity.read_header(uri=file.uri, compression=file.compression, delimiter=between)
+        for block in blocks(record_ends=delimited_parity.record_ends):
             yield delimited_parity.count(block.lines, header=header)
         return
     opened = open_delimited(file, delimiter=delimiter, quote=quote, most_bytes=line_bytes)
-    for block in stream_blocks(**how, rule=BLOCK, line_bytes=line_bytes, record_ends=opened.record_ends):
+    for block in blocks(record_ends=opened.record_ends):
         yield len(opened.records(block.lines).starts)

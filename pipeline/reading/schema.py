@@ -1,7 +1,7 @@
-"""Input files in, the one schema of their columns out: their own, or what a sample of them shows."""
+"""Resolves one schema for all input files: from their own schemas, or from a sample of their records."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -42,29 +42,43 @@ EVERY_COLUMN = Columns(read=frozenset())
 
 
 def resolve_schema(
-    *, spec: InputSpec, files: Sequence[SourceFile], own: Mapping[str, pa.Schema], columns: Columns = EVERY_COLUMN
+    *,
+    spec: InputSpec,
+    files: Sequence[SourceFile],
+    own: Mapping[str, pa.Schema],
+    columns: Columns = EVERY_COLUMN,
+    without_rows: Collection[str] = (),
 ) -> pa.Schema:
     """One schema for all files: that of Parquet and Arrow, `text` for text, text for every column of delimited files, and
     for JSON lines what a sample shows; `input.schema` over both; the partitions of their folders behind. Columns stand in
     the order of first appearance; those that are not wanted have no type (null).
 
-    own: schemas of files that have one, by URL. Raises SpecError where files disagree beyond Arrow's promotions.
+    own: schemas of files that have one, by URL. without_rows: those that have no row, whose types count only where no other
+    file has the column; a delimited file of a header alone is one too. Raises SpecError where files disagree beyond Arrow's
+    promotions.
     """
     faults: list[str] = []  # of files that can't be read: their shards say so, where others have columns
-    schemas = [(uri, _untyped(schema, columns)) for uri, schema in own.items()]
+    schemas = [(uri, _untyped(schema, columns)) for uri, schema in own.items() if uri not in without_rows]
+    hollow = [schema for uri, schema in own.items() if uri in without_rows]
     if any(file.format == "text" for file in files):
         schemas.append(("text files", lines.TEXT_SCHEMA))
-    told = None if spec.fields is None else pa.schema([(name, arrow_type(kind)) for name, kind in spec.fields.items()])
+    declared = (
+        None if spec.fields is None else pa.schema([(name, arrow_type(kind)) for name, kind in spec.fields.items()])
+    )
     json_files = [file for file in files if file.format == "jsonl"]
     if json_files:
-        found = (told, None) if told else _json_schema(json_files, columns=columns)
+        found = (declared, None) if declared else _json_schema(json_files, columns=columns)
         schemas.append(("JSON lines", _untyped(found[0], columns)))
         faults += [found[1]] if found[1] else []
     delimited_files = [file for file in files if file.format in DELIMITED]
     if delimited_files:
-        named, unread = _delimited_schemas(delimited_files, spec=spec, told=told)
-        schemas += [(where, _untyped(schema, columns)) for where, schema in named]
+        named, unread = _delimited_schemas(delimited_files, spec=spec, declared=declared)
+        schemas += [(one.uri, _untyped(one.schema, columns)) for one in named if not one.without_rows]
+        hollow += [one.schema for one in named if one.without_rows]
         faults += unread
+    for schema in hollow:
+        seen = {name for _, other in schemas for name in other.names}
+        schemas.append(("", _untyped(pa.schema([field for field in schema if field.name not in seen]), columns)))
     unified = _unified(schemas, columns=columns)
     if faults and not len(unified):
         raise SpecError(faults[0])
@@ -85,8 +99,8 @@ def _unified(schemas: Iterable[tuple[str, pa.Schema]], *, columns: Columns) -> p
             unified = schema if not len(unified) else unified if unified.equals(schema) else _merged(unified, schema)
         except pa.ArrowException as error:
             raise SpecError(
-                f"{where} has columns of different types than earlier files: {error}; annotate them separately, or leave the "
-                "column out with input.keep"
+                f"{where} has columns of different types than earlier files: {error}; annotate them separately, leave the "
+                "column out with input.keep, or name its type in input.schema (CSV, TSV, JSON lines)"
             ) from None
     # A wanted column of nothing but nulls is text.
     return pa.schema(
@@ -100,7 +114,7 @@ def _unified(schemas: Iterable[tuple[str, pa.Schema]], *, columns: Columns) -> p
 
 
 def _merged(one: pa.Schema, other: pa.Schema) -> pa.Schema:
-    """Both schemas by Arrow's promotions; a column that is a dictionary in one of them only is its values in both."""
+    """Both schemas merged by Arrow's promotions; a column that is a dictionary in only one of them is plain in the result."""
     for name in [name for name in one.names if name in other.names]:
         kinds = one.field(name).type, other.field(name).type
         if is_json(kinds[0]) != is_json(kinds[1]):
@@ -124,20 +138,29 @@ def _sampled(files: Sequence[SourceFile], sample: Callable[[SourceFile], Sample]
         return list(pool.map(sample, files[:: max(1, len(files) // SAMPLE_FILES)]))
 
 
-def _delimited_schemas(
-    files: Sequence[SourceFile], *, spec: InputSpec, told: pa.Schema | None
-) -> tuple[list[tuple[str, pa.Schema]], list[str]]:
-    """The columns of each sampled file's header, as text or as `input.schema` says; a file whose header can't be read is
-    passed over, its shards will say why; what is wrong with those."""
+@dataclass(frozen=True)
+class _Headed:
+    """The columns of a delimited file, as text or as `input.schema` says."""
 
-    def sample(file: SourceFile) -> tuple[str, pa.Schema] | SourceError:
+    uri: str
+    schema: pa.Schema
+    without_rows: bool
+
+
+def _delimited_schemas(
+    files: Sequence[SourceFile], *, spec: InputSpec, declared: pa.Schema | None
+) -> tuple[list[_Headed], list[str]]:
+    """The columns of each sampled file, and the faults of files whose header can't be read, which are skipped here and fail in
+    their shards."""
+
+    def sample(file: SourceFile) -> _Headed | SourceError:
         try:
             opened = open_delimited(file, delimiter=spec.delimiter, quote=spec.quote, most_bytes=HEADER_BYTES)
         except SourceError as error:
             return error
-        named = told or pa.schema([])
+        named = declared or pa.schema([])
         kinds = [(name, named.field(name).type if name in named.names else pa.string()) for name in opened.header.names]
-        return (file.uri, pa.schema(kinds))
+        return _Headed(file.uri, pa.schema(kinds), opened.header_only)
 
     found = _sampled(files, sample)
     readable = [schema for schema in found if not isinstance(schema, SourceError)]
@@ -145,7 +168,7 @@ def _delimited_schemas(
 
 
 def _json_schema(files: Sequence[SourceFile], *, columns: Columns) -> tuple[pa.Schema, str | None]:
-    """The columns that a sample of the files shows, none where no file has a record; why there are none."""
+    """The columns that a sample of the files shows, and the fault of files without any."""
     samples = _sampled(files, _sample)
     values: dict[str, list[object]] = {}
     for record in (record for sample in samples for record in sample.records):
@@ -169,7 +192,7 @@ def _json_schema(files: Sequence[SourceFile], *, columns: Columns) -> tuple[pa.S
 
 @dataclass(frozen=True)
 class _Sample:
-    """The records in the first bytes of a file of JSON lines. lines: how many there are; fault: why it can't be read."""
+    """The records in the first bytes of a JSON Lines file. lines: how many there are; fault: why it can't be read."""
 
     records: list[dict[str, object]]
     lines: int
@@ -192,7 +215,7 @@ def _sample(file: SourceFile) -> _Sample:
 
 
 def _commonest(column: Sequence[object]) -> pa.DataType:
-    """The type of most values of a column that a task reads; a value of another type is an error of its row."""
+    """The most common type of the values of a column that a task reads; values of other types are errors of their rows."""
     given = [value for value in column if value is not None]
     if not given:
         return pa.string()

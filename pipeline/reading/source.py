@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pyarrow as pa
 from ray.data.block import BlockMetadata
@@ -45,8 +45,8 @@ TASK_BUNDLES = 64
 
 @dataclass(frozen=True)
 class Reading:
-    """What every read task must know: the frozen schema and which of its columns no row can do without, the cut, the
-    fingerprint in the keys, the longest line allowed.
+    """What every read task needs: the frozen schema and its required columns, the cut, the fingerprint for the keys, the longest
+    line allowed.
 
     carried: columns that no task reads. rules: those that the output folder was begun under (`pipeline.shards.READING`).
     """
@@ -63,7 +63,7 @@ class Reading:
     partitions: tuple[str, ...] | None = None
 
     def counting(self) -> Carried | None:
-        """A count of carried values that do not fit; None under the first rules, where they were errors of their rows."""
+        """A new count of carried values that do not fit; None under the first rules, in which they are errors of their rows."""
         return Carried(self.carried) if self.rules > 1 else None
 
 
@@ -80,13 +80,13 @@ class ShardSource(Datasource):
         return "Shards"
 
     def estimate_inmemory_data_size(self) -> int | None:
-        """Bytes of input, about."""
+        """The approximate size of the input in bytes."""
         return sum(_size(item) for task in self._tasks for item in task)
 
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
     ) -> list[ReadTask]:
-        """One task for each run of bundles; `parallelism` is Ray's wish and the shards' cut is the answer."""
+        """One task for each run of bundles. Ray's `parallelism` is ignored: the shards' cut decides."""
         return [_read_task(task, self._reading) for task in self._tasks]
 
 
@@ -113,8 +113,8 @@ def read_tasks(*, work: Sequence[Work], rule: CutRule) -> Iterator[list[Work]]:
 
 
 def _runs(shards: Sequence[Shard], *, rule: CutRule) -> Iterator[list[Work]]:
-    """Parquet and Arrow shards of one file follow each other in one task, so that a row group is decoded once; other shards are
-    found at once wherever they lie, so that a bundle a task spreads them over the most readers."""
+    """Parquet and Arrow shards of one file are in one task, so that a row group is decoded once. Any other shard can be read from
+    its offset, so each bundle is a task of its own, for the most readers."""
     for columnar, group in groupby(shards, key=lambda shard: shard.file if shard.file.format in COLUMNAR else None):
         bundles = list(into_bundles(shards=group, rule=rule, most=BUNDLE_SHARDS))
         step = TASK_BUNDLES if columnar is not None else 1
@@ -135,7 +135,7 @@ def read_bundles(*, task: Sequence[Work], reading: Reading) -> Iterator[list[Sha
 
 
 def read_shards(*, shards: Sequence[Shard], reading: Reading) -> Iterator[ShardTables]:
-    """Each shard's rows, in the order given; one that can't be read carries its failure instead, and the others go on."""
+    """Each shard's rows, in the order given; a shard that can't be read carries its failure instead, and the rest is read."""
     for file, group in groupby(shards, key=lambda shard: shard.file):
         rest = list(group)
         while rest:
@@ -143,7 +143,7 @@ def read_shards(*, shards: Sequence[Shard], reading: Reading) -> Iterator[ShardT
 
 
 def _read_some(file: SourceFile, shards: list[Shard], reading: Reading) -> Generator[ShardTables, None, list[Shard]]:
-    """Yields shards of one file until one can't be read, and returns those behind it; all fail where the file itself has."""
+    """Yields shards of one file until one can't be read, and returns those after it; if the file itself fails, all fail."""
     made, carried = 0, reading.counting()
     try:
         for shard, table in zip(shards, _tables(file, shards, reading, carried), strict=True):
@@ -160,7 +160,7 @@ def _read_some(file: SourceFile, shards: list[Shard], reading: Reading) -> Gener
 
 
 def _unfit(carried: Carried | None) -> dict[str, float]:
-    """What a shard's receipt says of carried values that did not fit; the count begins anew."""
+    """The facts of a shard's receipt about carried values that did not fit; resets the count."""
     if carried is None:
         return {}
     facts = {f"{UNFIT}{name}": float(count) for name, count in carried.unfit.items()}
@@ -191,7 +191,7 @@ def _parse(file: SourceFile, block: lines.LineBlock, reading: Reading, carried: 
 
 
 def read_stream(*, stream: Stream, reading: Reading) -> Iterator[ShardTables]:
-    """The shards of a file that reads in sequence, less those that exist; a failure stands for all that could follow."""
+    """The shards of a file that is read in sequence, except those already written; a failure covers all the rest of the file."""
     file, reached, carried = stream.file, 0, reading.counting()
     try:
         for block, parse in _blocks(file, reading, carried):
@@ -210,27 +210,42 @@ Parse: TypeAlias = Callable[[], pa.Table]
 
 
 def _blocks(file: SourceFile, reading: Reading, carried: Carried | None) -> Iterator[tuple[streams.StreamBlock, Parse]]:
-    """The blocks of a stream, each with what makes it rows, which those that are written are spared."""
-    how: dict[str, Any] = {"uri": file.uri, "compression": file.compression, "rule": reading.rule}
-    how |= {"line_bytes": reading.line_bytes}
+    """The blocks of a stream, each with a function that parses it, which is not called for blocks already written."""
+    stream_blocks = partial(
+        streams.stream_blocks,
+        uri=file.uri,
+        compression=file.compression,
+        rule=reading.rule,
+        line_bytes=reading.line_bytes,
+    )
     if file.format not in DELIMITED:
-        for block in streams.stream_blocks(record_ends=lines.line_ends, **how):
+        for block in stream_blocks(record_ends=lines.line_ends):
             yield block, partial(_parse, file, block.lines, reading, carried)
-        return
-    columns: dict[str, Any] = {"schema": reading.schema, "required": reading.required}
-    if reading.rules == 1:
+    elif reading.rules == 1:
         delimiter = delimiter_of(file, reading.delimiter)
         header = delimited_parity.read_header(uri=file.uri, compression=file.compression, delimiter=delimiter)
-        columns |= {"header": header, "delimiter": delimiter}
-        for block in streams.stream_blocks(record_ends=delimited_parity.record_ends, **how):
-            yield block, partial(delimited_parity.delimited_rows, block.lines, **columns)
-        return
-    opened = delimited.open_delimited(
-        file, delimiter=reading.delimiter, quote=reading.quote, most_bytes=reading.line_bytes
-    )
-    columns |= {"file": opened, "carried": carried}
-    for block in streams.stream_blocks(record_ends=opened.record_ends, **how):
-        yield block, partial(delimited.delimited_rows, block.lines, **columns)
+        rows_of = partial(
+            delimited_parity.delimited_rows,
+            header=header,
+            delimiter=delimiter,
+            schema=reading.schema,
+            required=reading.required,
+        )
+        for block in stream_blocks(record_ends=delimited_parity.record_ends):
+            yield block, partial(rows_of, block.lines)
+    else:
+        opened = delimited.open_delimited(
+            file, delimiter=reading.delimiter, quote=reading.quote, most_bytes=reading.line_bytes
+        )
+        rows_of = partial(
+            delimited.delimited_rows,
+            file=opened,
+            schema=reading.schema,
+            required=reading.required,
+            carried=carried,
+        )
+        for block in stream_blocks(record_ends=opened.record_ends):
+            yield block, partial(rows_of, block.lines)
 
 
 def _stream_shard(file: SourceFile, block: streams.StreamBlock, reading: Reading) -> Shard:
@@ -240,9 +255,9 @@ def _stream_shard(file: SourceFile, block: streams.StreamBlock, reading: Reading
 
 
 def check_version(file: SourceFile) -> None:
-    """Whether a file is still the one that was planned; asked after reading, so that what was read is what was planned.
+    """Raise SourceError (gone, changed) unless a file is still the one that was planned.
 
-    Raises SourceError (gone, changed).
+    Called after reading, so that what was read is what was planned.
     """
     try:
         now = info(file.uri)
@@ -254,13 +269,13 @@ def check_version(file: SourceFile) -> None:
         raise SourceError(str(error), reason="unreadable") from error
     if now.version != file.version or now.size != file.size:
         raise SourceError(
-            f"{file.uri}: changed since the plan ({file.size} bytes then, {now.size} now); run again to take the new version",
+            f"{file.uri}: changed since the plan ({file.size} bytes then, {now.size} now); run again to read the new version",
             reason="changed",
         )
 
 
 def _explained(error: SourceError, file: SourceFile) -> tuple[str, str]:
-    """The reason of a failed read; a file that was replaced meanwhile looks corrupt, or is refused, and is changed."""
+    """The reason of a failed read: `changed` for a file that only looks corrupt or unreadable since it was replaced meanwhile."""
     if error.reason in ("corrupt", "unreadable"):
         try:
             check_version(file)

@@ -1,6 +1,6 @@
-"""A listed folder in, the files that are its rows now out: of a table or a saved data set, those that it names itself.
+"""Selects the files of a folder that hold its current rows: for tables and saved data sets, the files that these name.
 
-A table's folder also holds files that were removed from it, and caches. Delta tables are read by `deltalake`, saved data sets
+A table's folder also holds files that were removed from it, and caches. Delta tables are read by `delta_table`, saved data sets
 of Hugging Face by their state.json; of other tables the rows can't be known, and they are refused by name.
 """
 
@@ -8,10 +8,10 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import unquote
 
-from pipeline.errors import SpecError
-from pipeline.store.storage import FileInfo, find, has_magic, read_bytes
+from pipeline.errors import SpecError, StorageError
+from pipeline.reading.delta_table import delta_files
+from pipeline.store.storage import FileInfo, find, has_magic, names, read_bytes
 
 DELTA = re.compile(r"/_delta_log/[^/]+\.(json|checkpoint.*\.parquet)$")
 HUDI = re.compile(r"/\.hoodie/")
@@ -21,41 +21,72 @@ SAVED = re.compile(r"/state\.json$")
 
 @dataclass(frozen=True)
 class _Kind:
+    """A kind of table. mark: of the files that tell it. folder: the one of the table's that they lie in."""
+
     name: str
     mark: re.Pattern[str]
+    folder: str | None = None
 
 
-_KINDS = (_Kind("Delta", DELTA), _Kind("Hudi", HUDI), _Kind("Iceberg", ICEBERG), _Kind("saved", SAVED))
+_KINDS = (
+    _Kind("Delta", DELTA, "_delta_log"),
+    _Kind("Hudi", HUDI, ".hoodie"),
+    _Kind("Iceberg", ICEBERG, "metadata"),
+    _Kind("saved", SAVED),
+)
 
 
 def current_files(url: str, entries: Sequence[FileInfo]) -> list[FileInfo]:
-    """Of the files listed for an input address, hidden ones too, those that are rows. Raises SpecError."""
-    tables = _tables(url, entries)
+    """The files with rows among those listed for an input address, hidden ones included. Raises SpecError."""
     visible = [entry for entry in entries if not entry.hidden]
-    for root, kind in tables.items():
+    for root, kind in _tables(url, entries).items():
         if kind in {"Hudi", "Iceberg"}:
             raise SpecError(
-                f"input.urls: {root} is a table of {kind}, whose files alone do not tell its rows; write its rows to Parquet "
-                "files (Spark, DuckDB and others do) and name their folder"
+                f"input.urls: {root} is a table ({kind}), and its files alone don't show which rows are current; export it to "
+                "Parquet (Spark, DuckDB and others can), and name that folder"
             )
         within = [entry for entry in visible if entry.uri.startswith(root + "/")]
-        current = _delta_files(root, within) if kind == "Delta" else _saved_files(root, within)
-        visible = [entry for entry in visible if entry not in within or entry in current]
+        whole = not has_magic(url) and f"{root}/".startswith(url.rstrip("/") + "/")
+        current = delta_files(root, within, whole=whole) if kind == "Delta" else _saved_files(root, within)
+        dropped = {entry.uri for entry in within} - {entry.uri for entry in current}
+        visible = [entry for entry in visible if entry.uri not in dropped]
     return visible
 
 
 def _tables(url: str, entries: Sequence[FileInfo]) -> dict[str, str]:
-    """Folders that are tables, and what kind each is; a glob's own folder is looked at too, which it does not list whole."""
-    names = [entry.uri for entry in entries]
+    """Folders that are tables, and the kind of each: those listed, those around the address, and a glob's own folder, since a
+    glob lists only part of it."""
+    listed = [entry.uri for entry in entries]
     if has_magic(url) and entries:
         above = re.split(r"[*?\[]", url, maxsplit=1)[0].rpartition("/")[0]
-        names += [entry.uri for entry in find(above, hidden=True)] if above.count("/") > 2 else []
+        listed += [entry.uri for entry in find(above, hidden=True)] if above.count("/") > 2 else []
+    one_file = len(listed) == 1 and listed[0] == url
+    listed += [] if one_file else _marks_above(url)
+    present = set(listed)
     found: dict[str, str] = {}
-    for name in names:
+    for name in listed:
         for kind in _KINDS:
             mark = kind.mark.search(name)
-            if mark and (kind.name != "saved" or f"{name[: mark.start()]}/dataset_info.json" in names):
+            if mark and (kind.name != "saved" or f"{name[: mark.start()]}/dataset_info.json" in present):
                 found.setdefault(name[: mark.start()], kind.name)
+    return found
+
+
+def _marks_above(url: str) -> list[str]:
+    """Files that make a folder above an address a table: its partitions, and Iceberg's `data`, are no plain folders either."""
+    protocol, _, path = url.partition("://")
+    if protocol in {"http", "https"}:
+        return []  # it lists no folders
+    parts = re.split(r"[*?\[]", path, maxsplit=1)[0].rstrip("/").split("/")
+    found: list[str] = []
+    for count in range(1, len(parts)):
+        above = f"{protocol}://{'/'.join(parts[:count])}"
+        for kind in _KINDS:
+            folder = f"{above}/{kind.folder}"
+            try:
+                found += [f"{folder}/{name}" for name in names(folder)] if kind.folder else []
+            except StorageError:
+                continue  # who may read a folder need not be allowed to list those above it
     return found
 
 
@@ -70,44 +101,7 @@ def _saved_files(root: str, within: Sequence[FileInfo]) -> list[FileInfo]:
         ) from None
     missing = named - {entry.uri for entry in within}
     if missing:
-        raise SpecError(f"input.urls: {root} is a saved data set whose file {min(missing)} is not there; save it again")
+        raise SpecError(f"input.urls: {root} is a saved data set without its file {min(missing)}; save it again")
     if state.get("_indices_files"):
         raise SpecError(f"input.urls: {root} is a data set saved with indices; save it again after flatten_indices()")
     return [entry for entry in within if entry.uri in named]
-
-
-def _delta_files(root: str, within: Sequence[FileInfo]) -> list[FileInfo]:
-    """The files of a Delta table's newest version."""
-    try:
-        from deltalake import DeltaTable
-    except ImportError:
-        raise SpecError(
-            f"input.urls: {root} is a Delta table, which holds removed rows too: pip install 'preln[delta]' reads its current "
-            "ones; or write them to Parquet files"
-        ) from None
-    try:
-        table = DeltaTable(root.removeprefix("file://"))
-        features = set(table.protocol().reader_features or ())
-        settings, partitions = table.metadata().configuration, table.metadata().partition_columns
-        uris = table.file_uris()
-    except Exception as error:  # deltalake has many, and a Rust panic is one
-        raise SpecError(f"input.urls: {root} is a Delta table that can't be read: {error}") from None
-    if settings.get("delta.columnMapping.mode", "none") != "none" or (
-        "deletionVectors" in features and settings.get("delta.enableDeletionVectors") == "true"
-    ):
-        raise SpecError(
-            f"input.urls: {root} is a Delta table with deletion vectors or mapped columns: its files alone do not tell its rows; "
-            "write its rows to Parquet files and name their folder"
-        )
-    by_name = {entry.uri.removeprefix(root): entry for entry in within}
-    start = table.table_uri.rstrip("/")
-    current = []
-    for uri in uris:
-        name = "/" + uri.removeprefix(start).removeprefix(root.removeprefix("file://")).lstrip("/")
-        entry = by_name.get(name) or by_name.get(unquote(name))
-        if entry is None:
-            raise SpecError(f"input.urls: the Delta table {root} names {name}, which is not in its folder")
-        current.append(entry)
-        if any(f"/{column}=" not in name for column in partitions):
-            raise SpecError(f"input.urls: the Delta table {root} has partitions that its files' names do not tell")
-    return current

@@ -1,4 +1,4 @@
-"""Columns of any text-like Arrow type in, plain strings and each row's reason not to be answered out.
+"""Columns of any text-like Arrow type in, plain strings and the reasons of rows that can't be answered out.
 
 Legend: R rows, I items.
 """
@@ -17,7 +17,7 @@ from pipeline.spec.named_tasks import NamedTask
 from pipeline.tasks.task import Part
 
 CONTROL = r"[\x00-\x08\x0e-\x1f\x7f]"
-"""Characters that no text has unless it was read wrongly; tab, line ends, vertical tab and form feed are no such."""
+"""Characters that only misread text has. Tab, line ends, vertical tab and form feed are not among them."""
 
 
 def item_parts(rows: pa.Table, *, marks: pa.Table, task: NamedTask) -> dict[str, pa.Array]:
@@ -34,7 +34,7 @@ def item_parts(rows: pa.Table, *, marks: pa.Table, task: NamedTask) -> dict[str,
 
 
 def checked_parts(rows: pa.Table, *, task: NamedTask, spec: JobSpec) -> tuple[dict[str, pa.Array], pa.StructArray]:
-    """The columns that the task reads, as plain strings (or lists of them), and each row's first reason not to be answered."""
+    """The columns that the task reads, as plain strings (or lists of them), and the first error of each row that has one."""
     found = [rows["__error__"].combine_chunks()]
     parts: dict[str, pa.Array] = {}
     for number, part in enumerate(task.task.parts()):
@@ -52,7 +52,7 @@ def checked_parts(rows: pa.Table, *, task: NamedTask, spec: JobSpec) -> tuple[di
 
 
 def _part_errors(values: pa.Array, part: Part, *, first: bool, column: str, spec: JobSpec) -> list[pa.StructArray]:
-    """What is wrong with a part's values, row by row, the gravest first."""
+    """The errors of a part's values, row by row, the most serious first."""
     missing = (EMPTY, f"column {column!r} is null or blank") if first else _missing(part, column)
     if part.kind == "texts":
         lengths = pc.fill_null(values.value_lengths(), 0).to_numpy(zero_copy_only=False)

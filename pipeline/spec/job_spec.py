@@ -96,9 +96,9 @@ class _Section(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, unknown: Literal["forbid", "ignore"] = "forbid") -> Self:
-        """A spec, or one section of it, from plain values. Raises SpecError with one line for each thing that is wrong.
+        """A spec, or one section of it, from plain values. Raises SpecError with one line per mistake.
 
-        unknown: what becomes of keys that no section has; ignored where a later version may have written them.
+        unknown: how to treat unknown keys; they are ignored if a later version may have written them.
         """
         try:
             return cls.model_validate(values, extra=unknown)

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from pipeline.tasks import TASK_NAMES, AnyTask
 
 RANGE = "ReplicaRange"
-"""One of two forms of `resources.replicas`, by which pydantic calls its place."""
+"""Pydantic's name for one of the two forms of `resources.replicas`."""
 
 
 def readable_errors(error: ValidationError, *, root: type[BaseModel]) -> str:
@@ -21,12 +21,12 @@ def readable_errors(error: ValidationError, *, root: type[BaseModel]) -> str:
 
 
 def _is_other_form(problem: ErrorDetails) -> bool:
-    """Whether a problem is only that a mapping is no number: the value has another form, which has problems of its own."""
+    """Whether a problem is only that a mapping is no number: the problems of its own form are reported instead."""
     return problem["type"] == "int_type" and isinstance(problem["input"], Mapping)
 
 
 def _keys(place: Sequence[int | str], root: type[BaseModel]) -> str:
-    """The valid keys where one is wrong, or the key that was probably meant."""
+    """The valid keys of the place of a wrong one, or the key that was probably meant."""
     section: Any = root
     for part in place[:-1]:
         tasks = {str(task.model_fields["name"].default): task for task in get_args(AnyTask)}
@@ -87,6 +87,6 @@ def _shown(value: object) -> str:
 
 
 def _is_branch(part: int | str) -> bool:
-    """Whether a part of an error's place is no key of the user's, but pydantic's name of one form that the value could have."""
+    """Whether a part of an error's location is not a key but pydantic's name for one of the forms that the value may have."""
     name = str(part)
     return name in TASK_NAMES or name in {"int", "constrained-int"} or name.startswith("literal[") or RANGE in name

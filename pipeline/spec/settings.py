@@ -1,4 +1,4 @@
-"""A job file's text, flags and `key.path=value` settings in, one mapping of plain values out, not yet checked."""
+"""Merges a job file, flags and `key.path=value` settings into one mapping of plain values, not yet checked."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from pipeline.errors import SpecError
 
 
 def read_yaml(text: str) -> dict[str, Any]:
-    """The mapping that a YAML text holds. Raises SpecError."""
+    """The mapping in a YAML text. Raises SpecError."""
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -8,8 +8,8 @@ as fsspec and the cloud SDKs take them. A put is whole or absent: one PUT on an 
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
@@ -57,6 +57,24 @@ class FileInfo:
     version: str
     hidden: bool = False
     regular: bool = True
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file or a folder whose file system is open. path: inside it."""
+
+    url: str
+    fs: fsspec.AbstractFileSystem
+    path: str
+
+    def __truediv__(self, name: str) -> "Place":
+        """What is below it, on the same file system."""
+        return Place(join(self.url, name), self.fs, join(self.path, name))
+
+
+def place_of(url: str | Place) -> Place:
+    """The place of a URL; one that is open already is returned as it is."""
+    return url if isinstance(url, Place) else Place(url, *filesystem(url))
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -248,10 +266,10 @@ def _hidden(name: str, root: PurePosixPath) -> bool:
     return any(part.startswith((".", "_")) for part in parts)
 
 
-def read_bytes(url: str) -> bytes:
+def read_bytes(file: str | Place) -> bytes:
     """A whole small file. Raises FileNotFoundError."""
-    fs, path = filesystem(url)
-    return attempt(lambda: bytes(fs.cat_file(path)), what=f"reading {url}")
+    place = place_of(file)
+    return attempt(lambda: bytes(place.fs.cat_file(place.path)), what=f"reading {place.url}")
 
 
 def read_range(url: str, start: int, stop: int) -> bytes:
@@ -262,7 +280,7 @@ def read_range(url: str, start: int, stop: int) -> bytes:
     )
 
 
-class Reading:
+class RetriedFile:
     """An open file whose every read is retried while the store fails transiently; read, seek and tell, for Arrow."""
 
     def __init__(self, handle: Any, *, url: str) -> None:
@@ -306,77 +324,72 @@ class Reading:
 
 
 @contextmanager
-def opened(url: str, **options: object) -> Iterator[Reading]:
+def opened(file: str | Place, **options: object) -> Iterator[RetriedFile]:
     """A file open for reading; options are those of fsspec's `open`. Raises FileNotFoundError, StorageError."""
-    fs, path = filesystem(url)
-    with attempt(lambda: fs.open(path, "rb", **options), what=f"reading {url}") as handle:
-        yield Reading(handle, url=url)
+    place = place_of(file)
+    with attempt(lambda: place.fs.open(place.path, "rb", **options), what=f"reading {place.url}") as handle:
+        yield RetriedFile(handle, url=place.url)
 
 
-def put(url: str, content: bytes) -> None:
+def put(file: str | Place, content: bytes) -> None:
     """Store a whole object; a reader sees all of it or none of it, also when this process dies in the middle."""
-    fs, path = filesystem(url)
+    place = place_of(file)
+    fs, path = place.fs, place.path
     action = (
         (lambda: local_disk.put(path, content))
         if isinstance(fs, LocalFileSystem)
         else (lambda: fs.pipe_file(path, content))
     )
     try:
-        attempt(action, what=f"writing {url}")
+        attempt(action, what=f"writing {place.url}")
     except FileNotFoundError as error:
-        raise StorageError(f"writing {url}: {error}. Does the bucket exist?") from error
+        raise StorageError(f"writing {place.url}: {error}. Does the bucket exist?") from error
 
 
-def put_if_absent(url: str, content: bytes) -> bytes:
+def put_if_absent(file: str | Place, content: bytes) -> bytes:
     """Store an object unless there is one, and return what is stored now: the first writer decides.
 
     Conditional where the store can (`mode="create"`), else look, put, and read back. Decided by what is stored, since
     stores and clients differ in the exception for the same refusal.
     """
-    fs, path = filesystem(url)
+    place = place_of(file)
     try:
-        return read_bytes(url)
+        return read_bytes(place)
     except FileNotFoundError:
         pass
     try:
-        if isinstance(fs, LocalFileSystem):
-            local_disk.create(path, content)
+        if isinstance(place.fs, LocalFileSystem):
+            local_disk.create(place.path, content)
         else:
-            fs.pipe_file(path, content, mode="create")
+            place.fs.pipe_file(place.path, content, mode="create")
     except Exception:
         try:
-            return read_bytes(url)
+            return read_bytes(place)
         except FileNotFoundError:
-            put(url, content)
-    return read_bytes(url)
+            put(place, content)
+    return read_bytes(place)
 
 
-def delete(urls: list[str]) -> None:
+def delete(files: Iterable[str | Place]) -> None:
     """Remove objects; one that is gone already is no error."""
-    if not urls:
-        return
-    fs, _ = filesystem(urls[0])
-    for url in urls:
-        path = filesystem(url)[1]
-        try:
-            attempt(lambda path=path: fs.rm_file(path), what=f"deleting {url}")  # type: ignore[misc]
-        except FileNotFoundError:
-            continue
+    for place in map(place_of, files):
+        with suppress(FileNotFoundError):
+            attempt(partial(place.fs.rm_file, place.path), what=f"deleting {place.url}")
 
 
-def names(url: str) -> list[str]:
+def names(folder: str | Place) -> list[str]:
     """Names of the files directly in a folder, in one listing; an empty list where there is no such folder."""
-    fs, path = filesystem(url)
+    place = place_of(folder)
     try:
-        entries = attempt(lambda: fs.ls(path, detail=False), what=f"listing {url}")
+        entries = attempt(lambda: place.fs.ls(place.path, detail=False), what=f"listing {place.url}")
     except (FileNotFoundError, NotADirectoryError):
         return []
     found = (str(entry).rstrip("/").rpartition("/")[2] for entry in entries)
     return sorted(name for name in found if not name.startswith(local_disk.TEMPORARY_PREFIX))
 
 
-def sweep(url: str) -> None:
+def sweep(folder: str | Place) -> None:
     """Remove what a killed process left half written in a local folder; other stores keep no such thing."""
-    fs, path = filesystem(url)
-    if isinstance(fs, LocalFileSystem):
-        local_disk.sweep(path)
+    place = place_of(folder)
+    if isinstance(place.fs, LocalFileSystem):
+        local_disk.sweep(place.path)

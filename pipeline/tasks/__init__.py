@@ -1,4 +1,4 @@
-"""The tasks, one file each; `AnyTask` is the union that a job's `task` key is read as, told apart by `name`."""
+"""The tasks, one file each; `AnyTask` is the union that a job's `task` key is read as, discriminated by `name`."""
 
 from typing import TypeAlias, get_args
 

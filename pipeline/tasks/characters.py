@@ -1,4 +1,4 @@
-"""Texts, or lists of words, in, tokens whose offsets are characters as written out, whatever the tokenizer's kind."""
+"""Texts, or lists of words, in, tokens with offsets in characters of the text as written out, for every kind of tokenizer."""
 
 import pyarrow as pa
 from tokenizers import Tokenizer
@@ -11,8 +11,8 @@ from pipeline.tasks.tokens import Tokenized, tokenize
 def tokenize_texts(
     texts: pa.Array, *, facts: ModelFacts, reference: bool, backend: Tokenizer | None = None
 ) -> Tokenized:
-    """Tokens with offsets and words. reference: as the tokenizers library has them, for the modes that reproduce the
-    reference. backend: instead of the checkpoint's."""
+    """Tokens with offsets and words. reference: exactly those of the tokenizers library, for the modes that reproduce the
+    reference. backend: a tokenizer to use instead of the checkpoint's."""
     tokens = tokenize(texts, backend=backend or facts.tokenizer.backend)
     if reference or facts.tokenizer.byte_level:
         return tokens

@@ -62,7 +62,7 @@ def labelled(
     end_G: Integers,
     aggregation: Aggregation,
 ) -> Units:
-    """Units of tokens: tokens of one number in one item are pieces of one word, which average and max make one unit of."""
+    """Units of tokens: tokens of one item with the same number are pieces of one word, which `average` and `max` merge."""
     first = np.flatnonzero(run_starts(item_G, number_G)) if len(item_G) else np.empty(0, np.int64)
     last = np.append(first[1:], len(item_G)) - 1
     best_UL: Floats

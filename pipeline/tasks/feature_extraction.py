@@ -24,7 +24,7 @@ BEYOND_FLOAT16 = ("nan", "the vector has values beyond float16 (65504); task.dty
 BYTES_OF_A_PLAIN_ROW = 1_024
 TOKENS_OF_A_ROW = 128
 SMALLEST_NORM = 1e-12
-"""A vector shorter than this is not stretched to length 1."""
+"""A vector shorter than this is not normalised."""
 
 
 class FeatureExtraction(Task):
@@ -60,13 +60,13 @@ class FeatureExtraction(Task):
 
     def resolved_pooling(self, facts: ModelFacts) -> Pooling:
         """The pooling that this checkpoint's vectors get."""
-        told = facts.embedder is not None and "pooling" not in self.model_fields_set
-        return facts.embedder.pooling if told and facts.embedder is not None else self.pooling
+        by_folder = facts.embedder is not None and "pooling" not in self.model_fields_set
+        return facts.embedder.pooling if by_folder and facts.embedder is not None else self.pooling
 
     def resolved_normalize(self, facts: ModelFacts) -> bool:
-        """Whether this checkpoint's vectors are stretched to length 1."""
-        told = facts.embedder is not None and not {"pooling", "normalize"} & self.model_fields_set
-        return facts.embedder.normalize if told and facts.embedder is not None else self.normalize
+        """Whether this checkpoint's vectors are scaled to length 1."""
+        by_folder = facts.embedder is not None and not {"pooling", "normalize"} & self.model_fields_set
+        return facts.embedder.normalize if by_folder and facts.embedder is not None else self.normalize
 
     def resolved_prompt(self, facts: ModelFacts) -> str:
         """The words put before every text."""
@@ -102,14 +102,14 @@ class FeatureExtraction(Task):
         if embedder.refusal is not None and "pooling" not in self.model_fields_set:
             raise OptionError(
                 "pooling",
-                f"the checkpoint is an embedder of sentence-transformers with {embedder.refusal}, which is not known here; "
-                "its vectors would be others: name a pooling (and normalize) if you want those",
+                f"the checkpoint is a sentence-transformers embedder with {embedder.refusal}, which preln does not support, so "
+                "its vectors would differ; set pooling (and normalize) to get them anyway",
             )
         pools_prompt = embedder.include_prompt or self.resolved_pooling(facts) == "cls"
         if self.resolved_prompt(facts) and not pools_prompt:
             raise OptionError(
                 "prompt",
-                "the checkpoint leaves its prompt out of the mean (include_prompt: false), which is not known here",
+                "the checkpoint leaves its prompt out of the mean (include_prompt: false), which preln does not support",
             )
 
     def encode(self, parts: Mapping[str, pa.Array], facts: ModelFacts) -> Encoding:

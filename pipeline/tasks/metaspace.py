@@ -1,4 +1,4 @@
-"""Moves the offsets of Metaspace tokens onto characters of the text, and makes punctuation words of its own.
+"""Moves the offsets of Metaspace tokens onto characters of the text, and makes punctuation separate words.
 
 Metaspace writes a space as `▁` and makes it part of a token, so that offsets include spaces, and splits at spaces only,
 so that punctuation is glued to words. Here a leading space belongs to no token, and a word is what byte-level BPE would
@@ -26,7 +26,7 @@ _ENDING = re.compile(r"'(?:s|t|re|ve|m|ll|d)(?!\w)")
 
 
 def on_characters(tokens: Tokenized, *, texts: pa.Array, blank_V: npt.NDArray[np.bool_], lists: bool) -> Tokenized:
-    """Offsets without spaces, a token of nothing but space empty. lists: texts are lists of words, whose words stay."""
+    """Offsets without spaces; a token of spaces only becomes empty. lists: texts are lists of words, whose words are kept."""
     flat = texts.flatten() if lists else texts
     strings = flat.to_pylist()
     offsets = offsets_of(np.fromiter(map(len, strings), np.int64, len(strings)))
@@ -57,7 +57,7 @@ def on_characters(tokens: Tokenized, *, texts: pa.Array, blank_V: npt.NDArray[np
 def _past_blanks(
     start_T: npt.NDArray[np.int64], blank_T: npt.NDArray[np.bool_], tokens: Tokenized
 ) -> npt.NDArray[np.int64]:
-    """A lone space begins where the next token of its word does: the place of the word."""
+    """Start offsets in which a lone space starts where the next token of its word does."""
     if not len(blank_T):
         return start_T
     places = np.arange(len(blank_T))

@@ -1,4 +1,4 @@
-"""A prompt and a list of choices in, the choice that goes on best out, by the multiple choice head.
+"""A prompt and a list of choices in, the choice that continues it best out, by the multiple choice head.
 
 Legend: N items, W windows: one a choice.
 """
@@ -73,7 +73,7 @@ class MultipleChoice(Task):
         counts_N = np.bincount(item_W, minlength=items)
         place_W = np.arange(len(item_W)) - (np.cumsum(counts_N) - counts_N)[item_W]
         choice_N = np.zeros(items, np.int32)
-        best = np.flatnonzero(logits_W == largest_N[item_W])[::-1]  # of equal ones the first stays
+        best = np.flatnonzero(logits_W == largest_N[item_W])[::-1]  # of equal scores the first wins
         choice_N[item_W[best]] = place_W[best]
         scores = grouped(pa.array(scores_W.astype(np.float32)), counts_N=counts_N)
         return Decoded(columns=[pa.array(choice_N), scores], errors=no_errors(items))

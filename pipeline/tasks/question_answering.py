@@ -108,7 +108,7 @@ class QuestionAnswering(Task):
         return Encoding(windows=windows, truncated=np.zeros(items, bool), errors=error_array(errors))
 
     def _overlaps(self, room_N: Integers, stride: int) -> Integers:
-        """Tokens that windows share, less where a long question leaves little room: windows must get on."""
+        """Tokens that windows share; fewer if a long question leaves little room, since each window must add new tokens."""
         if self.score_mode == "span":
             return np.minimum(stride, room_N // 2)
         # The reference shares all that was asked for; an eighth of the room, at least, has to be new.

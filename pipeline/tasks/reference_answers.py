@@ -1,6 +1,6 @@
-"""Start and end logits of a row's windows in, the answers of the Hugging Face pipeline out: number for number.
+"""Start and end logits of a row's windows in, exactly the answers of the Hugging Face pipeline out.
 
-Every window has a softmax of its own, and answers of the same text, wherever they stand, add up their scores. Source: the
+Every window has its own softmax, and the scores of answers with the same text add up, wherever they stand. Source: the
 behaviour of transformers 4.57.6.
 
 Legend: S asked tokens of a window: `<s>`, then its context, C candidate spans, A lengths of an answer.

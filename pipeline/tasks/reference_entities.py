@@ -1,7 +1,7 @@
-"""Scores of a row's windows in, the entities of the Hugging Face pipeline out: word for word what it answers.
+"""Scores of a row's windows in, exactly the entities of the Hugging Face pipeline out.
 
-Each window is aggregated on its own, and overlapping entities of several windows are settled afterwards; a word is put
-together from pieces of the vocabulary; a group is named by what follows the first hyphen of its first label. Source: the
+Each window is aggregated by itself, and overlapping entities of several windows are resolved afterwards; a word is joined
+from pieces of the vocabulary; a group is named by what follows the first hyphen of its first label. Source: the
 behaviour of transformers 4.57.6.
 
 Legend: S asked tokens of a window, L labels, P pieces of a word.
@@ -122,8 +122,8 @@ def _prefix_and_tag(label: str) -> tuple[str, str]:
 
 
 def settled(entities: Sequence[Entity]) -> list[Entity]:
-    """Entities by their start; of those that begin within the one kept last, a longer one, or an equally long one of higher
-    score, takes its place, and the others go."""
+    """Entities by their start. One that begins within the last kept entity replaces it if it is longer, or equally long with a
+    higher score; otherwise it is dropped."""
     kept: list[Entity] = []
     for entity in sorted(entities, key=lambda entity: entity["start"]):
         if not kept or not kept[-1]["start"] <= entity["start"] < kept[-1]["end"]:

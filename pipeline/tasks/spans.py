@@ -1,4 +1,4 @@
-"""Texts and character ranges in, the pieces of text out, without a Python string in between.
+"""Texts and character ranges in, the pieces of text out, without making Python strings.
 
 Legend: N texts, E ranges.
 """
@@ -12,7 +12,7 @@ from pipeline.ragged import Integers, offsets_of, ranges
 
 
 class Characters:
-    """The characters of an array of texts [N], found by their number."""
+    """The characters of an array of texts [N], addressed by their number."""
 
     def __init__(self, texts: pa.Array) -> None:
         values = texts.cast(pa.large_string())

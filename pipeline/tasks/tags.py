@@ -1,4 +1,4 @@
-"""Label names of a checkpoint in, their tags and prefixes out: B-PER is the beginning of a PER.
+"""Parses a checkpoint's label names into tags and prefixes: B-PER is the beginning of a PER.
 
 Legend: L labels.
 """
@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 SCHEMES = ("BI", "BIES", "BILU")
-"""Prefixes that are read as such, where the checkpoint's labels use each of a scheme's: B begins, E and L end, S and U do
-both. So E-MAIL is a label of its own in a checkpoint that has no S- labels."""
+"""Prefixes by scheme, which applies if the checkpoint's labels use all of its prefixes: B begins, E and L end, S and U do
+both. So E-MAIL is a whole label in a checkpoint without S- labels."""
 MIDDLES = ("BMES", "BMEW")
 """The same with M for what is inside, and W like S."""
 OUTSIDE = {"O", "OUT", "OUTSIDE", "<PAD>", "[PAD]"}
-"""Labels of what is no entity."""
+"""Labels that mean no entity."""
 SPELLINGS = tuple(
     re.compile(pattern)
     for pattern in (
@@ -30,7 +30,7 @@ SPELLINGS = tuple(
 
 @dataclass(frozen=True, eq=False)
 class Tags:
-    """What the labels say of an entity.
+    """What the labels mean for entities.
 
     names: each tag's name. tag_L: number of each label's tag. begins_L: whether the label begins an entity even after one of
     the same tag. ends_L: whether no later label can continue it.
@@ -44,7 +44,7 @@ class Tags:
     @classmethod
     def of(cls, labels: Sequence[str], *, answer_version: int = 2) -> "Tags":
         """From label names in the order of their ids. answer_version: of token-classification; 1 knows fewer schemes."""
-        split = _split(labels) if answer_version == 1 else _spelled_otherwise(labels) or _split(labels, *MIDDLES)
+        split = _read(labels, answer_version)
         names = tuple(dict.fromkeys(name for _, name in split))
         return cls(
             names=names,
@@ -52,6 +52,17 @@ class Tags:
             begins_L=np.array([prefix != "" and prefix in "BSUW" for prefix, _ in split]),
             ends_L=np.array([prefix != "" and prefix in "ELSUW" for prefix, _ in split]),
         )
+
+
+def plain_names(labels: Sequence[str], *, answer_version: int = 2) -> list[str]:
+    """The labels of entities that no scheme was found for, so that each is the name of a tag."""
+    split = _read(labels, answer_version)
+    return [name for prefix, name in split if prefix == "" and name.upper() not in OUTSIDE]
+
+
+def _read(labels: Sequence[str], answer_version: int) -> list[tuple[str, str]]:
+    """(prefix, tag) of each label."""
+    return _split(labels) if answer_version == 1 else _spelled_otherwise(labels) or _split(labels, *MIDDLES)
 
 
 def _split(labels: Sequence[str], *more: str) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Words that a user wants ranked in, the vocabulary's tokens for them out."""
+"""Words that a user wants ranked in, the tokens of the vocabulary that stand for them out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Target:
 
 
 def find_targets(*, words: Sequence[str], rule: TargetRule, vocabulary: Vocabulary) -> tuple[Target, ...]:
-    """The token of each word; a word that is no single token stands for its first piece, as in the reference. Raises
+    """The token of each word; a word of several tokens is represented by its first piece, as in the reference. Raises
     SpecError for words without any token."""
     return tuple(Target(word=word, token=_token(word, rule=rule, vocabulary=vocabulary)) for word in words)
 
@@ -43,7 +43,7 @@ def _token(word: str, *, rule: TargetRule, vocabulary: Vocabulary) -> int:
 
 
 def _metaspace_token(word: str, *, vocabulary: Vocabulary) -> int:
-    """With a space before it, as the vocabulary spells it, then without, then its first piece that is no space."""
+    """The token of a word with a space before it, else of the word without, else its first piece that is no space."""
     backend, bare = vocabulary.tokenizer.backend, word.strip().lstrip(SPACE_MARK).strip()
     if not bare:
         raise _no_token(word)

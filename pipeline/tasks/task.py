@@ -1,7 +1,7 @@
 """What a task is: the columns it reads, how they become tokens, what it asks of the model, and how answers become columns.
 
-A task is a frozen set of options with four methods, each from arrays to arrays, none of which knows of Ray, shards or
-frameworks. It works on *items*: the distinct inputs of a shard, all of them answerable as far as their rows can tell.
+A task is a frozen set of options with four methods, each from arrays to arrays, independent of Ray, shards and
+frameworks. It works on *items*: the distinct inputs of a shard whose rows have no error so far.
 
 encode   parts (N items each)        -> Encoding: windows of tokens, and items that turned out not to fit
 asks                                 -> which head reads the windows' positions, and what comes back
@@ -42,9 +42,9 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class ModelFacts:
-    """What a task may know of the checkpoint: its config, its tokenizer, and how many tokens an input may have.
+    """What a task may know about the checkpoint: its config, its tokenizer, and how many tokens an input may have.
 
-    embedder: how a folder of sentence-transformers makes vectors, for the task that makes them.
+    embedder: how a sentence-transformers folder makes vectors, for feature-extraction.
     """
 
     config: RobertaPreLayerNormConfig
@@ -70,8 +70,8 @@ class ModelFacts:
         """The tokenizer's ids and the text each stands for."""
         return Vocabulary(tokenizer=self.tokenizer, size=self.config.vocab_size)
 
-    def told(self, *, task: str, key: str) -> Any:
-        """What the checkpoint's config says under `task_specific_params`; None where it says nothing."""
+    def task_parameter(self, *, task: str, key: str) -> Any:
+        """A value of `task_specific_params` in the checkpoint's config; None if it is not set."""
         params = getattr(self.config, "task_specific_params", None) or {}
         return (params.get(task) or {}).get(key)
 
@@ -82,8 +82,8 @@ class Encoding:
 
     windows: a table with `item` int32 (ascending; an item may have several windows or, when it has an error, none),
         `input_ids` list<int32>, `positions` list<int32> (asked positions within the window), `gold` list<int32> where
-        gold ids are asked (one a position), `token_type_ids` list<int32> where the checkpoint tells segments apart, and
-        whatever columns the task wants back for decoding.
+        gold ids are asked (one a position), `token_type_ids` list<int32> if the checkpoint has segments, and whatever
+        columns the task needs again for decoding.
     truncated: [N], where an item was cut to the model's length.
     errors: [N], why an item can't be encoded, null where it can.
     """
@@ -109,20 +109,24 @@ class Task(BaseModel, ABC):
     answer_version: ClassVar[int] = 1
 
     later_options: ClassVar[frozenset[str]] = frozenset()
-    """Options that came after folders were written: at their default they are no part of a job's identity."""
+    """Options added after folders had been written: at their default they are not part of a job's identity."""
 
     def resolved_options(self, facts: ModelFacts) -> dict[str, Any]:
-        """Options, and settings beside them, that answers go by because the checkpoint says so."""
+        """Options and other settings that the checkpoint decides."""
         return {}
 
     @property
     def version(self) -> int:
-        """The version that this one answers as: of an output folder that was begun under an older one, that."""
+        """The answer version: this one's, or the older one of the output folder that is being finished."""
         return self.answer_version
 
     def at_version(self, version: object) -> Self:
-        """The same task answering as an older version did, where it still can; else itself."""
+        """The same task answering as an older version did, if it still can; else itself."""
         return self
+
+    def notes(self, facts: ModelFacts) -> list[str]:
+        """What a run says once of how this checkpoint is read."""
+        return []
 
     @abstractmethod
     def parts(self) -> tuple[Part, ...]:
@@ -133,8 +137,8 @@ class Task(BaseModel, ABC):
         """The heads that a checkpoint must have."""
 
     def rows_weight(self, facts: ModelFacts) -> int:
-        """By how much a row of this task outweighs a plain one, in windows or in bytes of answer; default shards shrink
-        by it."""
+        """How much heavier a row of this task is than a plain one, in windows or in bytes of answer; default shards are
+        smaller by this factor."""
         return 1
 
     @abstractmethod
@@ -143,14 +147,14 @@ class Task(BaseModel, ABC):
 
     @abstractmethod
     def fields(self, facts: ModelFacts) -> list[pa.Field]:
-        """The answer columns. Raises SpecError where options and checkpoint don't go together."""
+        """The answer columns. Raises SpecError if options and checkpoint don't fit together."""
 
     @abstractmethod
     def encode(self, parts: Mapping[str, pa.Array], facts: ModelFacts) -> Encoding:
         """Items, one array a part, as windows of tokens."""
 
     def unasked(self, items: int, facts: ModelFacts) -> list[pa.Array]:
-        """The columns of N items of which the model was asked nothing; nulls, unless there is something to say."""
+        """The columns of N items that the model was not asked about; nulls by default."""
         return [pa.nulls(items, field.type) for field in self.fields(facts)]
 
     @abstractmethod

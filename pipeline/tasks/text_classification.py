@@ -18,7 +18,7 @@ from pipeline.tasks.task import Decoded, Encoding, ModelFacts, Part, Task
 from pipeline.tasks.tokens import OnLong, encode_from_start, first_positions
 
 THRESHOLD = 0.5
-"""What a label of a multi-label checkpoint must reach where nobody says otherwise."""
+"""The default threshold for labels of a multi-label checkpoint."""
 
 
 class TextClassification(Task):
@@ -84,24 +84,24 @@ class TextClassification(Task):
         """The function that turns this checkpoint's logits into scores."""
         if self.function != "auto":
             return self.function
-        told = facts.told(task=self.name, key="function_to_apply")
-        if told in ("softmax", "sigmoid", "none"):
-            return told
+        configured = facts.task_parameter(task=self.name, key="function_to_apply")
+        if configured in ("softmax", "sigmoid", "none"):
+            return configured
         if facts.config.problem_type == "regression":
             return "none"
         several = facts.config.problem_type == "multi_label_classification"
         return "sigmoid" if several or len(facts.labels) == 1 else "softmax"
 
     def least_scores(self, facts: ModelFacts) -> Floats | None:
-        """[L], the score by which each label is listed; None where nothing asks for that. Raises SpecError for thresholds of
-        labels that the checkpoint does not have."""
-        single = {**(facts.told(task=self.name, key="thresholds") or {}), **self.thresholds}
+        """[L], the score from which each label is listed; None if no threshold is set. Raises SpecError for thresholds of labels
+        that the checkpoint does not have."""
+        single = {**(facts.task_parameter(task=self.name, key="thresholds") or {}), **self.thresholds}
         unknown = [label for label in single if label not in facts.labels]
         if unknown:
             raise OptionError(
                 "thresholds", f"the checkpoint has no label {unknown[0]!r}; it has {', '.join(facts.labels[:20])}"
             )
-        common = facts.told(task=self.name, key="threshold") if self.threshold is None else self.threshold
+        common = facts.task_parameter(task=self.name, key="threshold") if self.threshold is None else self.threshold
         several = facts.config.problem_type == "multi_label_classification"
         if not (single or several or common is not None):
             return None

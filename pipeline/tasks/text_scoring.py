@@ -1,4 +1,4 @@
-"""A text in, how probable a language model finds it out: log probability, tokens, perplexity.
+"""A text in, its probability under a language model out: log probability, tokens, perplexity.
 
 A causal checkpoint scores each token after those before it, `</s>` included: exp(-log_probability / tokens) is the exp of
 the loss it would be trained with. A masked one scores each token of the text in a copy in which it alone is masked, which
@@ -22,7 +22,7 @@ from pipeline.tasks.task import Decoded, Encoding, ModelFacts, Part, Task
 from pipeline.tasks.tokens import OnLong, encode_from_start
 
 MASKED_ROWS_WEIGHT = 128
-"""A text of that many tokens makes as many copies."""
+"""The typical length of a text in tokens, and so the copies that a row makes."""
 
 
 class TextScoring(Task):
@@ -40,7 +40,7 @@ class TextScoring(Task):
         return (Part("text"),)
 
     def resolved_method(self, facts: ModelFacts) -> Literal["causal", "masked"]:
-        """causal for checkpoints that say so by `is_decoder` or by their architecture."""
+        """causal for checkpoints that are decoders by `is_decoder` or by their architecture."""
         if self.method != "auto":
             return self.method
         names = facts.config.architectures or []
@@ -89,7 +89,7 @@ class TextScoring(Task):
 
 
 def _causal(windows: pa.Table, ids_T: Integers, lengths_W: Integers) -> pa.Table:
-    """Every token but the last is asked for the next one."""
+    """Asks at every token but the last for the next one."""
     asked_W = lengths_W - 1
     first_W = np.cumsum(lengths_W) - lengths_W
     positions = list_array(ranges(np.zeros_like(asked_W), asked_W).astype(np.int32), asked_W)

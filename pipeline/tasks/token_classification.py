@@ -1,7 +1,7 @@
 """A text, or a list of words, in, its entities (and a label a word) out, by the token classification head.
 
 Long texts are read in windows that overlap; each token's label is that of the window which sees most around it, and
-entities are put together afterwards, over the whole text, so that no window's border cuts one.
+entities are joined afterwards, over the whole text, so that no window border cuts one.
 
 Legend: N items, W windows, T tokens, G asked tokens, L labels, U words with a label.
 """
@@ -18,6 +18,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from models.boundary import Answers, Head, HeadAsk
 from pipeline.arrow_lists import flat_list, list_array, list_lengths
 from pipeline.errors import OptionError, RowError
+from pipeline.plurals import counted
 from pipeline.ragged import Integers, offsets_of, ranges
 from pipeline.rows import error_array, no_errors
 from pipeline.tasks.characters import tokenize_texts
@@ -25,7 +26,7 @@ from pipeline.tasks.entities import ENTITY, TOKEN_ENTITY, Aggregation, entities,
 from pipeline.tasks.reference_entities import ReferenceRule, ScoredWindow
 from pipeline.tasks.scores import LABEL_SCORE, Floats, scored
 from pipeline.tasks.spans import Characters, grouped
-from pipeline.tasks.tags import Tags
+from pipeline.tasks.tags import Tags, plain_names
 from pipeline.tasks.task import Decoded, Encoding, ModelFacts, Part, Task
 from pipeline.tasks.tokens import Piece, Tokenized, laid_out, too_long
 from pipeline.tasks.windows import Cuts, cut_first, cut_windows
@@ -115,13 +116,26 @@ class TokenClassification(Task):
         fields = [pa.field("entities", pa.list_(kind))]
         return [*fields, pa.field("labels", pa.list_(LABEL_SCORE))] if self.words else fields
 
+    def notes(self, facts: ModelFacts) -> list[str]:
+        """Which labels are read as plain names, where entities are put together by them."""
+        if self.resolved_aggregation(facts) == "none" or self.word_rule == "hf":
+            return []
+        plain = [
+            name for name in plain_names(facts.labels, answer_version=self.version) if name not in self.ignore_labels
+        ]
+        if not plain:
+            return []
+        shown = ", ".join(plain[:3]) + (", ..." if len(plain) > 3 else "")
+        labels = f"{counted(len(plain), 'label')} of the checkpoint ({shown})"
+        return [f"{labels} read as plain names, without B- and I-: neighbouring words of one label are one entity"]
+
     def resolved_aggregation(self, facts: ModelFacts) -> Aggregation:
         """The aggregation that this checkpoint's answers get."""
         if self.aggregation is not None:
             return self.aggregation
-        told = facts.told(task=self.name, key="aggregation_strategy")
-        if told in ("none", "simple", "first", "average", "max"):
-            return told
+        configured = facts.task_parameter(task=self.name, key="aggregation_strategy")
+        if configured in ("none", "simple", "first", "average", "max"):
+            return configured
         return "none" if self.word_rule == "hf" else "first"
 
     def _overlap(self, facts: ModelFacts) -> int:
@@ -280,7 +294,7 @@ class TokenClassification(Task):
         ):
             asked = slice(bounds[number], bounds[number + 1])
             pieces = facts.vocabulary.pieces(ids[1:-1])
-            if unknown in ids:  # the reference shows what was written
+            if unknown in ids:  # the reference shows the text as written
                 text = texts[item].as_py()
                 spans = zip(pieces, ids[1:-1], start_G[asked].tolist(), end_G[asked].tolist(), strict=True)
                 pieces = [text[start:end] if token == unknown else piece for piece, token, start, end in spans]

@@ -21,10 +21,10 @@ from pipeline.rows import error_array, no_errors
 from pipeline.tasks.task import Encoding, ModelFacts
 
 OnLong: TypeAlias = Literal["truncate", "error"]
-"""What becomes of a text longer than the model: cut and marked in `truncated`, or an error of its row."""
+"""A text longer than the model is cut and marked in `truncated`, or is an error of its row."""
 
 TEXTS_AT_ONCE = 1_024
-"""Texts given to the tokenizer in one call: its own objects take a hundred bytes a token and more."""
+"""Texts given to the tokenizer in one call: its own objects take more than a hundred bytes per token."""
 
 
 def first_positions(windows: int) -> pa.ListArray:

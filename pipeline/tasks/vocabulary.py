@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer in, what its ids stand for out: as text, as white space, as the marks around a text."""
+"""What the ids of a checkpoint's tokenizer stand for: text, white space, the marks around a text."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from models.tokenizer import CheckpointTokenizer
 SPACE_MARK = "▁"
 """What Metaspace writes for a space."""
 _CLEANED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
-"""What the reference's clean_up_tokenization_spaces takes the first space of (and of the quote the last)."""
+"""Strings whose first space (of the quote, the last) the reference's clean_up_tokenization_spaces removes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Vocabulary:
 
     @cached_property
     def fills(self) -> pa.StringArray:
-        """[V], what each id puts into a text in the place of a mask, its leading space included."""
+        """[V], the text that each id puts in the place of a mask, leading space included."""
         if self.tokenizer.byte_level:
             return self.strings
         pieces = self.pieces(range(len(self.strings)))
@@ -74,7 +74,7 @@ class Vocabulary:
         return [self.tokenizer.backend.id_to_token(token) or "" for token in ids]
 
     def join(self, pieces: Sequence[str]) -> str:
-        """The text that pieces in the vocabulary's spelling stand for together."""
+        """The text of pieces given in the vocabulary's spelling."""
         text: str = self.tokenizer.backend.decoder.decode(list(pieces))
         return text
 

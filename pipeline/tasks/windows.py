@@ -16,8 +16,8 @@ class Cuts:
     """Windows as token ranges of their items.
 
     item_W: ascending. first_W, stop_W: tokens within the item, specials not counted.
-    kept_first_W, kept_stop_W: of those, the tokens for which this window speaks: each token of an item belongs to one
-        window, the one in which it has most text on both sides.
+    kept_first_W, kept_stop_W: of those, the tokens that this window decides: each token of an item belongs to one
+        window, the one in which it has the most text on both sides.
     """
 
     item_W: npt.NDArray[np.int64]

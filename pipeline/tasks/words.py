@@ -1,4 +1,4 @@
-"""Lists of words, and words of texts, in; texts, places and pieces of words out.
+"""Lists of words as texts, and where the words of texts begin and end.
 
 Legend: N items, T tokens of all items end to end, V vocabulary.
 """
@@ -23,12 +23,12 @@ MARKS = r"\p{M}|[\x{200C}\x{200D}]"
 
 
 def joined(words: pa.Array) -> pa.LargeStringArray:
-    """Each list of words as one text, with a space between words; null where a word is."""
+    """Each list of words as one text, with a space between words; null if one of them is."""
     return pc.binary_join(words, pa.scalar(" ", pa.large_string()))
 
 
 def fault_of(words: list[str | None]) -> RowError | None:
-    """Why a list of words can't be labelled, word by word."""
+    """Why a list of words can't be labelled; names the word."""
     if not words:
         return (EMPTY, "the list of words is empty")
     for number, word in enumerate(words):
@@ -66,7 +66,7 @@ def joined_at_marks(tokens: Tokenized, *, texts: pa.Array) -> Tokenized:
 
 
 def _words_with_marks(text: str, starts: list[int], ends: list[int], words: list[int]) -> list[int]:
-    """The number of each token's word. A mark goes on with the word before it, and so does a letter behind a mark."""
+    """The number of each token's word. A mark continues the word before it, and so does a letter after a mark."""
     numbers: list[int] = []
     for place, (start, end, word) in enumerate(zip(starts, ends, words, strict=True)):
         if place == 0:
@@ -107,7 +107,7 @@ def first_of_words(tokens: Tokenized, *, real_T: npt.NDArray[np.bool_]) -> npt.N
 
 
 def word_ends(tokens: Tokenized) -> npt.NDArray[np.int32]:
-    """[T], the character behind each token's word."""
+    """[T], where each token's word ends."""
     if not len(tokens.ids_T):
         return tokens.end_T
     first = np.flatnonzero(tokens.word_starts_T)
@@ -118,7 +118,7 @@ def word_ends(tokens: Tokenized) -> npt.NDArray[np.int32]:
 def continues_by_spaces(tokens: Tokenized, *, characters: Characters, unknown: int) -> npt.NDArray[np.bool_]:
     """[T], whether the reference takes a token for a piece of the word before it: no space at its first character or before.
 
-    So punctuation belongs to the word it follows, and tabs and line ends part nothing.
+    So punctuation belongs to the word it follows, and tabs and line ends separate no words.
     """
     item_T, start_T = tokens.item_T, tokens.start_T
     here_T = characters.is_space(text_E=item_T, place_E=start_T)

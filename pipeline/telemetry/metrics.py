@@ -1,6 +1,6 @@
-"""What stages have just done in, Ray's counters and histograms out, which Prometheus scrapes from every node as `ray_preln_*`.
+"""Counts what stages do in Ray's counters and histograms, which Prometheus scrapes from every node as `ray_preln_*`.
 
-Counted where it happens, so a shard that is done twice counts twice here; receipts and `_runs/` count it once. Outside a
+Counted where it happens, so that a shard that is done twice counts twice here; receipts and `_runs/` count it once. Outside a
 Ray worker (tests of single stages) nothing is counted.
 """
 
@@ -58,7 +58,7 @@ def _histogram(name: str) -> "Histogram":
 
 
 def _ray_is_here() -> bool:
-    """Whether this process is connected to a Ray; one that never imported it need not wait for its import."""
+    """Whether this process is connected to Ray; does not import it, since a process without Ray should not wait for that."""
     ray = sys.modules.get("ray")
     return ray is not None and ray.is_initialized()
 

@@ -86,7 +86,7 @@ class Driver:
     """A driver process; what it tells goes into a queue."""
 
     process: subprocess.Popen[str]
-    told: "queue.Queue[dict[str, Any]]"
+    events: "queue.Queue[dict[str, Any]]"
     last_word: float = field(default_factory=time.monotonic)
     reader: threading.Thread | None = None
 
@@ -111,7 +111,7 @@ class Driver:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.last_word = time.monotonic()
-            self.told.put(json.loads(line) if line.startswith('{"event"') else {"event": "said", "words": line})
+            self.events.put(json.loads(line) if line.startswith('{"event"') else {"event": "said", "words": line})
 
     def kill(self) -> None:
         """SIGKILL, and what it told until then is read."""
@@ -199,8 +199,8 @@ class Mayhem:
         self.kills[kind] += 1
 
     def _listen(self, driver: Driver) -> None:
-        while not driver.told.empty():
-            event = driver.told.get()
+        while not driver.events.empty():
+            event = driver.events.get()
             if event["event"] == "ended":
                 self.ends[event["state"]] += 1
                 self.words += [f"{event}\n"] if event["state"] != "done" else []

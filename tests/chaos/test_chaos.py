@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 import pytest
 import s3fs
 
-from pipeline.output.sink import DATA
+from pipeline.output.folder import OutputFolder
 from pipeline.output.verify import verify
 from pipeline.spec.job_spec import InputSpec, JobSpec
-from pipeline.store.storage import join, names, put, read_bytes
+from pipeline.store.storage import join, put
 from tests.chaos.mayhem import Mayhem, ray_nodes
 from tests.chaos.proxy import Proxy, proxy
 from tests.chaos.servers import KEYS, moto_server, seaweedfs
@@ -133,7 +133,8 @@ class Rows:
     @classmethod
     def of(cls, output: str) -> "Rows":
         """As a reader of the folder finds them."""
-        tables = [pq.read_table(io.BytesIO(read_bytes(join(output, DATA, name)))) for name in names(join(output, DATA))]
+        data = OutputFolder(output).data
+        tables = [pq.read_table(io.BytesIO(data.read(name))) for name in data.names()]
         found = [row for table in tables for row in table.to_pylist()]
         by_place = {(row["source"], row["row"]): row for row in found}
         return cls(by_place, doubled=len(found) - len(by_place))
@@ -189,21 +190,21 @@ def through_chaos(
                         f"\nseed {SEED + number}: {mayhem.report()}; {met.total()} faults ({dict(met)}) in "
                         f"{between.requests - requests} requests; {time.monotonic() - began:.0f} s"
                     )
-                told = Rows.of(output)
-                lost = len(wanted.by_place.keys() - told.by_place)
-                unlike = wanted.unlike(told) + len(told.by_place.keys() - wanted.by_place)
+                got = Rows.of(output)
+                lost = len(wanted.by_place.keys() - got.by_place)
+                unlike = wanted.unlike(got) + len(got.by_place.keys() - wanted.by_place)
                 verdict = verify(output, input_spec=InputSpec(urls=["s3://chaos/in"]))
                 print(
-                    f"  {len(told.by_place)} rows: {lost} lost, {told.doubled} doubled, {unlike} unlike the quiet run's"
+                    f"  {len(got.by_place)} rows: {lost} lost, {got.doubled} doubled, {unlike} unlike the quiet run's"
                 )
                 assert not mayhem.hangs, "".join(mayhem.words[-200:])
-                assert (lost, told.doubled, unlike) == (0, 0, 0)
+                assert (lost, got.doubled, unlike) == (0, 0, 0)
                 assert verdict.holds, verdict.findings
                 sums.update(
                     kills=mayhem.kills.total(),
                     faults=met.total(),
                     drivers=mayhem.starts,
-                    rows=len(told.by_place),
+                    rows=len(got.by_place),
                     runs=1,
                 )
     print(f"\nchaos on {server}: {dict(sums)}, 0 lost, 0 doubled")

@@ -60,6 +60,16 @@ STRUCTURES = (
 WHOLE = ("Model", "Model-relative_key", "ForCausalLM-cross")
 """Structures whose encoder is listed too: without a prefix, with distances, and with a prefix and cross-attention."""
 OF_A_LAYER = re.compile(r"layer(?:_\._|[./])(\d)")
+FAMILY_FILES = {
+    "camembert": ("question-answering",),
+    "roberta": ("token-classification", "annotations.json", "special_tokens_map.json", "tokenizer.json"),
+    "xlm-roberta": (
+        "fill-mask", "token-classification", "annotations.json", "sentencepiece.bpe.model", "special_tokens_map.json",
+        "tokenizer.json",
+    ),
+    "xlm-roberta-xl": ("text-classification",),
+}  # fmt: skip
+"""Of each family: heads, and the tokenizer of each kind with the calls of the reference that use it."""
 TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -176,6 +186,17 @@ def write_annotations(folder: Path) -> None:
         save_file({name: tensors[name] for name in own[rest]}, target / "model.safetensors", {"rest": facts})
 
 
+def write_families(folder: Path) -> None:
+    """families/: heads whole, and the files that a family's heads share."""
+    for family, names in FAMILY_FILES.items():
+        (folder / "families" / family).mkdir(parents=True)
+        shared = ("tokenizer_config.json",) if "tokenizer.json" in names else ()
+        for name in (*names, *shared):
+            source = REFERENCE / "families" / family / name
+            copy = shutil.copytree if source.is_dir() else shutil.copy
+            copy(source, folder / "families" / family / name)
+
+
 def _not_in(tensors: Mapping[str, Array], model: Mapping[str, Array]) -> list[str]:
     return [name for name, array in tensors.items() if name not in model or not np.array_equal(model[name], array)]
 
@@ -189,9 +210,10 @@ def write(folder: Path) -> None:
     write_models(folder)
     write_names(folder)
     write_annotations(folder)
+    write_families(folder)
 
 
 if __name__ == "__main__":
-    for part in ("models", "legacy", "annotations"):
+    for part in ("models", "legacy", "annotations", "families"):
         shutil.rmtree(HERE / part, ignore_errors=True)
     write(HERE)

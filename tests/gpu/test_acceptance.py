@@ -102,8 +102,8 @@ def answered(supervisor: Supervisor, packs: Sequence[Tokens], *, budget: TokenBu
 
 
 def total_gb() -> float:
-    told = json.loads(str(machine("torch")["seen"]).splitlines()[-1])
-    return float(told["memory_gb"])
+    printed = json.loads(str(machine("torch")["seen"]).splitlines()[-1])
+    return float(printed["memory_gb"])
 
 
 @pytest.mark.torch

@@ -13,12 +13,12 @@ from jobs.benchmarks.texts import LONGEST, corpus
 
 @pytest.mark.parametrize(("lengths", "least", "most"), [("sigma0.9", 40, 80), ("fixed512", 500, 512)])
 def test_texts_have_the_lengths_that_were_asked_for(lengths: str, least: int, most: int) -> None:
-    told = corpus(lengths=lengths, count=64)
-    counts = [len(ids) for ids in told.ids]
+    printed = corpus(lengths=lengths, count=64)
+    counts = [len(ids) for ids in printed.ids]
     assert least <= np.median(counts) <= most
     assert max(counts) <= LONGEST
-    assert told.tokens == sum(counts)
-    assert len(set(told.texts)) > 60
+    assert printed.tokens == sum(counts)
+    assert len(set(printed.texts)) > 60
 
 
 def test_operations_grow_with_tokens_and_with_the_square_of_the_length() -> None:
@@ -48,9 +48,9 @@ def test_a_variant_that_answers_something_else_is_not_measured() -> None:
 
 
 def test_a_rate_is_that_of_the_median_round() -> None:
-    told = Measured("ours", "float32", "torch", tokens=100, operations=1e9, seconds=[1.0, 2.0, 9.0])
-    assert told.rate == 50
-    assert told.flops == 5e8
+    printed = Measured("ours", "float32", "torch", tokens=100, operations=1e9, seconds=[1.0, 2.0, 9.0])
+    assert printed.rate == 50
+    assert printed.flops == 5e8
 
 
 @pytest.mark.parametrize("scope", ["model", "text"])

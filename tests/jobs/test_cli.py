@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from jobs import cli, connect
 from pipeline import __version__
-from pipeline.output.job import freeze
+from pipeline.output.folder import OutputFolder
 from pipeline.prepare import open_job
 from pipeline.spec.job_spec import JobSpec
 from tests.command import Command, Ended, in_this_process
@@ -139,7 +139,7 @@ def test_a_plan_for_machines_is_one_json_object(preln: Command, folder: Path) ->
 
 def test_the_status_of_a_folder_is_told_for_people_and_for_machines(preln: Command, folder: Path) -> None:
     job, _ = open_job(spec=spec(source=str(folder / "in"), output=str(folder / "out")), cluster=OfflineCluster())
-    freeze(job)
+    OutputFolder(job.output).freeze(job)
     told = preln("status", folder / "out")
     assert told.code == 0
     assert "text-classification with " in told.out
@@ -155,7 +155,7 @@ def test_the_status_of_a_folder_that_holds_no_job_is_refused(preln: Command, fol
 
 def test_a_folder_of_another_job_is_refused_by_annotate_and_plan(preln: Command, folder: Path) -> None:
     job, _ = open_job(spec=spec(source=str(folder / "in"), output=str(folder / "out")), cluster=OfflineCluster())
-    freeze(job)
+    OutputFolder(job.output).freeze(job)
     for verb in ("annotate", "plan"):
         line = refused(preln(verb, *words(folder, task="feature-extraction")))
         assert 'task.name is "text-classification" there and "feature-extraction" here' in line

@@ -44,10 +44,10 @@ def test_a_summary_is_printed_and_with_verbose_every_tensor(preln: Any, source: 
 
 def test_json_names_every_tensor_with_its_fate(preln: Any, source: str, tmp_path: Path) -> None:
     done = preln(source, str(tmp_path / "b"), "--head", "encoder", "--json")
-    told = json.loads(done.output)
-    assert told["counts"] == {"mapped": 39, "unexpected": 4}
+    printed = json.loads(done.output)
+    assert printed["counts"] == {"mapped": 39, "unexpected": 4}
     assert {"fate": "unexpected", "name": "", "stored_name": "classifier.dense.bias", "shape": [64], "detail": ""} in (
-        told["tensors"]
+        printed["tensors"]
     )
 
 

@@ -15,7 +15,7 @@ from tests.conftest import S3Server
 pytestmark = pytest.mark.torch
 
 
-def told(*words: str) -> tuple[int, dict[str, dict[str, object]]]:
+def diagnose(*words: str) -> tuple[int, dict[str, dict[str, object]]]:
     """The exit code, and findings by what they are about."""
     run = CliRunner().invoke(app, ["doctor", "--json", *words])
     lines = [json.loads(line) for line in run.stdout.splitlines()]
@@ -25,7 +25,7 @@ def told(*words: str) -> tuple[int, dict[str, dict[str, object]]]:
 def test_a_machine_that_can_run_jobs_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "LEAST_DISK_GB", 0.0)
     monkeypatch.setattr(diagnosis, "LEAST_MEMORY_GB", 0.0)
-    code, found = told("--framework", "torch", "--cpu", "--storage", str(tmp_path))
+    code, found = diagnose("--framework", "torch", "--cpu", "--storage", str(tmp_path))
     assert code == 0, found
     assert "vectors" in str(found["torch"]["said"])
     assert str(found["torch dtype"]["said"]).startswith("auto is ")
@@ -41,7 +41,7 @@ def test_a_gpu_that_can_not_be_used_and_a_store_that_is_away_fail_with_the_fix(
 ) -> None:
     if Path("/dev/nvidia0").exists():
         pytest.skip("there is a GPU here")
-    code, found = told("--framework", "torch", "--gpu", "--storage", "s3://no-such-bucket-of-preln/x")
+    code, found = diagnose("--framework", "torch", "--gpu", "--storage", "s3://no-such-bucket-of-preln/x")
     assert code == 1
     assert found["torch"]["good"] is False
     assert "can't use a GPU" in str(found["torch"]["said"])

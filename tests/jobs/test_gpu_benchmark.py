@@ -20,14 +20,14 @@ def test_the_benchmark_of_a_gpu_runs_on_a_bare_machine(repository: Path, tmp_pat
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=repository, check=False
     )
     assert done.returncode == 0, done.stderr[-2_000:]
-    told = json.loads((tmp_path / "gpu.json").read_text())
-    assert {row["head"] for row in told["model"]} == {"sequence-classification", "token-classification"}
-    assert len(told["child"]) == 5
-    for row in told["child"]:
+    results = json.loads((tmp_path / "gpu.json").read_text())
+    assert {row["head"] for row in results["model"]} == {"sequence-classification", "token-classification"}
+    assert len(results["child"]) == 5
+    for row in results["child"]:
         assert row["tokens_s"] > 0
         assert 0 < row["child_computes"] <= 1.05
         assert row["facts"]["device"] == "cpu"
-    assert 0 < told["model"][0]["share"] < 2
+    assert 0 < results["model"][0]["share"] < 2
     assert "share of this device's rate" in done.stdout
 
 

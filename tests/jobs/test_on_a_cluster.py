@@ -25,7 +25,7 @@ from ray.cluster_utils import Cluster as RayCluster
 from jobs.stop import stop
 from jobs.submission.job_api import JobApi
 from jobs.submission.submission import follow
-from pipeline.output.ledger import read_success
+from pipeline.output.folder import OutputFolder
 from pipeline.output.verify import verify
 from pipeline.spec.job_spec import JobSpec
 from pipeline.telemetry.metrics import COUNTERS, HISTOGRAMS
@@ -244,8 +244,8 @@ def test_every_expression_of_the_dashboard_is_answered_by_a_live_scrape(
     story: Story, outside: Outside, repository: Path
 ) -> None:
     pytest.importorskip("promql_parser", reason="promql-parser is not installed: pip install -e '.[test]'")
-    told = expressions(repository)
-    faults = {expression: found for expression in told if (found := unanswered(expression, outside.scraped))}
+    documented = expressions(repository)
+    faults = {expression: found for expression in documented if (found := unanswered(expression, outside.scraped))}
     assert not faults, sorted(name for name in outside.scraped.series if "preln" in name)
     dashboard = json.loads((repository / "docs/grafana-dashboard.json").read_text())
     variables = re.findall(r"label_values\((\w+), (\w+)\)", json.dumps(dashboard["templating"]))
@@ -254,10 +254,10 @@ def test_every_expression_of_the_dashboard_is_answered_by_a_live_scrape(
 
 
 def test_every_metric_of_ours_is_on_the_dashboard_and_in_the_runbook(repository: Path) -> None:
-    shown, told = " ".join(expressions(repository)), (repository / "docs/operations.md").read_text()
+    shown, documented = " ".join(expressions(repository)), (repository / "docs/operations.md").read_text()
     for name in (*(f"{name}_total" for name in COUNTERS), *HISTOGRAMS):
         assert f"ray_preln_{name}" in shown
-        assert f"`{name}" in told
+        assert f"`{name}" in documented
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,8 @@ def test_the_command_stays_and_annotates_what_is_new(outside: Outside, tmp_path:
         add_file(tmp_path, "second")
         until(lambda: len(list((tmp_path / "out/data").glob("*.parquet"))) == 2, process=process)
         until(
-            lambda: (success := read_success(str(tmp_path / "out"))) is not None and success.files == 2, process=process
+            lambda: (success := OutputFolder(str(tmp_path / "out")).read_success()) is not None and success.files == 2,
+            process=process,
         )
         process.send_signal(signal.SIGTERM)
         words = process.communicate(timeout=60)[0]
@@ -315,7 +316,7 @@ def test_two_runs_of_the_same_job_at_once_do_no_harm(outside: Outside, tmp_path:
         driver(outside.cluster, job, tmp_path, outside.repository) as other,
     ):
         assert [run.end()["state"] for run in (one, other)] == ["done", "done"]
-    first, second = ([told["time"] for told in run.of("committed")] for run in (one, other))
+    first, second = ([event["time"] for event in run.of("committed")] for run in (one, other))
     assert max(first[0], second[0]) < min(first[-1], second[-1]), "they were at work at the same time"
     records = [json.loads(file.read_text()) for file in (tmp_path / "out/_runs").glob("*.json")]
     assert len(records) == 2

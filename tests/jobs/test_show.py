@@ -1,4 +1,4 @@
-"""`preln show`: rows of an output folder in, a table for a terminal out."""
+"""`preln show` prints rows of an output folder as a table."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def test_rows_are_printed_one_line_a_column(preln: Command, output: Path) -> Non
 def test_a_folder_without_rows_is_refused_in_one_line(preln: Command, tmp_path: Path, output: Path) -> None:
     for path in (output / "data").iterdir():
         path.unlink()
-    for folder, words in ((tmp_path / "none", "no job's output"), (output, "no row is written yet")):
+    for folder, words in ((tmp_path / "none", "there is no _job.json"), (output, "no rows yet")):
         ended = preln("show", folder)
         (line,) = ended.err.splitlines()
         assert ended.code == 2

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.boundary import Ask, Head, Tokens
+from models.families import every_family
 from models.tensors import ARCHITECTURES
 from tests.models.frameworks import CLASSES, Array, Classes
 
@@ -17,7 +18,8 @@ LENGTHS = (5, 9, 2, 9, 30, 5, 1)
 
 def saved(framework: Classes, head: Head, url: object, **overrides: Any) -> Any:
     """A tiny model of a head, also in a checkpoint folder."""
-    model = framework.build(ARCHITECTURES[head].removeprefix("RobertaPreLayerNorm"), **overrides)
+    with every_family():
+        model = framework.build(ARCHITECTURES[head].removeprefix("RobertaPreLayerNorm"), **overrides)
     model.save_pretrained(str(url))
     return model
 

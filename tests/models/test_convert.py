@@ -161,8 +161,8 @@ def dinky_folder(folder: Path, **fields: Any) -> dict[str, Any]:
     stored["lm_head.decoder.weight"] = tensors[PREFIX + "embeddings.word_embeddings.weight"]
     stored["lm_head.decoder.bias"] = tensors["lm_head.bias"]
     write_checkpoint(url=str(folder), config=config, tensors=stored)
-    told = {**config.to_diff_dict(), "model_type": "roberta", "architectures": ["RobertaForMaskedLM"], **fields}
-    (folder / "config.json").write_text(json.dumps(told))
+    report = {**config.to_diff_dict(), "model_type": "roberta", "architectures": ["RobertaForMaskedLM"], **fields}
+    (folder / "config.json").write_text(json.dumps(report))
     return tensors
 
 
@@ -184,8 +184,8 @@ def test_plain_roberta_is_refused_as_efficient_mlm_s(tmp_path: Path) -> None:
     config = tiny_config()
     stored = {k.replace(PREFIX, "roberta."): v for k, v in random_tensors(config).items() if "LayerNorm" not in k}
     write_checkpoint(url=str(tmp_path / "a"), config=config, tensors=stored)
-    told = {**config.to_diff_dict(), "model_type": "roberta"}
-    (tmp_path / "a/config.json").write_text(json.dumps(told))
+    report = {**config.to_diff_dict(), "model_type": "roberta"}
+    (tmp_path / "a/config.json").write_text(json.dumps(report))
     with pytest.raises(CheckpointError, match="plain RoBERTa"):
         convert(source=str(tmp_path / "a"), destination=str(tmp_path / "b"), kind="efficient-mlm")
 
@@ -272,8 +272,8 @@ def test_a_fairseq_checkpoint_answers_as_in_fairseq(form: str, tmp_path: Path) -
 
     model = fairseq_model()
     model["encoder.sentence_encoder.version"] = np.array([3.0], np.float32)
-    told = {"args": argparse.Namespace(**SETTINGS)} if form == "args" else {"args": None, "cfg": {"model": SETTINGS}}
-    source = write_fairseq(tmp_path / "checkpoint_best.pt", model, **told)
+    report = {"args": argparse.Namespace(**SETTINGS)} if form == "args" else {"args": None, "cfg": {"model": SETTINGS}}
+    source = write_fairseq(tmp_path / "checkpoint_best.pt", model, **report)
     done = convert(source=source, destination=str(tmp_path / "b"), allow_pickle=True)
     assert done.head == "masked-lm"
     assert fates(done)["dropped"] == ["encoder.sentence_encoder.version"]

@@ -34,15 +34,15 @@ def test_a_gpu_that_is_not_there_is_refused_with_the_reason_and_the_fix(framewor
     environment = {**os.environ, "PYTHONPATH": str(repository)}
     for device in ("cuda", "cpu"):
         done = subprocess.run([*command, device], capture_output=True, text=True, env=environment, check=True)
-        told = json.loads(done.stdout.splitlines()[-1])
+        facts = json.loads(done.stdout.splitlines()[-1])
         if device == "cpu":
-            assert told["device"] == "cpu"
-            assert told["framework"].split()[0] in (framework, "jax")
-        elif "error" in told:
-            assert REASONS[framework] in told["error"]
-            assert FIXES[framework] in told["error"] or "driver" in told["error"].lower()
+            assert facts["device"] == "cpu"
+            assert facts["framework"].split()[0] in (framework, "jax")
+        elif "error" in facts:
+            assert REASONS[framework] in facts["error"]
+            assert FIXES[framework] in facts["error"] or "driver" in facts["error"].lower()
         else:
-            assert told["device"] == "cuda"
+            assert facts["device"] == "cuda"
 
 
 def test_a_framework_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,9 @@ pytestmark = pytest.mark.flax
 FLAX = CLASSES["flax"]
 
 
-def test_pieces_of_a_pack_and_slices_of_the_vocabulary_change_nothing(tmp_path: Path) -> None:
-    saved(FLAX, "masked-lm", tmp_path)
+@pytest.mark.parametrize("model_type", ["roberta-prelayernorm", "roberta"])
+def test_pieces_of_a_pack_and_slices_of_the_vocabulary_change_nothing(model_type: str, tmp_path: Path) -> None:
+    saved(FLAX, "masked-lm", tmp_path, model_type=model_type)
     whole, parts = (FLAX.flat(tmp_path, "encoder", "masked-lm") for _ in range(2))
     parts.largest_piece = 1
     parts.heads["masked-lm"].at_once = 2

@@ -14,11 +14,14 @@ pytestmark = pytest.mark.tensorflow
 TENSORFLOW = CLASSES["tensorflow"]
 
 
-@pytest.mark.parametrize("causal", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_padded_groups_answer_as_equal_ones_do(causal: bool, tmp_path: Path) -> None:
-    saved(TENSORFLOW, "encoder", tmp_path, is_decoder=causal)
+@pytest.mark.parametrize(
+    ("causal", "family"),
+    [pytest.param(False, {}, marks=pytest.mark.slow), (True, {}), (False, {"model_type": "roberta"})],
+)
+def test_padded_groups_answer_as_equal_ones_do(causal: bool, family: dict[str, str], tmp_path: Path) -> None:
+    saved(TENSORFLOW, "encoder", tmp_path, is_decoder=causal, **family)
     tokens = pack((3, 9, 10, 2, 30, 9, 1, 31), causal=causal)
-    _, equal = both(TENSORFLOW, "encoder", position_embedding_type="absolute", is_decoder=causal)
+    _, equal = both(TENSORFLOW, "encoder", position_embedding_type="absolute", is_decoder=causal, **family)
     padded = TENSORFLOW.flat(tmp_path, "encoder")
     padded.padded = True
     asked = everywhere(tokens)

@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional
 
 from models.boundary import Ask, Dtype, Head, Tokens
+from models.families import PRE_LAYER_NORM, every_family
 from models.load import load
 from models.roberta_torch.flat import ROWS_FROM, ROWS_STEP, FlatRoberta
 from models.roberta_torch.flat_attention import VECTOR, GroupAttention
@@ -32,11 +33,14 @@ TOLERANCES: dict[Dtype, float] = {"float32": 2e-5, "bfloat16": 0.05}
 ROUNDING = 2.0**-8  # half of the distance of two neighbours in bfloat16, relative
 LENGTHS = (1, 15, 16, 17, 17, 31, 33, 33, 33, 2)
 SICK = 60  # a token whose embedding is nan
+every_order_of_norms = pytest.mark.parametrize("model_type", [PRE_LAYER_NORM, "roberta", "xlm-roberta-xl"])
+"""Norms before, norms after, and none on the embeddings."""
 
 
 def loaded(folder: Path, *, dtype: Dtype = "float32", sick: bool = False, **overrides: Any) -> FlatRoberta:
     sizes = {"max_position_embeddings": 64, "num_hidden_layers": 3, "type_vocab_size": 1} | overrides
-    model = CLASSES["torch"].build("Model", **sizes)
+    with every_family():
+        model = CLASSES["torch"].build("Model", **sizes)
     if sick:
         with torch.no_grad():
             model.embeddings.word_embeddings.weight[SICK] = torch.nan
@@ -57,18 +61,33 @@ def hidden(flat: FlatRoberta, tokens: Tokens, positions: np.ndarray | None = Non
     return flat(tokens, {"encoder": Ask(positions)})["encoder"]["hidden"]
 
 
+@every_order_of_norms
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("lengths", [LENGTHS, LENGTHS[::-1], (40,), (3, 2), (20, 20, 20), (15, 1)])
 def test_reading_whole_vectors_of_keys_does_not_change_the_answers(
-    lengths: tuple[int, ...], dtype: Dtype, tmp_path: Path
+    lengths: tuple[int, ...], dtype: Dtype, model_type: str, tmp_path: Path
 ) -> None:
-    flat, tokens = loaded(tmp_path, dtype=dtype), pack(*lengths)
+    flat, tokens = loaded(tmp_path, dtype=dtype, model_type=model_type), pack(*lengths)
     assert flat.whole_vectors
     for positions in (None, tokens.cu_seqlens[:-1]):
         fast = hidden(flat, tokens, positions)
         flat.whole_vectors = False
         np.testing.assert_allclose(fast, hidden(flat, tokens, positions), rtol=0, atol=TOLERANCES[dtype])
         flat.whole_vectors = True
+
+
+@every_order_of_norms
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_fast_path_answers_as_the_class_does_to_each_sequence_alone(
+    dtype: Dtype, model_type: str, tmp_path: Path
+) -> None:
+    flat, tokens = loaded(tmp_path, dtype=dtype, model_type=model_type), pack(*LENGTHS)
+    with every_family(), torch.inference_mode():
+        model = CLASSES["torch"].load("Model", str(tmp_path))
+        ids = torch.from_numpy(tokens.input_ids_T.astype(np.int64))
+        pairs = zip(tokens.cu_seqlens[:-1].tolist(), tokens.cu_seqlens[1:].tolist(), strict=True)
+        plain = np.concatenate([model(ids[None, start:stop]).last_hidden_state[0].numpy() for start, stop in pairs])
+    np.testing.assert_allclose(hidden(flat, tokens), plain, rtol=0, atol=2 * TOLERANCES[dtype])
 
 
 def test_keys_of_a_group_are_whole_vectors_wherever_the_pack_has_room_for_them() -> None:
@@ -80,8 +99,9 @@ def test_keys_of_a_group_are_whole_vectors_wherever_the_pack_has_room_for_them()
     assert GroupAttention([], causal=True, whole_vectors=True).window(0, 2, 15, 100) == (0, 15)
 
 
-def test_a_nan_stays_with_its_sequence(tmp_path: Path) -> None:
-    flat, tokens = loaded(tmp_path, sick=True), pack(*LENGTHS)
+@every_order_of_norms
+def test_a_nan_stays_with_its_sequence(model_type: str, tmp_path: Path) -> None:
+    flat, tokens = loaded(tmp_path, sick=True, model_type=model_type), pack(*LENGTHS)
     healthy = hidden(flat, tokens)
     assert np.isfinite(healthy).all()
     for sick in range(len(LENGTHS)):
@@ -94,9 +114,14 @@ def test_a_nan_stays_with_its_sequence(tmp_path: Path) -> None:
         np.testing.assert_allclose(found[others], healthy[others], rtol=0, atol=TOLERANCES["float32"])
 
 
+@every_order_of_norms
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("causal", [True, False])
-def test_rows_that_fill_up_a_step_do_not_change_the_answers(causal: bool, tmp_path: Path) -> None:
-    flat, lengths = loaded(tmp_path, is_decoder=causal), [13] * (ROWS_FROM // 13 + 1)
+def test_rows_that_fill_up_a_step_do_not_change_the_answers(
+    causal: bool, dtype: Dtype, model_type: str, tmp_path: Path
+) -> None:
+    flat = loaded(tmp_path, dtype=dtype, is_decoder=causal, model_type=model_type)
+    lengths = [13] * (ROWS_FROM // 13 + 1)
     tokens = pack(*lengths, causal=causal)
     assert len(tokens.input_ids_T) % ROWS_STEP
     for positions in (None, tokens.cu_seqlens[:-1], tokens.cu_seqlens[3:4], np.empty(0, np.int32)):
@@ -105,7 +130,7 @@ def test_rows_that_fill_up_a_step_do_not_change_the_answers(causal: bool, tmp_pa
             flat.steps = steps
             answers.append(hidden(flat, tokens, positions))
         assert answers[0].shape == answers[1].shape
-        np.testing.assert_allclose(answers[0], answers[1], rtol=0, atol=TOLERANCES["float32"])
+        np.testing.assert_allclose(answers[0], answers[1], rtol=0, atol=TOLERANCES[dtype])
 
 
 def test_passes_of_many_tokens_have_few_numbers_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,11 +171,14 @@ def test_a_product_with_its_activation_or_sum_is_rounded_once(dtype: torch.dtype
 
 # PyTorch's own import of its compiler.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@every_order_of_norms
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_compiled_parts_answer_as_uncompiled_ones_and_are_compiled_once(dtype: Dtype, tmp_path: Path) -> None:
+def test_compiled_parts_answer_as_uncompiled_ones_and_are_compiled_once(
+    dtype: Dtype, model_type: str, tmp_path: Path
+) -> None:
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         pytest.skip("no C++ compiler here")
-    flat = loaded(tmp_path, dtype=dtype)
+    flat = loaded(tmp_path, dtype=dtype, model_type=model_type)
     assert flat.compiled is None  # on a CPU nothing is gained
     packs = [pack(*LENGTHS), pack(1), pack(2), pack(40, 40, 3)]
     plain = [hidden(flat, tokens) for tokens in packs]
@@ -222,11 +250,12 @@ def varlen_reference(
     return torch.cat(pieces)
 
 
+@every_order_of_norms
 @pytest.mark.parametrize("causal", [True, False])
 def test_all_sequences_in_one_kernel_answer_as_the_groups(
-    causal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    causal: bool, model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flat = loaded(tmp_path, is_decoder=causal, type_vocab_size=2)
+    flat = loaded(tmp_path, is_decoder=causal, type_vocab_size=2, model_type=model_type)
     tokens = pack_with_types(causal=causal)
     asked = everywhere(tokens)
     assert not flat.varlen

@@ -4,12 +4,14 @@ import os
 import shutil
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
 from tests.pipeline.bad_run import parquet
 from tests.pipeline.bad_things import FILE, REFUSED, ROW, Bad, Make, Settings, written
+from tests.pipeline.delta_log import INLINE_VECTOR, log_table
 
 CASES = Path(__file__).parents[1] / "cases"
 
@@ -19,6 +21,11 @@ def _large_window() -> bytes:
         compression_params=zstandard.ZstdCompressionParameters(window_log=30, enable_ldm=True)
     ).compressobj()
     return bytes(compressor.compress(b"a text\n") + compressor.flush())
+
+
+def _large_integers(folder: Path) -> None:
+    parquet(folder / "in" / "good.parquet", {"text": ["A good text."]})
+    pl.DataFrame({"text": ["a"], "id": pl.Series([2**100], dtype=pl.Int128)}).write_parquet(folder / "in" / "a.parquet")
 
 
 def _pipe(folder: Path) -> None:
@@ -39,6 +46,11 @@ def _table(mark: str) -> Make:
         return None
 
     return make
+
+
+def _deleted_row(folder: Path) -> None:
+    features = ["deletionVectors"]
+    log_table(folder / "in", deleted=INLINE_VECTOR, readerFeatures=features, writerFeatures=features)
 
 
 def _gone_from_a_saved_data_set(folder: Path) -> None:
@@ -84,19 +96,32 @@ MORE_FILES = [
         written("a.txt.zst", _large_window(), beside_a_good_one=True),
         good_rows=1,
     ),
-    Bad("a named pipe", (FILE, ""), ("a.txt", "take it away"), _pipe, good_rows=1),
+    Bad(
+        "a Parquet file with whole numbers of 128 bits",
+        (FILE, ""),
+        ("a.parquet", "more than 64 bits", "cast to another"),
+        _large_integers,
+        good_rows=1,
+    ),
+    Bad("a named pipe", (FILE, ""), ("a.txt", "remove it"), _pipe, good_rows=1),
     Bad("a file whose name is not UTF-8", (FILE, ""), ("caf", "rename it"), _foreign_name, good_rows=1),
     Bad(
         "a table of Hudi",
         (REFUSED, "SpecError"),
-        ("Hudi", "write its rows to Parquet"),
+        ("Hudi", "export it to Parquet"),
         _table(".hoodie/hoodie.properties"),
     ),
     Bad(
         "a table of Iceberg",
         (REFUSED, "SpecError"),
-        ("Iceberg", "write its rows to Parquet"),
+        ("Iceberg", "export it to Parquet"),
         _table("metadata/v1.metadata.json"),
+    ),
+    Bad(
+        "a Delta table with deletion vectors",
+        (REFUSED, "SpecError"),
+        ("deletion vectors", "write its rows to Parquet"),
+        _deleted_row,
     ),
     Bad(
         "a saved data set that lacks a file",

@@ -43,7 +43,7 @@ LOADER = "tests.pipeline.bad_run:load"
 TRIGGERS = {"Segfault": "segfault", "Explode": "raise", "Memory": "memory", "Nothing": "nan", "Zzz": "hang"}
 STALL = 120.0
 """More than a busy machine takes to start a process."""
-SHORT_STALL = 5.0
+SHORT_STALL = 10.0
 """Where something is to be taken for hung."""
 FOLDER = "FOLDER"
 """What the folder of a test is called where its messages are shown."""
@@ -59,20 +59,20 @@ class Unwell:
     def __call__(self, tokens: Tokens, asks: Mapping[str, Ask]) -> dict[str, Answers]:
         """Logits [G, L], and start and end logits [G] where a span is asked."""
         first_B = tokens.input_ids_T[tokens.cu_seqlens[:-1] + 1].tolist()
-        told = [self._triggers.get(token) for token in first_B]
-        if "segfault" in told:
+        words = [self._triggers.get(token) for token in first_B]
+        if "segfault" in words:
             ctypes.string_at(0)
-        if "hang" in told:
+        if "hang" in words:
             time.sleep(3_600)
-        if "raise" in told:
+        if "raise" in words:
             raise RuntimeError("no kernel for this text")
-        if "memory" in told:
+        if "memory" in words:
             raise MemoryError("out of device memory")
         ((head, ask),) = asks.items()
         ids_G = tokens.input_ids_T[ask.positions_G].astype(np.float32)
         logits_GL = np.tile(ids_G[:, None], (1, self._labels))
         owner_G = np.searchsorted(tokens.cu_seqlens, ask.positions_G, side="right") - 1
-        logits_GL[[told[owner] == "nan" for owner in owner_G]] = np.nan
+        logits_GL[[words[owner] == "nan" for owner in owner_G]] = np.nan
         if head == "question-answering":
             return {head: {"start_logits": ids_G, "end_logits": ids_G}}
         return {head: {"logits": logits_GL}}
@@ -124,7 +124,7 @@ def attempt(folder: Path, *, yaml: str | None, settings: Sequence[tuple[str, Any
     (folder / "in").mkdir(exist_ok=True)
     try:
         values = job_values(folder) if yaml is None else read_yaml(yaml)
-        told = annotate(JobSpec.parse(override(values=values, flags=settings)))
+        report = annotate(JobSpec.parse(override(values=values, flags=settings)))
     except PrelnError as error:
         return Got("refused", (type(error).__name__,), (shown(str(error), folder),))
     rows = (
@@ -132,23 +132,23 @@ def attempt(folder: Path, *, yaml: str | None, settings: Sequence[tuple[str, Any
     )
     errors = [row["error"] for row in rows if row["error"]]
     good = len(rows) - len(errors)
-    if told.failures:
-        reasons = tuple(dict.fromkeys(receipt.reason or "" for receipt in told.tally.failed))
-        return Got("file failed", reasons, tuple(shown(text, folder) for text in told.failures), len(rows), good)
+    if report.failures:
+        reasons = tuple(dict.fromkeys(receipt.reason or "" for receipt in report.tally.failed))
+        return Got("file failed", reasons, tuple(shown(text, folder) for text in report.failures), len(rows), good)
     if errors:
         messages = tuple(dict.fromkeys(shown(error["message"], folder) for error in errors))
         return Got("row error", tuple(dict.fromkeys(error["reason"] for error in errors)), messages, len(rows), good)
     return Got("nothing", (), (), len(rows), good)
 
 
-def annotate(spec: JobSpec) -> Report:
-    """`run.annotate` with the stages one after the other in this process."""
+def annotate(spec: JobSpec, *, loader: str = LOADER) -> Report:
+    """`run.annotate` with the stages one after the other in this process. loader: of the model, in a process of its own."""
     with patch.object(run, "annotate_shards", _inline), patch.object(run_report, "package_versions", dict):
-        return run.annotate(spec=spec, cluster=OfflineCluster(), watcher=Kept())
+        return run.annotate(spec=spec, cluster=OfflineCluster(), watcher=Kept(), loader=loader)
 
 
-def _inline(*, job: FrozenJob, work: Sequence[Work], placement: Placement, **_: Any) -> Iterator[Receipt]:
-    order = replica_order(job=job, placement=placement, loader=LOADER)
+def _inline(*, job: FrozenJob, work: Sequence[Work], placement: Placement, loader: str, **_: Any) -> Iterator[Receipt]:
+    order = replica_order(job=job, placement=placement, loader=loader)
     stages = Stages(spec=job.spec, schema=job.schema, provenance=provenance(job))
     reading = reading_of(job)
     answer = _replica(order)

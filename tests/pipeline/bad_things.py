@@ -420,10 +420,16 @@ JOBS = [
         job({"model.max_length": 9_999}),
     ),
     Bad(
-        "more GPUs than any node has",
+        "several GPUs for one replica",
+        (REFUSED, "SpecError"),
+        ("resources.gpus", "write `gpus: 1`"),
+        job({"resources.gpus": 4}),
+    ),
+    Bad(
+        "more GPUs than there are",
         (REFUSED, "SpecError"),
         ("resources.gpus", "Ask for less"),
-        job({"resources.gpus": 4}),
+        job({"resources.gpus": 1, "resources.replicas": 64}),
     ),
     Bad("more CPUs than there are", (REFUSED, "SpecError"), ("resources.cpus",), job({"resources.cpus": 64})),
     Bad(

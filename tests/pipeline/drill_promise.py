@@ -4,20 +4,20 @@ import io
 
 import pyarrow.parquet as pq
 
-from pipeline.output import ledger
+from pipeline.output.folder import OutputFolder
 from pipeline.output.plan import newest
 from pipeline.output.report import Report
-from pipeline.output.sink import DATA, read_footer
+from pipeline.output.sink import read_footer
 from pipeline.output.status import read_status
 from pipeline.output.verify import verify
-from pipeline.store.storage import find, join, names, read_bytes
+from pipeline.store.storage import find, join
 from tests.pipeline.drill_run import Drill
 
 
 def objects_of(drill: Drill) -> dict[str, bytes]:
     """What lies under data/, by key."""
-    folder = join(drill.output, DATA)
-    return {key: read_bytes(join(folder, key)) for key in names(folder)}
+    data = OutputFolder(drill.output).data
+    return {key: data.read(key) for key in data.names()}
 
 
 def assert_objects_are_whole(drill: Drill) -> None:
@@ -33,7 +33,7 @@ def assert_manifest_is_exact(drill: Drill) -> None:
     """At all times, but where a driver died while it raced with another: what the manifest names exists, as it says, and no
     row is in it twice."""
     objects = objects_of(drill)
-    _, entries = ledger.read_manifest(drill.output)
+    _, entries = OutputFolder(drill.output).read_manifest()
     seen: set[tuple[str, int]] = set()
     for key, entry in entries.items():
         table = pq.read_table(io.BytesIO(objects[key]), use_threads=False)
@@ -46,13 +46,13 @@ def assert_manifest_is_exact(drill: Drill) -> None:
 
 def current_version(drill: Drill, uri: str) -> str | None:
     """The version of a file that the newest plan names."""
-    planned = newest(ledger.read_plans(drill.output)[1]).get(uri)
+    planned = newest(OutputFolder(drill.output).read_plans()[1]).get(uri)
     return planned.file.version if planned else None
 
 
 def assert_done(drill: Drill, report: Report) -> None:
     """After a run that went through: every row of the newest version of every file, once; all records agree."""
-    current = newest(ledger.read_plans(drill.output)[1])
+    current = newest(OutputFolder(drill.output).read_plans()[1])
     here = {file.uri: file.version for file in find(join(drill.root, "in"))}
     assert {uri: current[uri].file.version for uri in here} == here, "what is there is planned, as it is"
     failed = {failure.split(": ")[0] for failure in report.failures}

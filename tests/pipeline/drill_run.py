@@ -20,16 +20,17 @@ from tenacity import wait_none
 from pipeline import run
 from pipeline.bundle import ShardTables
 from pipeline.output import report as run_report
+from pipeline.output.folder import OutputFolder
 from pipeline.output.job import FrozenJob
 from pipeline.output.plan import Plan
 from pipeline.output.report import Report
-from pipeline.output.sink import DATA, Receipt, write_shard
+from pipeline.output.sink import Receipt, write_shard
 from pipeline.reading.source import Reading, read_bundles, read_tasks
 from pipeline.rows import error_array
 from pipeline.run import DEFAULT_OPTIONS, RunOptions
 from pipeline.shards import CutRule, Work
 from pipeline.store import storage
-from pipeline.store.storage import canonical, join, put, read_bytes
+from pipeline.store.storage import canonical, join, put
 from tests.pipeline.small import FINGERPRINT, OfflineCluster, frozen_job, spec
 
 BAD = "bad"
@@ -103,7 +104,7 @@ class Drill:
             stack.enter_context(patch.object(run, "open_job", lambda *, spec, cluster: (self.job, [])))
             stack.enter_context(patch.object(run, "annotate_shards", self._inline))
             # No threads: the number of a step says what it is, every time.
-            for module in ("pipeline.output.ledger", "pipeline.reading.inputs"):
+            for module in ("pipeline.output.folder", "pipeline.reading.inputs"):
                 stack.enter_context(patch(f"{module}.ThreadPoolExecutor", OneThread))
             stack.enter_context(patch.object(run_report, "package_versions", dict))
             stack.enter_context(patch.object(storage, "wait_exponential_jitter", lambda **_: wait_none()))
@@ -125,13 +126,14 @@ class Drill:
         assert shard.rows is not None
         table = answered(shard.rows, source=shard.shard.file.uri, mended=self.mended)
         provenance = {"fingerprint": FINGERPRINT}
-        return write_shard(shard, table, output=self.output, prefix="", provenance=provenance)
+        return write_shard(shard, table, data=OutputFolder(self.output).data, prefix="", provenance=provenance)
 
     def rows(self) -> list[tuple[str, str, str | None]]:
         """(source, text, label) of every row under data/, as a reader of the folder finds them, file by file in order."""
         found: list[tuple[str, int, str, str | None]] = []
-        for name in storage.names(join(self.output, DATA)):
-            table = pq.read_table(io.BytesIO(read_bytes(join(self.output, DATA, name))), use_threads=False)
+        data = OutputFolder(self.output).data
+        for name in data.names():
+            table = pq.read_table(io.BytesIO(data.read(name)), use_threads=False)
             found += [(row["source"], row["row"], row["text"], row["label"]) for row in table.to_pylist()]
         return [(source, text, label) for source, _, text, label in sorted(found, key=lambda row: row[:2])]
 

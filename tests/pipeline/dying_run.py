@@ -118,15 +118,15 @@ def die_everywhere(folder: Path) -> dict[str, Any]:
     root, kept = folder / "job", folder / "kept"
     (folder / "texts").mkdir(parents=True)
     drill = Drill(str(root))
-    told = folder / "texts" / "texts.json"
+    texts_file = folder / "texts" / "texts.json"
 
     def first() -> None:
         prepare(drill)
-        told.write_text(json.dumps([[*key, texts] for key, texts in drill.texts.items()]))
+        texts_file.write_text(json.dumps([[*key, texts] for key, texts in drill.texts.items()]))
 
     if in_a_fork(first) != SOUND:
         return {"deaths": 0, "unsound": ["preparing"]}
-    drill.texts = {(uri, version): texts for uri, version, texts in json.loads(told.read_text())}
+    drill.texts = {(uri, version): texts for uri, version, texts in json.loads(texts_file.read_text())}
     drill.mended = True
     root.rename(kept)
     unsound: list[str] = []

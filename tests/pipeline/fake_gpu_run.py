@@ -15,8 +15,8 @@ from pipeline import flow, run
 from pipeline.cluster.placement import Cluster
 from pipeline.errors import PrelnError
 from pipeline.inference import questions
+from pipeline.output.folder import OutputFolder
 from pipeline.output.job import FrozenJob
-from pipeline.output.ledger import read_last_run
 from pipeline.output.plan import Plan
 from pipeline.output.sink import Receipt
 from pipeline.output.status import read_status
@@ -68,22 +68,22 @@ def tell(
         "resources": {"gpus": gpus, "cpus": 0.5, "replicas": 1},
         "shards": {"rows": 10},
     }
-    told: dict[str, object] = {"name": name}
+    result: dict[str, object] = {"name": name}
     try:
         report = run.annotate(
             spec=JobSpec.parse(values), cluster=Cluster(lambda: None), watcher=Nobody(), loader=loader
         )
-        last = read_last_run(str(folder / name)) or {}
-        told |= {
+        last = OutputFolder(str(folder / name)).read_last_run() or {}
+        result |= {
             "state": report.state,
             "runs_on": last["runs_on"],
             "status": read_status(str(folder / name)).last_runs_on,
         }
     except PrelnError as error:
-        told |= {"kind": type(error).__name__, "words": str(error), "code": exit_code_of(error)}
+        result |= {"kind": type(error).__name__, "words": str(error), "code": exit_code_of(error)}
     written = folder / name / "data"
-    told["objects"] = len(list(written.glob("*.parquet"))) if written.is_dir() else 0
-    print(json.dumps(told), flush=True)
+    result["objects"] = len(list(written.glob("*.parquet"))) if written.is_dir() else 0
+    print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ class Driver:
 
     def of(self, event: str) -> list[dict[str, Any]]:
         """What it told of one kind."""
-        return [told for told in self.events if told["event"] == event]
+        return [found for found in self.events if found["event"] == event]
 
     def wait_for(self, event: str, count: int = 1) -> list[dict[str, Any]]:
         """What it told of a kind, as soon as there is enough of it."""
@@ -85,7 +85,7 @@ class Driver:
 
     def replicas(self) -> set[float]:
         """Process ids of the replicas that have answered something."""
-        return {told["replica"] for told in self.of("committed")}
+        return {found["replica"] for found in self.of("committed")}
 
     def wait_for_replicas(self, count: int) -> None:
         """Return as soon as so many replicas have answered something."""

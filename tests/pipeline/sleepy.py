@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.boundary import Answers, Ask, Framework, Head, Tokens
+from models.boundary import Answers, Ask, DeviceFacts, Framework, Head, Tokens
+from pipeline.inference.child import AtOnce
 
 LOADER = "tests.pipeline.sleepy:load"
 LABELS = 2
@@ -31,6 +32,18 @@ class SleepyModel:
         return answers
 
 
-def load(*, checkpoint: str, framework: Framework, heads: tuple[Head, ...], dtype: str, device: str) -> SleepyModel:
+class OnAnyDevice(AtOnce):
+    """Reports the device that was ordered: the GPUs of these clusters exist only by name."""
+
+    def __init__(self, model: SleepyModel, *, device: str) -> None:
+        super().__init__(model)
+        self._device = device
+
+    def try_out(self) -> DeviceFacts:
+        """The device, as ordered."""
+        return {"device": self._device}
+
+
+def load(*, checkpoint: str, framework: Framework, heads: tuple[Head, ...], dtype: str, device: str) -> OnAnyDevice:
     """The model whose nap is written in the checkpoint's folder."""
-    return SleepyModel(Path(checkpoint.removeprefix("file://")) / "nap")
+    return OnAnyDevice(SleepyModel(Path(checkpoint.removeprefix("file://")) / "nap"), device=device)

@@ -60,17 +60,17 @@ def only_tables(found: ShardTables) -> Mapping[str, pa.Table]:
     return tables
 
 
-class Told(Cluster):
+class FixedCluster(Cluster):
     """A cluster whose nodes are told rather than asked for."""
 
     def __init__(self, nodes: Nodes) -> None:
         super().__init__(lambda: None)
-        self._told = nodes
+        self._nodes = nodes
 
     @cached_property
     def nodes(self) -> Nodes:
-        """As told."""
-        return self._told
+        """The nodes it was made with."""
+        return self._nodes
 
 
 class OfflineCluster(Cluster):

@@ -20,12 +20,12 @@ def outcome_of(tmp_path_factory: pytest.TempPathFactory) -> OutcomeOf:
     """Each bad thing is run once."""
     known: dict[str, Got] = {}
 
-    def told(bad: Bad) -> Got:
+    def run_once(bad: Bad) -> Got:
         if bad.what not in known:
             known[bad.what] = outcome(bad, tmp_path_factory.mktemp("bad").resolve())
         return known[bad.what]
 
-    return told
+    return run_once
 
 
 @pytest.mark.parametrize("bad", EVERY, ids=lambda bad: bad.what.replace(" ", "-"))

@@ -36,31 +36,31 @@ def test_a_job_that_was_promised_a_gpu_ends_with_the_framework_s_reason_before_a
 ) -> None:
     if f"{framework}-float32" not in ended:
         pytest.skip(f"{framework} is not installed")
-    told = ended[f"{framework}-float32"]
-    assert told["kind"] in ("RunFailed", "ResourceError"), told
-    assert REASONS[framework] in told["words"]
-    assert told["code"] == 1
-    assert told["objects"] == 0
+    report = ended[f"{framework}-float32"]
+    assert report["kind"] in ("RunFailed", "ResourceError"), report
+    assert REASONS[framework] in report["words"]
+    assert report["code"] == 1
+    assert report["objects"] == 0
 
 
 def test_auto_asks_the_framework_itself_before_the_folder_is_begun(ended: dict[str, Any]) -> None:
     if "torch-auto" not in ended:
         pytest.skip("torch is not installed")
-    told = ended["torch-auto"]
-    assert told["kind"] == "ResourceError", told
-    assert REASONS["torch"] in told["words"]
+    report = ended["torch-auto"]
+    assert report["kind"] == "ResourceError", report
+    assert REASONS["torch"] in report["words"]
 
 
 def test_the_run_s_record_and_status_say_what_the_models_ran_on(ended: dict[str, Any]) -> None:
     for name, device in (("stub-gpu", "cuda"), ("stub-cpu", "cpu")):
-        told = ended[name]
-        assert told["state"] == "done", told
-        assert told["objects"] >= 1
-        (runs_on,) = told["runs_on"]
+        report = ended[name]
+        assert report["state"] == "done", report
+        assert report["objects"] >= 1
+        (runs_on,) = report["runs_on"]
         assert runs_on["device"] == device
         assert runs_on["name"] == "made up"
         assert runs_on["replicas"] == 1
-        assert told["status"] == told["runs_on"]
+        assert report["status"] == report["runs_on"]
 
 
 def test_a_replica_without_a_gpu_sees_none_and_one_with_half_a_gpu_keeps_to_its_half(ended: dict[str, Any]) -> None:

@@ -209,14 +209,14 @@ def test_answers_are_those_of_the_model_called_directly(
     direct = np.empty((len(ids), len(LABELS)))
     for chunk in np.array_split(order, 200):
         direct[chunk] = scores_of(model, [ids[index] for index in chunk])
-    told = label_scores(table)
-    assert np.abs(told - direct).max() < FLOAT32_SCORES
+    ours = label_scores(table)
+    assert np.abs(ours - direct).max() < FLOAT32_SCORES
     assert np.abs(table["score"].to_numpy() - direct.max(axis=1)).max() < FLOAT32_SCORES
     assert len(set(table["label"])) > 1
     clear = np.sort(direct, axis=1)[:, -1] - np.sort(direct, axis=1)[:, -2] > 2 * FLOAT32_SCORES
     assert (np.array(LABELS)[direct.argmax(axis=1)] == table["label"])[clear].all()
     for index in np.random.default_rng(0).choice(len(ids), ALONE, replace=False):
-        assert np.abs(told[index] - scores_of(model, [ids[index]])[0]).max() < FLOAT32_SCORES
+        assert np.abs(ours[index] - scores_of(model, [ids[index]])[0]).max() < FLOAT32_SCORES
 
 
 def test_one_glob_reads_everything_in_pandas_and_duckdb(
@@ -249,7 +249,7 @@ def test_answers_do_not_depend_on_budget_cut_or_replicas(
     annotated: tuple[JobSpec, Report, Quiet], corpus: Corpus, tmp_path: Path
 ) -> None:
     spec, *_ = annotated
-    told = s3_dataset(spec.output.url).to_pandas().set_index("text")["score"]
+    ours = s3_dataset(spec.output.url).to_pandas().set_index("text")["score"]
     other = JobSpec.parse(
         {
             "input": f"{corpus.url}/e.txt",
@@ -264,7 +264,7 @@ def test_answers_do_not_depend_on_budget_cut_or_replicas(
     again = ds.dataset(tmp_path / "out/data").to_table().to_pandas().set_index("text")["score"]
     assert report.state == "done"
     assert len(again) == len(corpus.texts["e.txt"])
-    assert np.abs(again - told[again.index]).max() < FLOAT32_SCORES
+    assert np.abs(again - ours[again.index]).max() < FLOAT32_SCORES
 
 
 @pytest.mark.slow

@@ -76,8 +76,8 @@ def annotate(source: Path, output: Path, *, repository: Path, settings: tuple[st
         subprocess.Popen([*command, *places, *chosen], cwd=repository, stdout=subprocess.PIPE, text=True) as process,
         Memory(process.pid) as memory,
     ):
-        told, _ = process.communicate()
-    assert process.returncode == 0, told
+        printed, _ = process.communicate()
+    assert process.returncode == 0, printed
     return memory
 
 

@@ -13,14 +13,11 @@ import pytest
 import s3fs
 
 from pipeline import run
-from pipeline.output import ledger
-from pipeline.output.job import freeze
-from pipeline.output.ledger import Entry
+from pipeline.output.folder import OutputFolder, new_run_id
 from pipeline.output.plan import make_plan
-from pipeline.output.sink import DATA
+from pipeline.output.records import Entry
 from pipeline.prepare import open_job
 from pipeline.spec.job_spec import JobSpec
-from pipeline.store.storage import join
 from tests.chaos.servers import KEYS, seaweedfs
 from tests.pipeline.bad_run import Kept
 from tests.pipeline.small import OfflineCluster, spec
@@ -43,7 +40,7 @@ def test_twenty_thousand_small_files_are_planned_in_a_minute(tmp_path: Path) -> 
     job = spec(source=str(tmp_path / "in"), output=str(tmp_path / "out"))
     began = time.monotonic()
     frozen, described = open_job(spec=job, cluster=OfflineCluster())
-    plan = make_plan(job=frozen, spec=frozen.spec, described=described)
+    plan = make_plan(folder=OutputFolder(frozen.output), job=frozen, described=described)
     seconds = time.monotonic() - began
     print(f"{SMALL_FILES} files planned in {seconds:.1f} s")
     assert len(plan.work) == SMALL_FILES
@@ -83,9 +80,10 @@ def test_a_finished_plan_of_a_hundred_thousand_shards_is_resumed_in_a_minute(tmp
 def finish(job: JobSpec) -> None:
     """The folder as a run that went through has left it, but for what is in the objects."""
     opened, described = open_job(spec=job, cluster=OfflineCluster())
-    frozen = freeze(opened)
-    plan = make_plan(job=frozen, spec=frozen.spec, described=described)
-    ledger.write_plan(frozen.output, run=ledger.new_run_id(), files=plan.changes)
+    output = OutputFolder(opened.output)
+    frozen = output.freeze(opened)
+    plan = make_plan(folder=output, job=frozen, described=described)
+    output.write_plan(run=new_run_id(), files=plan.changes)
     (planned,) = plan.changes
     assert planned.shards is not None
     entries = [
@@ -93,7 +91,7 @@ def finish(job: JobSpec) -> None:
         for first, stop, key in planned.shards
     ]
     assert len(entries) == SHARDS
-    fs, folder = fsspec.core.url_to_fs(join(frozen.output, DATA))
+    fs, folder = fsspec.core.url_to_fs(output.data.url)
     for first in range(0, SHARDS, PUTS_AT_ONCE):
         fs.pipe({f"{folder}/{entry.key}": b"" for entry in entries[first : first + PUTS_AT_ONCE]})
-    ledger.write_manifest(frozen.output, run=ledger.new_run_id(), entries=entries)
+    output.write_manifest(run=new_run_id(), entries=entries)

@@ -122,7 +122,7 @@ def test_a_read_that_fails_is_read_again_from_its_place(tmp_path: Path) -> None:
                 raise ConnectionResetError("cut in the middle")
             return content
 
-    file = storage.Reading(Stumbling(b"0123456789"), url="x")
+    file = storage.RetriedFile(Stumbling(b"0123456789"), url="x")
     assert [file.read(4), file.read(4), file.read()] == [b"0123", b"4567", b"89"]
 
 

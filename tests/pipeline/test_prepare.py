@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.errors import PrelnError
-from pipeline.output.job import CPU_CUT, freeze
+from pipeline.output.folder import OutputFolder
+from pipeline.output.job import CPU_CUT
 from pipeline.prepare import absolute, open_job
 from pipeline.store.storage import canonical
 from tests.pipeline.small import CHECKPOINT, OfflineCluster, spec
@@ -139,7 +140,7 @@ def test_a_sequence_limit_beyond_the_model_is_refused(folder: Path) -> None:
 
 def test_a_folder_of_another_job_is_refused_and_left_as_it_is(folder: Path) -> None:
     job, _ = open_job(spec=spec(source=str(folder / "in"), output=str(folder / "out")), cluster=OfflineCluster())
-    freeze(job)
+    OutputFolder(job.output).freeze(job)
     before = (folder / "out" / "_job.json").read_bytes()
     with pytest.raises(PrelnError, match=r"belongs to another job: .*task\.name is") as caught:
         opened(folder, task="feature-extraction")
@@ -149,7 +150,7 @@ def test_a_folder_of_another_job_is_refused_and_left_as_it_is(folder: Path) -> N
 
 def test_a_cut_that_was_fixed_can_not_be_changed(folder: Path) -> None:
     job, _ = open_job(spec=spec(source=str(folder / "in"), output=str(folder / "out")), cluster=OfflineCluster())
-    freeze(job)
+    OutputFolder(job.output).freeze(job)
     with pytest.raises(PrelnError, match=rf"shards\.rows was fixed at {CPU_CUT.rows} .* and is 5 here"):
         opened(folder, shards={"rows": 5})
     opened(folder, shards={"rows": CPU_CUT.rows})
@@ -157,7 +158,7 @@ def test_a_cut_that_was_fixed_can_not_be_changed(folder: Path) -> None:
 
 def test_a_job_that_goes_on_needs_no_look_at_the_input(folder: Path) -> None:
     job, _ = open_job(spec=spec(source=str(folder / "in"), output=str(folder / "out")), cluster=OfflineCluster())
-    freeze(job)
+    OutputFolder(job.output).freeze(job)
     (folder / "in" / "a.parquet").unlink()
     again, described = open_job(
         spec=spec(source=str(folder / "in"), output=str(folder / "out")), cluster=OfflineCluster()

@@ -6,17 +6,22 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from jobs.checkpoints.make_random import make_random
 from pipeline.errors import OutputError
-from pipeline.output.job import read_job
+from pipeline.inference.questions import MODEL_LOADER
+from pipeline.output.folder import OutputFolder
 from pipeline.output.report import Report
 from pipeline.output.verify import verify
 from pipeline.shards import READING
 from pipeline.spec.job_spec import InputSpec
 from tests.pipeline.bad_run import annotate
-from tests.pipeline.small import spec
+from tests.pipeline.small import CHECKPOINT, spec
 
 CASES = Path(__file__).parents[1] / "cases"
 
@@ -84,10 +89,10 @@ def test_a_folder_says_by_which_rules_its_files_are_read(folder: Path) -> None:
     assert "input.format" not in fields["identity"]
     path.write_text(json.dumps({**fields, "reading": READING + 1}))
     with pytest.raises(OutputError, match="this is an older preln"):
-        read_job(f"file://{folder}/out")
+        OutputFolder(f"file://{folder}/out").read_job()
     del fields["reading"]
     path.write_text(json.dumps(fields))
-    job = read_job(f"file://{folder}/out")
+    job = OutputFolder(f"file://{folder}/out").read_job()
     assert job is not None
     assert job.reading == 1
 
@@ -129,6 +134,47 @@ def test_no_rows_are_no_fault(tmp_path: Path, name: str, content: bytes) -> None
     assert (report.state, report.total_rows) == ("done", 0)
 
 
+def test_files_without_rows_beside_good_ones_are_no_fault(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "good.jsonl").write_text('{"text": "A good text.", "id": 1}\n')
+    nothing = pa.schema([("text", pa.string()), ("id", pa.int64())]).empty_table()
+    pq.write_table(nothing, folder / "a.parquet")
+    pq.write_table(nothing.select([]), folder / "no-columns.parquet")
+    pq.write_table(pa.table({"text": pa.nulls(0), "id": pa.nulls(0)}), folder / "untyped.parquet")
+    pq.write_table(nothing.cast(pa.schema([("text", pa.string_view()), ("id", pa.int64())])), folder / "view.parquet")
+    with pq.ParquetWriter(folder / "empty-group.parquet", nothing.schema) as writer:
+        writer.write_table(nothing)
+    for name, new in (
+        ("a.arrow", pa.ipc.new_file),
+        ("stream.arrow", pa.ipc.new_stream),
+        ("none.arrow", pa.ipc.new_file),
+    ):
+        with new(folder / name, nothing.schema) as writer:
+            if name != "none.arrow":
+                writer.write_table(nothing.schema.empty_table())
+    for name, content in {"a.csv": "id,text\n", "b.csv": "", "a.tsv": "id\ttext", "a.jsonl": "\n", "a.txt": ""}.items():
+        (folder / name).write_text(content)
+        (folder / f"{name}.gz").write_bytes(gzip.compress(content.encode()))
+    report = run(tmp_path)
+    assert (report.state, report.total_rows, list(report.failures)) == ("done", 1, [])
+    assert run(tmp_path).tally.receipts == []
+    assert verify(str(tmp_path / "out"), input_spec=InputSpec(urls=[f"file://{folder}"])).holds
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_only_columnar_files_without_rows_are_no_fault(tmp_path: Path, name: str) -> None:
+    (tmp_path / "in").mkdir()
+    nothing = pa.schema([("text", pa.string())]).empty_table()
+    if name == "a.parquet":
+        pq.write_table(nothing, tmp_path / "in" / name)
+    else:
+        with pa.ipc.new_file(tmp_path / "in" / name, nothing.schema) as writer:
+            writer.write_table(nothing)
+    report = run(tmp_path)
+    assert (report.state, report.total_rows) == ("done", 0)
+
+
 def test_values_that_do_not_fit_are_counted_in_the_run(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     shutil.copy(CASES / "delimited" / "numbers-that-are-not.csv", tmp_path / "in")
@@ -143,7 +189,7 @@ def test_what_is_not_kept_is_not_typed(tmp_path: Path) -> None:
         '{"id": 1, "text": "a", "odd": [1, "x"]}\n{"id": 2, "text": "b", "odd": {}}\n'
     )
     assert run(tmp_path, keep=["id"]).state == "done"
-    job = read_job(f"file://{tmp_path}/out")
+    job = OutputFolder(f"file://{tmp_path}/out").read_job()
     assert job is not None
     assert job.schema.names == ["id", "text"]
     assert [row["id"] for row in rows(tmp_path)] == [1, 2]
@@ -157,3 +203,57 @@ def test_a_folder_above_the_input_says_nothing_of_its_rows(tmp_path: Path) -> No
     (row,) = pq.read_table(next((above / "out" / "data").iterdir()), partitioning=None).to_pylist()
     assert row["year"] == 2024
     assert row["label"] != "pos"
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [(["O", "PER", "LOC", "ORG", "MISC"], True), (["O", "PER-B", "PER-I", "LOC-B", "LOC-I"], False)],
+)
+def test_a_run_says_once_that_labels_are_read_as_plain_names(tmp_path: Path, labels: list[str], said: bool) -> None:
+    make_random(folder=tmp_path / "model", head="token-classification")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    config |= {"id2label": dict(enumerate(labels)), "label2id": {name: number for number, name in enumerate(labels)}}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_text('{"text": "Anna in Bonn"}\n' * 3)
+    job = spec(
+        task="token-classification",
+        source=str(tmp_path / "in"),
+        output=str(tmp_path / "out"),
+        model={"checkpoint": str(tmp_path / "model"), "dtype": "float32"},
+    )
+    notes = annotate(job).notes
+    (record,) = (json.loads(path.read_text()) for path in (tmp_path / "out" / "_runs").glob("*.json"))
+    assert record["notes"] == list(notes)
+    assert all("PER, LOC, ORG, ..." in note and "plain names" in note for note in notes)
+    assert len(notes) == said
+
+
+def test_a_vector_beyond_float16_is_an_error_of_its_row_and_float32_stores_it(tmp_path: Path) -> None:
+    model = shutil.copytree(CHECKPOINT, tmp_path / "model")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_text(
+        "".join(f'{{"text": "{text}"}}\n' for text in ("A good text.", "Another."))
+    )
+
+    def embedded(output: str, dtype: str) -> list[dict[str, Any]]:
+        job = spec(
+            task={"name": "feature-extraction", "dtype": dtype},
+            source=str(tmp_path / "in"),
+            output=str(tmp_path / output),
+            model={"checkpoint": str(model), "dtype": "float32"},
+        )
+        assert annotate(job, loader=MODEL_LOADER).state == "done"
+        return list(pq.read_table(tmp_path / output / "data").sort_by("row").to_pylist())
+
+    largest = [max(map(abs, row["embedding"])) for row in embedded("plain", "float32")]
+    name, tensors = "roberta_prelayernorm.LayerNorm.weight", load_file(model / "model.safetensors")
+    between = float(np.finfo(np.float16).max / np.sqrt(largest[0] * largest[1]))
+    save_file({**tensors, name: tensors[name] * np.float32(between)}, model / "model.safetensors", {"format": "pt"})
+    rows = embedded("beyond", "float16")
+    beyond = int(np.argmax(largest))
+    assert rows[beyond]["embedding"] is None
+    assert rows[beyond]["error"]["reason"] == "nan"
+    assert "task.dtype: float32" in rows[beyond]["error"]["message"]
+    assert np.isfinite(rows[1 - beyond]["embedding"]).all()
+    assert np.isfinite([row["embedding"] for row in embedded("float32", "float32")]).all()

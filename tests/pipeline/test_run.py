@@ -15,18 +15,19 @@ import pytest
 from pipeline import run
 from pipeline.bundle import ShardTables
 from pipeline.errors import ResourceError, RunFailed, SpecError, StorageError
-from pipeline.output import ledger
-from pipeline.output.job import FrozenJob, freeze
+from pipeline.output.folder import OutputFolder, new_run_id
+from pipeline.output.job import FrozenJob
 from pipeline.output.plan import Plan, make_plan
+from pipeline.output.records import totals
 from pipeline.output.report import Ended, Report, record_of
 from pipeline.output.settle import close, settle
-from pipeline.output.sink import DATA, Receipt, write_shard
+from pipeline.output.sink import Receipt, write_shard
 from pipeline.output.status import read_status
 from pipeline.output.tally import Tally
 from pipeline.rows import error_array
 from pipeline.run import consume
 from pipeline.shards import CutRule, Shard, shard_key
-from pipeline.store.storage import canonical, names
+from pipeline.store.storage import canonical
 from tests.pipeline.small import FINGERPRINT, OfflineCluster, file_at, frozen_job, spec
 
 
@@ -47,7 +48,7 @@ def job(tmp_path: Path) -> FrozenJob:
     given = frozen_job(
         job=spec(source=str(tmp_path / "in"), output=output, limits=limits), cut=CutRule(rows=4, bytes=10_000)
     )
-    return freeze(given)
+    return OutputFolder(output).freeze(given)
 
 
 def parquet(folder: Path, name: str = "a.parquet", *, rows: int = 10) -> Path:
@@ -60,11 +61,11 @@ def parquet(folder: Path, name: str = "a.parquet", *, rows: int = 10) -> Path:
 
 
 def planned(job: FrozenJob) -> Plan:
-    plan = make_plan(job=job, spec=job.spec)
+    folder = OutputFolder(job.output)
+    plan = make_plan(folder=folder, job=job)
     if plan.changes:
-        ledger.withdraw_success(job.output)
-        name = ledger.write_plan(job.output, run=ledger.new_run_id(), files=plan.changes)
-        return make_plan(job=job, spec=job.spec) if name else plan
+        folder.write_plan(run=new_run_id(), files=plan.changes)
+        return make_plan(folder=folder, job=job)
     return plan
 
 
@@ -72,7 +73,7 @@ def write(job: FrozenJob, shard: Shard, *, bad: int = 0, empty: int = 0) -> Rece
     rows = shard.stop - shard.first
     errors = error_array([("nan", "why")] * bad + [("empty", "why")] * empty + [None] * (rows - bad - empty))
     table = pa.table({"truncated": [False] * rows, "error": errors})
-    return write_shard(ShardTables(shard=shard), table, output=job.output, prefix="", provenance={})
+    return write_shard(ShardTables(shard=shard), table, data=OutputFolder(job.output).data, prefix="", provenance={})
 
 
 def shards_of(plan: Plan) -> list[Shard]:
@@ -88,12 +89,12 @@ def done(job: FrozenJob, plan: Plan, *receipts: Receipt) -> str:
     tally = Tally()
     for each in receipts:
         tally.add(each)
-    settled = settle(job=job, tally=tally, run=ledger.new_run_id())
-    return close(job=job, settled=settled, accept_failed=False)
+    settled = settle(folder=OutputFolder(job.output), tally=tally, run=new_run_id())
+    return close(folder=OutputFolder(job.output), settled=settled, accept_failed=False)
 
 
 def objects(job: FrozenJob) -> set[str]:
-    return set(names(f"{job.output}/{DATA}"))
+    return set(OutputFolder(job.output).data.names())
 
 
 def test_a_run_stops_when_bad_rows_pass_both_limits(tmp_path: Path, job: FrozenJob) -> None:
@@ -153,7 +154,7 @@ def test_a_shard_that_is_run_again_counts_once_whatever_its_file_is_read_as(tmp_
         parquet(tmp_path, name, rows=4)
         plan = planned(job)
         write(job, shards_of(plan)[0], bad=3 if name.startswith("b") else 0)
-    plan = make_plan(job=job, spec=job.spec, retry_errors=True)
+    plan = make_plan(folder=OutputFolder(job.output), job=job, retry_errors=True)
     tally = Tally()
     consume(iter([]), tally=tally, plan=plan, job=job, watcher=Nobody())
     again = {shards[0].key} | {shard.key for shard in shards_of(plan)}
@@ -177,9 +178,9 @@ def test_a_run_is_done_when_all_that_was_planned_is_there(tmp_path: Path, job: F
     plan = planned(job)
     first, *rest = shards_of(plan)
     assert done(job, plan, write(job, first, bad=1)) == "failed-shards"
-    assert ledger.read_success(job.output) is None
+    assert OutputFolder(job.output).read_success() is None
     assert done(job, planned(job), *[write(job, shard, empty=1) for shard in rest]) == "done"
-    success = ledger.read_success(job.output)
+    success = OutputFolder(job.output).read_success()
     assert success is not None
     assert (success.files, success.shards, success.rows, success.error_rows) == (1, 3, 10, 1)
     assert success.plan == plan.name
@@ -203,12 +204,12 @@ def test_a_changed_file_keeps_its_old_rows_until_all_new_ones_are_there(tmp_path
     parquet(tmp_path, rows=7)
     plan = planned(job)
     first, second = shards_of(plan)
-    assert ledger.read_success(job.output) is None, "_SUCCESS speaks of the newest plan or not at all"
+    assert OutputFolder(job.output).read_success() is None, "_SUCCESS covers the newest plan, or there is none"
     assert done(job, plan, write(job, first)) == "failed-shards"
     assert objects(job) == old | {first.key}
     assert done(job, planned(job), write(job, second)) == "done"
     assert objects(job) == {first.key, second.key}
-    assert set(ledger.read_manifest(job.output)[1]) == {first.key, second.key}
+    assert set(OutputFolder(job.output).read_manifest()[1]) == {first.key, second.key}
 
 
 def test_a_file_that_was_deleted_keeps_its_rows(tmp_path: Path, job: FrozenJob) -> None:
@@ -226,10 +227,10 @@ def test_objects_of_somebody_else_are_neither_counted_nor_deleted(tmp_path: Path
     parquet(tmp_path)
     plan = planned(job)
     receipts = [write(job, shard) for shard in shards_of(plan)]
-    pq.write_table(pa.table({"a": [1]}), tmp_path / "out" / DATA / "foreign.parquet")
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "out" / "data" / "foreign.parquet")
     assert done(job, plan, *receipts) == "done"
     assert "foreign.parquet" in objects(job)
-    success = ledger.read_success(job.output)
+    success = OutputFolder(job.output).read_success()
     assert success is not None
     assert success.shards == 3
 
@@ -240,11 +241,11 @@ def test_a_failed_file_is_named_and_the_user_may_accept_it(tmp_path: Path, job: 
     first, *_ = shards_of(plan)
     tally = Tally()
     tally.add(Receipt(shard=first, state="failed", reason="gone", message=f"{first.file.uri}: the file is gone"))
-    settled = settle(job=job, tally=tally, run=ledger.new_run_id())
+    settled = settle(folder=OutputFolder(job.output), tally=tally, run=new_run_id())
     assert settled.failures == [f"{first.file.uri}: the file is gone"]
-    assert close(job=job, settled=settled, accept_failed=False) == "failed-shards"
-    assert close(job=job, settled=settled, accept_failed=True) == "done"
-    success = ledger.read_success(job.output)
+    assert close(folder=OutputFolder(job.output), settled=settled, accept_failed=False) == "failed-shards"
+    assert close(folder=OutputFolder(job.output), settled=settled, accept_failed=True) == "done"
+    success = OutputFolder(job.output).read_success()
     assert success is not None
     assert success.accepted_failures == (f"{first.file.uri}: the file is gone",)
 
@@ -257,7 +258,7 @@ def test_what_an_interrupted_run_left_without_a_manifest_is_counted_by_the_next(
     plan = planned(job)
     assert shards_of(plan) == rest
     assert done(job, plan, *[write(job, shard) for shard in rest]) == "done"
-    rows, bad, _ = ledger.totals(ledger.read_manifest(job.output)[1].values())
+    rows, bad, _ = totals(OutputFolder(job.output).read_manifest()[1].values())
     assert (rows, bad) == (10, 2)
 
 
@@ -268,8 +269,16 @@ def test_the_record_of_a_run_says_what_it_did(tmp_path: Path, job: FrozenJob) ->
     for shard in shards_of(plan):
         write(job, shard)
         tally.add(receipt(shard, nan=1, empty=1))
-    settled = settle(job=job, tally=tally, run="r")
-    ended = Ended(job=job, plan=plan, tally=tally, run="r", began=time.monotonic() - 2.0, cpu_began=time.process_time())
+    settled = settle(folder=OutputFolder(job.output), tally=tally, run="r")
+    ended = Ended(
+        folder=OutputFolder(job.output),
+        job=job,
+        plan=plan,
+        tally=tally,
+        run="r",
+        began=time.monotonic() - 2.0,
+        cpu_began=time.process_time(),
+    )
     record = record_of(ended.record(state="done", settled=settled))
     assert (record["state"], record["rows"], record["shards"]) == ("done", 12, 3)
     assert record["errors"] == {"empty": 3, "nan": 3}
@@ -300,7 +309,7 @@ def test_what_can_never_run_is_wrong_use_while_nothing_has_run(tmp_path: Path, j
         broken_off(job, SpecError("no node type"))
     found = read_status(job.output)
     assert (found.last_state, found.last_reason) == ("crashed", "SpecError: no node type")
-    with pytest.raises(RunFailed, match=r"^no node type\. What is written stays"):
+    with pytest.raises(RunFailed, match=r"^no node type\. Committed shards stay"):
         broken_off(job, SpecError("no node type"), write(job, shards[0]))
     with pytest.raises(RunFailed, match="no node came"):
         broken_off(job, ResourceError("no node came"))
@@ -330,7 +339,7 @@ def test_done_counts_what_files_have_now_and_nothing_else(tmp_path: Path, job: F
     old = shards_of(plan)
     done(job, plan, *[write(job, shard) for shard in [*old, streamed[0]]])
     write(job, streamed[1])  # of a run that is not finished
-    pq.write_table(pa.table({"a": [1]}), tmp_path / "out" / DATA / "foreign.parquet")
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "out" / "data" / "foreign.parquet")
     assert read_status(job.output).done == len(old) + 2
     parquet(tmp_path, rows=7)
     plan = planned(job)

@@ -269,7 +269,7 @@ def test_a_run_leaves_no_secret_in_any_file_or_log(
     contents |= {str(path): path.read_bytes() for path in logs.rglob("*") if path.is_file() and not path.is_symlink()}
     assert len(written) >= 4
     assert any("worker" in name for name in contents), "the logs of Ray's workers are among them"
-    assert {name: told for name, content in contents.items() if (told := told_canaries(content))} == {}
+    assert {name: leaked for name, content in contents.items() if (leaked := told_canaries(content))} == {}
 
 
 def told_canaries(content: bytes) -> list[str]:

@@ -1,8 +1,7 @@
-"""Any Arrow type in, the type it is carried as out: plain ones that Parquet holds as they are, JSON text for all others.
+"""Chooses the type that a column is carried as: its own where Parquet can hold it, else JSON text.
 
-Views, run-end encoding and list views are ways to lay the same values out, and become the plain layout. What a file claims of
-its columns beyond Arrow's own types (extension types) is not run: they are their storage, but for UUID and JSON, which are
-Arrow's own.
+Views, run-end encoding and list views are other layouts of the same values and become the plain layout. Extension types that
+a file names are never loaded: such columns are read as their storage type, except UUID and JSON, which are Arrow's own.
 """
 
 import io
@@ -19,10 +18,10 @@ import pyarrow.parquet as pq
 from pipeline.ragged import offsets_of, ranges
 
 JSON_TEXT = pa.json_(pa.string())
-"""Text that is JSON, and whose type says so, in Parquet too."""
+"""JSON text; the type is kept in Parquet too."""
 
 DEEPEST = 16
-"""Types nested deeper are carried as JSON text: Parquet files with deeper ones are written, and then opened by no reader."""
+"""Types nested deeper are carried as JSON text: Parquet can be written with deeper ones, but no reader opens such files."""
 
 
 def is_string(kind: pa.DataType) -> bool:
@@ -101,7 +100,7 @@ def _deeper_than(kind: pa.DataType, most: int) -> bool:
 
 @lru_cache(maxsize=4096)
 def parquet_holds(kind: pa.DataType) -> bool:
-    """Whether a column of this type can be written into a Parquet file and read back: tried, rather than known."""
+    """Whether a column of this type can be written into a Parquet file and read back, found by trying."""
     sink = io.BytesIO()
     try:
         pq.write_table(pa.schema([("column", kind)]).empty_table(), sink)
@@ -112,7 +111,7 @@ def parquet_holds(kind: pa.DataType) -> bool:
 
 
 def plain(column: pa.ChunkedArray, *, kind: pa.DataType) -> pa.Array:
-    """A column as one array, in the plain layout of `kind`, or as close to it as the layout alone brings it."""
+    """A column as one array in the plain layout of `kind`; only the layout changes, values are not cast."""
     if column.type == kind:
         return column.combine_chunks()
     chunks = [_towards(chunk, kind) for chunk in column.chunks]
@@ -159,7 +158,7 @@ def _inner(array: pa.Array) -> pa.Array:
 
 
 def _rebuilt(array: pa.Array, wanted: pa.DataType) -> pa.Array:
-    """A nested array put together again from its plain parts."""
+    """A nested array rebuilt from its plain parts."""
     nulls = array.is_null() if array.null_count else None
     if pa.types.is_struct(wanted):
         parts = [_inner(part) for part in array.flatten()]

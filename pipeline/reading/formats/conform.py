@@ -41,10 +41,10 @@ def conform(
     required: Sequence[str] = (),
     carried: Carried | None = None,
 ) -> pa.Table:
-    """The columns of `schema`, then `row` and `error`; an absent column is null, a value that does not fit too.
+    """The columns of `schema`, then `row` and `error`. Absent columns are null, and so are values that do not fit.
 
-    required: columns whose absence is the error of every row. carried: columns whose values that do not fit are counted, and
-    are no error of their row; numbers must print back there. None: by the first rules of reading, there are none.
+    required: columns whose absence is an error of every row. carried: columns in which a value that does not fit is counted
+    instead of being an error of its row, and numbers must print back as written; None under the first rules of reading.
     """
     columns: list[pa.ChunkedArray | pa.Array] = []
     found = [no_errors(table.num_rows) if errors is None else errors]
@@ -66,7 +66,7 @@ def conform(
 
 
 def _fitted(column: pa.Array, field: pa.Field, *, exact: bool) -> tuple[pa.Array, pa.StructArray | None]:
-    """A column as the field's type and valid throughout, and the errors of the values that are not."""
+    """A valid column of the field's type, and the errors of values that did not fit or were invalid."""
     if column.type == field.type:
         return _valid(column, field.name)
     pieces, misfits = _cast(column, field)
@@ -83,8 +83,8 @@ def _fitted(column: pa.Array, field: pa.Field, *, exact: bool) -> tuple[pa.Array
 
 
 def _valid(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray | None]:
-    """A column with every invalid value (text that is no UTF-8) nulled: Arrow does not look when it reads, and other
-    readers would stumble."""
+    """A column with every invalid value (text that is not UTF-8) nulled: Arrow does not validate when it reads, but other
+    readers fail on such values."""
     try:
         column.validate(full=True)
     except pa.ArrowInvalid:
@@ -99,12 +99,12 @@ def _valid(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray | None
 
 
 def _bytes(text: pa.Array) -> pa.Array:
-    """Text as the bytes it claims to be of, unchecked."""
+    """The bytes of text, unvalidated."""
     return text.cast(pa.binary_view() if pa.types.is_string_view(text.type) else pa.binary())
 
 
 def _null_invalid(column: pa.Array, name: str) -> tuple[pa.Array, pa.StructArray]:
-    """A nested column with each value nulled that Arrow finds invalid, one by one."""
+    """A nested column with every value that Arrow finds invalid nulled, checked one by one."""
     valid = np.ones(len(column), bool)
     for index in range(len(column)):
         try:
@@ -134,8 +134,8 @@ def decode_utf8(column: pa.Array, *, name: str, kind: pa.DataType) -> tuple[pa.A
 
 
 def _cast(column: pa.Array, field: pa.Field) -> tuple[list[pa.Array], list[RowError | None]]:
-    """A column as the field's type, as Arrow casts without loss; what it refuses is halved until the refused stand alone,
-    null with an error."""
+    """A column cast by Arrow without loss to the field's type; if it fails, halves are cast until each failing value is alone,
+    and becomes null with an error."""
     try:
         return [column.cast(field.type)], [None] * len(column)
     except pa.ArrowException:
@@ -163,6 +163,6 @@ def absent_column(*, name: str, count: int) -> pa.StructArray:
 
 
 def is_blank(text: pa.Array) -> np.ndarray:
-    """Where text is null or only white space."""
+    """Where text is null or white space only."""
     trimmed = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(text), ""), True)
     return np.asarray(trimmed.to_numpy(zero_copy_only=False), bool)

@@ -21,7 +21,7 @@ from pipeline.rows import error_array, no_errors
 from pipeline.shards import SourceFile, delimiter_of
 
 HEADER_BYTES = 1 << 20
-"""A header is looked for in the first bytes of a file, this many."""
+"""The header must lie within this many first bytes of a file."""
 
 _BOM = b"\xef\xbb\xbf"
 _QUOTE, _CR, _LF = b'"', b"\r", b"\n"
@@ -37,13 +37,14 @@ class Header:
 
 @dataclass(frozen=True)
 class DelimitedFile:
-    """How one file is read: its header and its dialect."""
+    """How one file is read: its header and its dialect. header_only: whether nothing but white space follows the header."""
 
     header: Header
     dialect: Dialect
+    header_only: bool = False
 
     def record_ends(self, content: bytes, offset: int, ended: bool) -> Places:
-        """Where records end in bytes that begin with a record at `offset` of the file, as far as is known."""
+        """Where records end in bytes that begin with a record at `offset` of the file, as far as these bytes decide it."""
         return scan(content, self.dialect, ended=ended, begin=_mark(content, offset)).ends
 
     def records(self, block: LineBlock) -> "Records":
@@ -68,7 +69,7 @@ class Records:
     found: Scan = field(repr=False)
 
     def of(self, places: Places) -> np.ndarray:
-        """[records], which of them have one of these places of the content in them."""
+        """[records], whether each contains one of these positions."""
         hit = np.zeros(len(self.starts) + 1, bool)
         number = np.searchsorted(self.starts, places, side="right") - 1
         hit[number[number >= 0]] = True
@@ -91,14 +92,15 @@ def _filled(content: bytes, starts: Places, stops: Places) -> np.ndarray:
 
 
 def open_delimited(file: SourceFile, *, delimiter: str | None, quote: str, most_bytes: int) -> DelimitedFile:
-    """A file's header, and how the job reads its records. Raises SourceError where columns can't be told apart."""
+    """A file's header, and how the job reads its records. Raises SourceError if column names are ambiguous."""
     quoting = quote != "none"
     plain = Dialect(delimiter=delimiter_of(file, delimiter), quoting=quoting, most_bytes=most_bytes)
     with decompressed(file.uri, compression=file.compression) as stream:
         head = bytes(stream.read(HEADER_BYTES))
     header = read_header(head, plain, uri=file.uri)
     columns = len(header.names) if file.format == "tsv" else None
-    return DelimitedFile(header, Dialect(plain.delimiter, quoting, most_bytes, columns))
+    header_only = len(head) < HEADER_BYTES and not head[header.stop :].strip()
+    return DelimitedFile(header, Dialect(plain.delimiter, quoting, most_bytes, columns), header_only)
 
 
 def read_header(head: bytes, dialect: Dialect, *, uri: str) -> Header:
@@ -148,7 +150,7 @@ def fields_of(record: str, dialect: Dialect) -> list[tuple[str, bool]]:
 
 
 def _close_of(text: str, opening: int, dialect: Dialect) -> int | None:
-    """Where the field closes that opens at a quote; None where it opens none."""
+    """Where the quoted field that opens at this quote closes; None if the quote opens none."""
     place = text.find('"', opening + 1)
     while place >= 0 and text.startswith('"', place + 1):
         place = text.find('"', place + 2)
@@ -205,10 +207,10 @@ def _faults(records: Records, *, columns: int, delimiter: str) -> dict[int, RowE
 
 
 def _content(records: Records, chosen: np.ndarray | None, file: DelimitedFile) -> tuple[bytes, bool]:
-    """(the chosen records, all of them if None, as Arrow reads them like `records`; whether quotes mean anything there).
+    """(bytes of the chosen records, or of all if None, which Arrow reads as `records` does; whether Arrow should see quotes).
 
-    Arrow takes a carriage return for a line end, and a quote at a field's start for one that opens: such records are written
-    again, every field that needs it in quotes.
+    Arrow takes any carriage return for a line end, and any quote at a field's start for an opening one. Records that have such
+    are rewritten, with quotes around each field that needs them.
     """
     content, dialect = records.block.content, file.dialect
     if not len(records.starts):
@@ -254,7 +256,7 @@ def _whole_line(record: bytes) -> bytes:
 
 
 def _quoted_anew(record: bytes, dialect: Dialect) -> bytes:
-    """A record with quotes around each field that has any character with a meaning; UTF-8 is known to be valid."""
+    """A record rewritten with quotes around each field that has a special character; it is known to be valid UTF-8."""
     fields = [
         '"' + value.replace('"', '""') + '"' if quoted or any(sign in value for sign in '"\r\n') else value
         for value, quoted in fields_of(record.decode("utf-8"), dialect)

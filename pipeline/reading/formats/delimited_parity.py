@@ -1,4 +1,4 @@
-"""Delimited files by the first rules of reading, which count quotes: for output folders that were begun under them.
+"""Reads delimited files by the first rules, which count quotes: for output folders that were begun under them.
 
 A newline inside quotes is part of its field, so such a file only reads in sequence. `row` of a record is its byte offset;
 the header is no record. A record with another number of fields than the header is a row of nulls with an error.
@@ -19,7 +19,7 @@ from pipeline.reading.formats.streams import decompressed
 from pipeline.rows import error_array
 
 HEADER_BYTES = 1 << 20
-"""A header is looked for in the first bytes of a file, this many."""
+"""The header must lie within this many first bytes of a file."""
 
 _QUOTE = ord('"')
 _BOM = b"\xef\xbb\xbf"
@@ -33,7 +33,7 @@ def record_ends(content: bytes, _offset: int = 0, _ended: bool = True) -> np.nda
 
 
 def read_header(*, uri: str, compression: str, delimiter: str) -> tuple[list[str], int]:
-    """(names of the columns, offset of the first record). Raises SourceError where they can't be told apart."""
+    """(names of the columns, offset of the first record). Raises SourceError if names are ambiguous."""
     with decompressed(uri, compression=compression) as stream:
         head = bytes(stream.read(HEADER_BYTES))
     if not head.strip():
@@ -53,7 +53,7 @@ def read_header(*, uri: str, compression: str, delimiter: str) -> tuple[list[str
 def delimited_rows(
     block: LineBlock, *, header: tuple[list[str], int], delimiter: str, schema: pa.Schema, required: tuple[str, ...]
 ) -> pa.Table:
-    """Every record of a block as a row; blank lines are nothing, and neither is the header, whose block begins at 0."""
+    """Every record of a block as a row. Blank lines and the header, whose block begins at 0, are skipped."""
     names, first_record = header
     skipped = first_record if block.offset == 0 else 0
     content = block.content[skipped:]
@@ -72,7 +72,7 @@ def count(block: LineBlock, *, header: tuple[list[str], int]) -> int:
 
 
 def _records(content: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Where records begin and stop; blank ones are none."""
+    """Where records begin and stop; blank lines are skipped."""
     ends = record_ends(content)
     stops = ends + 1 if len(ends) and ends[-1] == len(content) - 1 else np.append(ends + 1, len(content))
     starts = np.concatenate([[0], stops[:-1]]).astype(np.int64)
@@ -86,7 +86,7 @@ Parsed = tuple[pa.Table, list[RowError | None]]
 def _parsed(
     content: bytes, starts: np.ndarray, stops: np.ndarray, names: list[str], delimiter: str
 ) -> Iterator[Parsed]:
-    """Consecutive records as text; what Arrow refuses is halved until the refused ones stand alone."""
+    """Consecutive records as text; if Arrow fails, halves are parsed until each failing record is alone."""
     piece = content[int(starts[0]) : int(stops[-1])]
     try:
         piece.decode("utf-8")
@@ -127,7 +127,7 @@ def _refused(record: bytes, names: list[str], delimiter: str) -> Parsed:
         return nulls, [("invalid-utf8", f"byte {problem.start} of the record is not UTF-8")]
     try:
         fields = len(next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), []))
-        told = f"{fields} fields, and the header has {len(names)}"
+        message = f"{fields} fields, and the header has {len(names)}"
     except csv.Error as problem:
-        told = str(problem)
-    return nulls, [("malformed-csv", f"{told}: {text[:60]!r}")]
+        message = str(problem)
+    return nulls, [("malformed-csv", f"{message}: {text[:60]!r}")]

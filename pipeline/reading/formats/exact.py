@@ -1,4 +1,4 @@
-"""Numbers as they are written in, whether an Arrow number type carries them unchanged out.
+"""Checks whether an Arrow number type carries numbers unchanged from how they are written.
 
 Whole numbers must print back digit for digit (00501 and +5 do not); fractions must be the same number when printed with as
 many digits as were written (0.50 and 1e5 are, twenty digits in a double are not).
@@ -17,7 +17,7 @@ _SOME_DIGIT = re.compile("[1-9]")
 
 
 def prints_back(text: pa.Array, values: pa.Array) -> np.ndarray:
-    """[rows], whether each value, cast from the text beside it, is what was written; nulls are."""
+    """[rows], whether each value, cast from the text beside it, equals what was written; True for nulls."""
     kind = values.type
     if pa.types.is_integer(kind):
         same = pc.equal(values.cast(text.type), text)

@@ -1,4 +1,4 @@
-"""Lines of JSON in, the values in them as they are written out: for what Arrow's parser would change or can't type.
+"""Parses JSON values exactly as written, where Arrow's parser would change them or has no type for them.
 
 Numbers keep their digits (`Fraction`, whole numbers of any size); `raw_fields` has the text of each value.
 """
@@ -15,13 +15,13 @@ import pyarrow as pa
 from pipeline.reading.formats.exact import is_exact
 
 LONG_NUMBER = re.compile(rb"[0-9][0-9.]{15}|[0-9][eE][+-]?[0-9]{3}")
-"""What a line has in it where a number may not fit 64 bits."""
+"""What a line contains if one of its numbers may not fit 64 bits."""
 MOST_DIGITS = 1_000
 MOST_LEVELS = 10_000
 DEEPEST = 16
 """Values nested deeper are carried as JSON text."""
 MOST_FIELDS = 100
-"""So are objects with more keys than this in the sample: keys that are data."""
+"""Objects with more keys than this in the sample are JSON text as well: their keys are data."""
 
 
 class Fraction(float):
@@ -55,7 +55,7 @@ def loads(text: str) -> Any:
 
 @contextmanager
 def _deeper() -> Iterator[None]:
-    """Within, values may be nested thousands deep; their parser is C, with little on the stack for each level."""
+    """A context in which values may be nested thousands deep: the parser is C and needs little stack for each level."""
     most = sys.getrecursionlimit()
     sys.setrecursionlimit(max(most, MOST_LEVELS))
     try:
@@ -93,7 +93,7 @@ def _raw_fields(text: str, wanted: Set[str]) -> dict[str, str]:
 
 
 def type_of(values: list[Any], *, deepest: int = DEEPEST) -> pa.DataType | None:
-    """The Arrow type that carries all of these values unchanged; None where none does, and JSON text is left."""
+    """The Arrow type that carries all of these values unchanged; None if none does, so that JSON text is used."""
     given = [value for value in values if value is not None]
     if not given:
         return pa.string()
@@ -129,7 +129,7 @@ def _struct_of(given: list[dict[str, Any]], *, deepest: int) -> pa.DataType | No
 
 
 def is_text(name: str) -> bool:
-    """Whether a JSON key is made of characters; a lone surrogate is none, and no Arrow column can have it in its name."""
+    """Whether a JSON key is valid text; no Arrow column can have a lone surrogate in its name."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
@@ -138,7 +138,7 @@ def is_text(name: str) -> bool:
 
 
 def fits(value: Any, kind: pa.DataType) -> bool:
-    """Whether a value is carried unchanged by a type that Arrow's parser takes it for."""
+    """Whether a value stays unchanged in the type that Arrow's parser gives it."""
     if value is None:
         return True
     if pa.types.is_struct(kind):
@@ -164,5 +164,5 @@ def fits(value: Any, kind: pa.DataType) -> bool:
 
 
 def has_objects(kind: pa.DataType) -> bool:
-    """Whether a type has objects in it, whose fields Arrow's parser leaves out where the type has no such."""
+    """Whether a type contains objects; Arrow's parser drops their fields that the type does not have."""
     return pa.types.is_struct(kind) or any(has_objects(kind.field(index).type) for index in range(kind.num_fields))

@@ -1,9 +1,9 @@
 """Lines of JSON in, rows of the job's columns out.
 
 A line that is no JSON object is a row of nulls with an error; a value of another type than its column is null with an
-error. Blank lines are nothing. Arrow's parser reads blocks of lines; of a block that it refuses each field is read apart, in
-halves until the refused lines stand alone, so that what a row holds follows from its own line and no other. Columns of JSON
-text, and lines whose numbers or objects Arrow's parser would change, are read by `json_values`.
+error. Blank lines are skipped. Arrow's parser reads blocks of lines; if it refuses a block, each field is read by itself, in
+halves until each refused line is alone, so that a row depends on its own line only. Columns of JSON text, and lines whose
+numbers or objects Arrow's parser would change, are read by `json_values`.
 """
 
 import io
@@ -55,7 +55,7 @@ def _slices(content: bytes, rows: np.ndarray, borders: tuple[np.ndarray, np.ndar
 
 
 def _to_look_at(content: bytes, schema: pa.Schema) -> bool:
-    """Whether some line may hold what Arrow's parser changes, or leaves out."""
+    """Whether some line may hold a value that Arrow's parser would change or drop."""
     kinds = [field.type for field in schema]
     if any(is_json(kind) or json_values.has_objects(kind) for kind in kinds):
         return True
@@ -68,7 +68,7 @@ def _has_numbers(kind: pa.DataType) -> bool:
 
 
 def _as_written(table: pa.Table, lines: Lines, *, schema: pa.Schema, carried: Carried) -> pa.Table:
-    """The table with its columns of JSON text, and null where a carried value would not be the one that is written."""
+    """The table with its columns of JSON text filled in, and null where a carried value would differ from what is written."""
     texts: dict[str, list[str | None]] = {field.name: [None] * len(lines) for field in schema if is_json(field.type)}
     typed = {field.name: field.type for field in schema if field.name in carried.names and not is_json(field.type)}
     nested = {name for name, kind in typed.items() if json_values.has_objects(kind)}
@@ -102,7 +102,7 @@ def _as_written(table: pa.Table, lines: Lines, *, schema: pa.Schema, carried: Ca
 
 
 def _without(table: pa.Table, name: str, rows: list[int], carried: Carried) -> pa.Table:
-    """The table with one column null in some rows, which are counted where they were not null before."""
+    """The table with one column set to null in some rows; values that were not null before are counted."""
     column = table[name].combine_chunks()
     place = np.arange(len(column))
     place[rows] = -1
@@ -115,8 +115,8 @@ def _without(table: pa.Table, name: str, rows: list[int], carried: Carried) -> p
 def _parse_whole(
     content: bytes, starts: np.ndarray, stops: np.ndarray, schema: pa.Schema
 ) -> tuple[pa.Table, np.ndarray, tuple[np.ndarray, np.ndarray]] | None:
-    """All lines in one call of Arrow's parser, with the offset of each and its borders in the content; None unless it is
-    sure that one line is one row."""
+    """All lines in one call of Arrow's parser, with each line's offset and borders in the content; None unless every line is
+    certainly one row."""
     none = np.empty(0, np.int64)
     if not content:
         return schema.empty_table(), none, (none, none)
@@ -137,7 +137,7 @@ def _parse_whole(
 
 
 def _parse_lines(lines: Lines, schema: pa.Schema, carried: Carried | None) -> tuple[pa.Table, pa.StructArray]:
-    """Lines that Arrow refuses together as rows, and their errors: those that are objects field by field, the others null."""
+    """Lines that Arrow refuses as a block, and their errors: objects are read field by field, other lines are null."""
     parsed = [parse_line(line) for _, line in lines]
     sound = [index for index, (_, error) in enumerate(parsed) if error is None]
     objects = [(lines[index][1], parsed[index][0]) for index in sound]
@@ -163,7 +163,7 @@ def _table(columns: list[pa.Array], schema: pa.Schema, *, rows: int) -> pa.Table
 def _read_column(
     objects: Sequence[tuple[bytes, Mapping[str, Any]]], field: pa.Field
 ) -> tuple[list[pa.Array], list[RowError | None]]:
-    """One field of lines (as bytes and as parsed), by Arrow where it takes it, in halves down to the lines that it refuses."""
+    """One field of lines (as bytes and as parsed), read by Arrow, in halves down to the single lines that it refuses."""
     if not objects:
         return [], []
     try:
@@ -184,7 +184,7 @@ def _read_column(
 
 
 def _read_field(value: Any, field: pa.Field) -> tuple[pa.Array, RowError | None]:
-    """One field of one line as Arrow's parser reads it; null, and why, where it refuses."""
+    """One field of one line as Arrow's parser reads it; null and the reason if it refuses."""
     try:
         column = _read_json(json.dumps({"value": value}).encode(), pa.schema([field.with_name("value")]))["value"]
         return column.combine_chunks(), None
@@ -205,7 +205,7 @@ def _read_json(content: bytes, schema: pa.Schema) -> pa.Table:
 
 
 def parse_line(line: bytes) -> tuple[Mapping[str, Any], RowError | None]:
-    """One line as a JSON object, or nothing and why."""
+    """One line as a JSON object, or None and the reason."""
     try:
         value = json_values.loads(line.decode("utf-8"))
     except UnicodeDecodeError as problem:

@@ -30,7 +30,7 @@ class LineBlock:
 
     @property
     def stop(self) -> int:
-        """Offset behind the last byte."""
+        """Offset after the last byte."""
         return self.offset + len(self.content)
 
 
@@ -72,15 +72,15 @@ def _fetch(uri: str, start: int, stop: int) -> bytes:
         raise SourceError(f"{uri}: {error}", reason="corrupt") from error
     if len(content) != stop - start:
         raise SourceError(
-            f"{uri}: {stop - start} bytes from byte {start} were asked for, and {len(content)} came: the file has changed, or "
-            "its server ignores ranges; copy it to a store that has them",
+            f"{uri}: asked for {stop - start} bytes from byte {start}, got {len(content)}: the file has changed, or its server "
+            "ignores ranges; copy it to a store that supports them",
             reason="corrupt",
         )
     return content
 
 
 def text_rows(block: LineBlock, *, schema: pa.Schema) -> pa.Table:
-    """Every line as a row with one column, `text`; line ends (LF, CRLF) and a byte order mark are no part of it."""
+    """Every line as a row with one column, `text`, without its line end (LF, CRLF) and without a byte order mark."""
     content, starts, _ = line_borders(block)
     if not len(starts):
         return conform(TEXT_SCHEMA.empty_table(), schema=schema, row=pa.array([], pa.int64()))

@@ -1,7 +1,7 @@
 """Runs a decoding step under a memory limit: raises MemoryError instead of exhausting the machine.
 
-A few kilobytes of Parquet can stand for terabytes: a page that swells, one long value repeated. No footer tells, so the
-process is held to a bound while it decodes; where the system has no such bound (it is Linux's), nothing is bounded.
+A few kilobytes of Parquet can decode to terabytes (a page that swells, one long value repeated), and no footer shows it. So
+the process has a memory limit while it decodes; the limit is Linux's, and elsewhere there is none.
 """
 
 import resource
@@ -14,14 +14,14 @@ from typing import TypeVar
 Step = TypeVar("Step")
 
 DECODED_BYTES = 4 << 30
-"""What one step of decoding may take: thousands of long rows, and far less than what a bomb wants."""
+"""The memory of one decoding step: enough for thousands of long rows, far too little for a decompression bomb."""
 _DATA_FIELD = 5
 """Of /proc/self/statm: pages of data and stack."""
 
 
 @contextmanager
 def memory_cap() -> Iterator[None]:
-    """Within, this process may have DECODED_BYTES more private memory than it has now; what takes more raises MemoryError."""
+    """A context in which this process may take DECODED_BYTES more private memory; beyond that MemoryError is raised."""
     now = _private_bytes()
     if now is None:
         yield
@@ -37,7 +37,7 @@ def memory_cap() -> Iterator[None]:
 
 
 def capped(steps: Iterator[Step]) -> Iterator[Step]:
-    """The same steps, each under the cap; not what is done with them in between. Raises MemoryError."""
+    """The same steps, each under the cap; what the caller does between them is not capped. Raises MemoryError."""
     while True:
         with memory_cap():
             try:

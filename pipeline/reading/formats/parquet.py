@@ -19,7 +19,7 @@ BUFFER_BYTES = 4 * 1024 * 1024
 BATCH_ROWS = 8_192
 
 MOST_ROWS = 1 << 31
-"""A footer with more is wrong, or should have been many files: a plan of its shards would fill the memory."""
+"""A footer with more rows is wrong, or the data should be in many files: a plan of its shards would fill the memory."""
 
 FIX = "replace or remove the file"
 """The next step where a file is corrupt."""
@@ -41,14 +41,14 @@ def opened(uri: str) -> Iterator[pq.ParquetFile]:
 
 
 def reading_error(uri: str, error: Exception) -> Exception:
-    """What an exception while reading a file means: the file's own fault, or a store that is out of reach."""
+    """The error to raise for an exception while reading: a fault of the file, or a store that can't be reached."""
     if isinstance(error, FileNotFoundError):
         return SourceError(f"{uri}: the file is gone", reason="gone")
     if isinstance(error, StorageError):
         return SourceError(str(error), reason="unreadable") if error.refused else error
     if isinstance(error, MemoryError):
         return SourceError(
-            f"{uri}: some thousand rows of it take more than {DECODED_BYTES >> 30} GB of memory; write it again with shorter "
+            f"{uri}: a few thousand of its rows take more than {DECODED_BYTES >> 30} GB of memory; write it again with shorter "
             "values",
             reason="unreadable",
         )
@@ -67,7 +67,7 @@ def reading_error(uri: str, error: Exception) -> Exception:
 
 @dataclass(frozen=True)
 class Footer:
-    """What a file says of itself without being read. bytes: of all its columns, decompressed."""
+    """What a file's footer states. bytes: of all its columns, decompressed."""
 
     rows: int
     bytes: int
@@ -81,8 +81,7 @@ def describe(uri: str) -> Footer:
         size = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
         if metadata.num_rows > MOST_ROWS:
             raise SourceError(
-                f"{uri}: says that it has {metadata.num_rows} rows, and {MOST_ROWS} is the most that is planned for one "
-                f"file; {FIX}",
+                f"{uri}: its footer states {metadata.num_rows} rows, but the limit for one file is {MOST_ROWS}; {FIX}",
                 reason="unreadable",
             )
         return Footer(rows=metadata.num_rows, bytes=size, schema=file.schema_arrow)
@@ -106,8 +105,9 @@ def read_ranges(
         names = set(file.schema_arrow.names)
         columns = [name for name in schema.names if name in names]
         batches = _batches(file, ranges, columns)
-        how: dict[str, Any] = {"schema": schema, "required": required, "carried": carried}
-        yield from rows_of_ranges(uri=uri, ranges=ranges, batches=batches, **how)
+        yield from rows_of_ranges(
+            uri=uri, ranges=ranges, batches=batches, schema=schema, required=required, carried=carried
+        )
 
 
 def rows_of_ranges(

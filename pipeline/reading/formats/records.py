@@ -1,4 +1,4 @@
-"""Bytes of a delimited file in, where its records end out, whatever quotes a text holds.
+"""Finds where the records of a delimited file end, whatever quotes its texts hold.
 
 A quote opens a field only at the field's start, and only where it is closed again: by the next quote that stands alone (two
 are one quote of the value), before a delimiter or a line end, within `limits.line_bytes`. Any other quote is a character of
@@ -49,7 +49,7 @@ class Scan:
     undecided: int | None = None
 
     def outside(self, places: Places) -> Places:
-        """Those of some places that are not inside a quoted field."""
+        """The positions that are not inside a quoted field."""
         if not len(self.region_starts):
             return places
         before = np.searchsorted(self.region_starts, places, side="right") - 1
@@ -59,8 +59,8 @@ class Scan:
 def scan(content: bytes, dialect: Dialect, *, ended: bool, begin: int = 0) -> Scan:
     """Where the records end.
 
-    ended: nothing follows the content; else what its last lines mean may still be open. begin: of the first record, behind a
-    byte order mark.
+    ended: nothing follows the content; otherwise the meaning of its last lines may still be undecided. begin: where the first
+    record begins, after a byte order mark.
     """
     raw = np.frombuffer(content, np.uint8)
     newlines = np.flatnonzero(raw == _LF).astype(np.int64)

@@ -1,4 +1,4 @@
-"""A file that only reads in sequence in, blocks of whole records out, cut by the job's rule, the same at every reading."""
+"""A file that can only be read in sequence in, blocks of whole records out, cut by the job's rule, the same at every reading."""
 
 import gzip
 import zlib
@@ -29,7 +29,7 @@ def refuse_utf16(head: bytes, *, uri: str) -> None:
     """Raise SourceError where a file's first bytes are the mark of UTF-16 or UTF-32."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")):
         raise SourceError(
-            f"{uri}: the file is UTF-16 or UTF-32, and UTF-8 is read; write it again (iconv -f UTF-16 -t UTF-8)",
+            f"{uri}: the file is UTF-16 or UTF-32; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)",
             reason="unreadable",
         )
 

@@ -28,7 +28,7 @@ def test_four_heads_over_one_encoder_are_measured_by_the_pipeline_itself(
     often = {
         name: task.model_copy(update={"repeat": 8 if name == NAMES[0] else 1}) for name, task in spec.tasks.items()
     }
-    trained = train(spec.model_copy(update={"tasks": often}), tell=lambda told: None, device="cpu")
+    trained = train(spec.model_copy(update={"tasks": often}), on_progress=lambda progress: None, device="cpu")
     in_training = trained.history[-1]["evaluation"]["text-classification"]["accuracy"]
     assert in_training > 0.7
     for name, number in zip(NAMES, ("accuracy", "f1", "f1", "mask_accuracy"), strict=True):
@@ -36,13 +36,13 @@ def test_four_heads_over_one_encoder_are_measured_by_the_pipeline_itself(
         given = ["--task", name, "--model", str(tmp_path / "out" / name), "--data", str(tmp_path / f"{name}.jsonl")]
         result = CliRunner().invoke(app, ["evaluate", *given, "--output", str(folder), "--dtype", "float32", "--json"])
         assert result.exit_code == 0, result.output
-        told = json.loads(result.stdout.splitlines()[-1])
-        assert told["rows_with_errors"] == 0
+        printed = json.loads(result.stdout.splitlines()[-1])
+        assert printed["rows_with_errors"] == 0
         rows = read_records(str(folder / "annotated/data"))
-        assert told[number] == score(rows, task=name).numbers[number]
-        assert told["rows"] == len(rows) == len(DATA[name]())
+        assert printed[number] == score(rows, task=name).numbers[number]
+        assert printed["rows"] == len(rows) == len(DATA[name]())
         if name == "text-classification":
-            assert told[number] == pytest.approx(in_training)
+            assert printed[number] == pytest.approx(in_training)
 
 
 def test_what_can_not_be_evaluated_is_told_with_what_can() -> None:

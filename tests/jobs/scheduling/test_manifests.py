@@ -14,7 +14,7 @@ from jobs.scheduling import manifests
 from pipeline.cluster.nodes import NodeKind, Nodes
 from pipeline.spec.job_spec import JobSpec
 from tests.jobs.crds import check
-from tests.pipeline.small import Told
+from tests.pipeline.small import FixedCluster
 
 OF_RAY = ("RayCluster", "RayJob", "RayCronJob")
 FILES = ("raycluster.yaml", "rayjob.yaml", "raycronjob.yaml", "cronjob.yaml")
@@ -98,8 +98,10 @@ def test_the_job_in_the_manifests_is_a_job(repository: Path) -> None:
         ]
         job = JobSpec.from_yaml(content)
         assert job.task_name == "text-classification"
-        untold = Told(Nodes(up=[NodeKind("head", {"CPU": 0.0}, {}, 1)], grows=True))
-        assert untold.placement(job).gpus == 1, "before any GPU node is up, and before anybody knows that some may come"
+        unknown = FixedCluster(Nodes(up=[NodeKind("head", {"CPU": 0.0}, {}, 1)], grows=True))
+        assert unknown.placement(job).gpus == 1, (
+            "before any GPU node is up, and before anybody knows that some may come"
+        )
 
 
 def test_a_run_that_failed_is_not_repeated_on_new_nodes(repository: Path) -> None:

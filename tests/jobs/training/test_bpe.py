@@ -51,7 +51,7 @@ def test_the_same_texts_give_the_same_bytes() -> None:
     assert first == second
 
 
-def test_too_few_texts_and_too_small_a_vocabulary_are_told() -> None:
+def test_too_few_texts_and_too_small_a_vocabulary_are_refused() -> None:
     with pytest.raises(SpecError, match="were asked for; add texts"):
         train_tokenizer(TEXTS, pieces=5_000, text_limit=64)
     with pytest.raises(SpecError, match="no room for 256 bytes"):

@@ -24,7 +24,9 @@ def test_two_workers_end_with_the_weights_of_one_that_accumulates(
     from jobs.training.run import train
 
     names = ("text-classification", "fill-mask")
-    alone = train(make_spec(*names, output="alone", steps=4, accumulation=2), tell=lambda told: None, device="cpu")
+    alone = train(
+        make_spec(*names, output="alone", steps=4, accumulation=2), on_progress=lambda progress: None, device="cpu"
+    )
     shared = make_spec(*names, output="shared", steps=4, resources={"workers": 2, "cpus": 0.5})
     history = train_on_ray(shared)
     assert history[-1]["train_loss"] == pytest.approx(alone.history[-1]["train_loss"], abs=1e-4)

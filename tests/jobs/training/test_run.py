@@ -24,14 +24,14 @@ class Killed(BaseException):
 
 
 def train(spec: TrainSpec, *, kill_at: int | None = None) -> list[dict[str, object]]:
-    from jobs.training.loop import Told
+    from jobs.training.loop import Progress
     from jobs.training.run import train as run
 
-    def tell(told: Told) -> None:
-        if told.step == kill_at:
+    def on_progress(progress: Progress) -> None:
+        if progress.step == kill_at:
             raise Killed
 
-    return run(spec, tell=tell, device="cpu").history
+    return run(spec, on_progress=on_progress, device="cpu").history
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:
@@ -56,7 +56,7 @@ def test_a_killed_run_ends_with_the_bits_of_an_unbroken_one(make_spec: MakeSpec,
     steps: list[int] = []
     from jobs.training.run import train as run
 
-    resumed = run(killed, tell=lambda told: steps.append(told.step), device="cpu").history
+    resumed = run(killed, on_progress=lambda progress: steps.append(progress.step), device="cpu").history
     assert steps[0] == 9
     assert resumed == unbroken
     for name in names:

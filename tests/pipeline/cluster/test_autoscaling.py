@@ -167,11 +167,11 @@ def test_replicas_follow_the_autoscaler_from_nothing_up_and_nodes_leave_again(
     run = subprocess.run(
         words, cwd=repository, env=environment, capture_output=True, text=True, timeout=500, check=False
     )
-    told = events(run.stdout)
-    assert told[-1]["event"] == "ended", run.stdout[-2000:] + run.stderr[-2000:]
-    assert told[-1]["state"] == "done"
+    reported = events(run.stdout)
+    assert reported[-1]["event"] == "ended", run.stdout[-2000:] + run.stderr[-2000:]
+    assert reported[-1]["state"] == "done"
     assert whole(tmp_path, 120)
-    committed = [event["replica"] for event in told if event["event"] == "committed"]
+    committed = [event["replica"] for event in reported if event["event"] == "committed"]
     first_of_each = [committed.index(replica) for replica in dict.fromkeys(committed)]
     assert len(first_of_each) > 1, "replicas came with the nodes; the first shards were done before the last was up"
     until(lambda: autoscaled.gpus() == 0)

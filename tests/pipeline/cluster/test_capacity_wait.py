@@ -16,7 +16,7 @@ DEMAND = Demand(cpus=1.0, gpus=1.0)
 
 
 class Clock:
-    """Time that goes when told."""
+    """Time that a test moves forward."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -26,7 +26,7 @@ class Clock:
 
 
 def capacity_wait(
-    clock: Clock, said: list[str], refused: Callable[[], list[Request]] = list, *, demand: Demand = DEMAND
+    clock: Clock, said: list[str], refused: Callable[[], list[Request] | None] = list, *, demand: Demand = DEMAND
 ) -> CapacityWait:
     return CapacityWait(demand=demand, seconds=900, say=said.append, look=lambda: NODES, refused=refused, clock=clock)
 
@@ -58,6 +58,19 @@ def test_a_wait_ends_with_its_reason_and_a_place_in_between_begins_it_anew() -> 
         ResourceError, match=r"no node had room for a replica \(1 GPU and 1 CPU\) within resources.wait"
     ):
         waiting.wait()
+
+
+def test_a_wait_in_which_room_is_unknown_says_so_and_ends_too() -> None:
+    clock, said = Clock(), list[str]()
+    watched = Watched(capacity_wait(clock, said, refused=lambda: None), clock=clock)
+    unknown = PoolState(alive=0, starting=None, active=0, lost=0, queued=1, ended=False)
+    watched.look(unknown)
+    clock.now += FIRST_REPORT
+    watched.look(unknown)
+    assert said[0].startswith("waiting for a replica to be ready (1 GPU and 1 CPU); the cluster has")
+    clock.now += 900
+    with pytest.raises(ResourceError, match=r"whether a node had room for one is unknown, within resources.wait"):
+        watched.look(unknown)
 
 
 H100 = Demand(cpus=1.0, gpus=1.0, accelerator="H100")

@@ -64,25 +64,25 @@ def test_labels_fit_as_in_rays_selectors(value: str | None, wanted: str, fits: b
 
 
 class NothingReported:
-    """A head on which no autoscaler has left a word."""
+    """A head on which no autoscaler has written anything."""
 
     def internal_kv_get(self, key: bytes, namespace: bytes | None) -> bytes | None:
-        """Nothing is there."""
+        """No value under any key."""
         return None
 
 
 @pytest.mark.parametrize("second_version", [True, False])
-def test_an_autoscaler_that_has_not_reported_yet_is_known_of_from_the_head(
+def test_the_head_knows_of_an_autoscaler_that_has_not_reported_yet(
     monkeypatch: pytest.MonkeyPatch, second_version: bool
 ) -> None:
     reply_class = autoscaler_pb2.GetClusterStatusReply  # type: ignore[attr-defined]  # made at run time
     monkeypatch.setattr(ray_state, "_gcs_client", NothingReported)
     monkeypatch.setattr(ray_state, "_cluster_status", reply_class)
-    monkeypatch.setattr(ray_state, "is_autoscaler_v2", lambda **_: second_version)
+    monkeypatch.setattr("ray.autoscaler.v2.utils.is_autoscaler_v2", lambda **_: second_version)
     assert autoscaler_at_work() is second_version
 
 
-def test_what_an_autoscaler_can_never_start_is_read_from_its_state_as_a_demand_would_be_put() -> None:
+def test_a_request_that_the_autoscaler_can_never_meet_equals_the_demand_of_the_replica() -> None:
     reply_class = autoscaler_pb2.GetClusterStatusReply  # type: ignore[attr-defined]  # made at run time
     reply = reply_class()
     request = reply.autoscaling_state.infeasible_resource_requests.add()
@@ -90,7 +90,7 @@ def test_what_an_autoscaler_can_never_start_is_read_from_its_state_as_a_demand_w
         "GPU": 4.0,
         "CPU": 0.87,
         "accelerator_type:H100": 0.001,
-    }.items():  # as Ray 2.60 puts an actor's
+    }.items():  # as Ray 2.60 writes an actor's request
         request.resources_bundle[name] = amount
     selector = request.label_selectors.add()
     for key, operator, values in (("market", "NOT_IN", ["spot"]), ("zone", "IN", ["b", "a"])):

@@ -7,7 +7,7 @@ from pipeline.cluster.device_probe import gpu_dtype
 from pipeline.cluster.nodes import NodeKind, Nodes
 from pipeline.cluster.placement import READ_CPUS, best_dtype
 from pipeline.errors import ResourceError, SpecError
-from tests.pipeline.small import Told, spec
+from tests.pipeline.small import FixedCluster, spec
 
 
 def kind(cpus: float, gpus: float = 0.0, count: int = 1, name: str = "node", **more: float | str) -> NodeKind:
@@ -21,13 +21,13 @@ def _number(value: float | str) -> bool:
     return not isinstance(value, str)
 
 
-def one_node(cpus: float, gpus: float = 0.0) -> Told:
-    return Told(Nodes(up=[kind(cpus, gpus)]))
+def one_node(cpus: float, gpus: float = 0.0) -> FixedCluster:
+    return FixedCluster(Nodes(up=[kind(cpus, gpus)]))
 
 
-def cloud(*to_come: NodeKind, head: float = 0.0) -> Told:
+def cloud(*to_come: NodeKind, head: float = 0.0) -> FixedCluster:
     """A head node, and an autoscaler that may start others."""
-    return Told(Nodes(up=[kind(head, name="head")], to_come=to_come, grows=True))
+    return FixedCluster(Nodes(up=[kind(head, name="head")], to_come=to_come, grows=True))
 
 
 @pytest.mark.parametrize(("cpus", "replicas"), [(1, 1), (2, 1), (2, 2), (4, 2), (4, 4), (16, 4), (64, 1)])
@@ -46,7 +46,7 @@ def test_a_single_replica_uses_all_threads_of_its_node() -> None:
 
 def test_replicas_without_gpus_are_sized_by_the_cores_of_their_nodes() -> None:
     def default(*nodes: NodeKind) -> tuple[int, int, float, int]:
-        placement = Told(Nodes(up=nodes)).placement(spec(resources={"gpus": 0}))
+        placement = FixedCluster(Nodes(up=nodes)).placement(spec(resources={"gpus": 0}))
         return placement.smallest, placement.largest, placement.cpus, placement.threads
 
     assert default(kind(2)) == (1, 1, 1.0, 2)
@@ -68,9 +68,9 @@ def test_a_replica_takes_a_gpu_where_there_are_some_and_what_is_asked_for_elsewh
 
 def test_there_is_one_replica_a_gpu_where_the_job_says_nothing() -> None:
     nodes = Nodes(up=[kind(2, name="head"), kind(8, 2), kind(16, 1), kind(4)])
-    placement = Told(nodes).placement(spec(resources={}))
+    placement = FixedCluster(nodes).placement(spec(resources={}))
     assert (placement.smallest, placement.largest, placement.initial, placement.gpus) == (1, 3, 3, 1.0)
-    halves = Told(nodes).placement(spec(resources={"gpus": 0.5}))
+    halves = FixedCluster(nodes).placement(spec(resources={"gpus": 0.5}))
     assert (halves.largest, halves.gpus) == (6, 0.5)
 
 
@@ -93,7 +93,7 @@ def test_the_pool_may_grow_to_all_that_an_autoscaler_may_start() -> None:
 def test_an_accelerator_and_labels_choose_the_node() -> None:
     a10g = kind(8, 1, 2, "a10g", accelerator_A10G=1, market="spot")
     h100 = kind(16, 8, 1, "h100", accelerator_H100=1, market="on-demand")
-    both = Told(Nodes(up=[a10g, h100]))
+    both = FixedCluster(Nodes(up=[a10g, h100]))
     assert both.placement(spec(resources={})).largest == 10
     asked = both.placement(spec(resources={"accelerator": "H100"}))
     assert asked.largest == 8
@@ -138,23 +138,31 @@ def test_a_demand_that_no_node_type_of_an_autoscaler_can_meet_is_refused_too() -
 
 
 def test_where_nobody_knows_which_nodes_may_come_nothing_is_refused_before_it_was_tried() -> None:
-    untold = Told(Nodes(up=[kind(2)], grows=True))
-    placement = untold.placement(spec(resources={"gpus": 1, "replicas": {"min": 1, "max": 7}}))
+    unknown = FixedCluster(Nodes(up=[kind(2)], grows=True))
+    placement = unknown.placement(spec(resources={"gpus": 1, "replicas": {"min": 1, "max": 7}}))
     assert (placement.smallest, placement.largest, placement.gpus) == (1, 7, 1)
-    assert untold.placement(spec(resources={"accelerator": "A100"})).gpus == 1
+    assert unknown.placement(spec(resources={"accelerator": "A100"})).gpus == 1
 
 
 def test_where_nobody_knows_which_nodes_may_come_the_job_must_say_whether_replicas_have_gpus() -> None:
-    untold = Told(Nodes(up=[kind(0, name="head")], grows=True))
-    for question in (untold.gpus_each, untold.placement):
+    unknown = FixedCluster(Nodes(up=[kind(0, name="head")], grows=True))
+    for question in (unknown.gpus_each, unknown.placement):
         with pytest.raises(
             SpecError, match=r"resources\.gpus is not set.*Write `gpus: 1` under resources.*or `gpus: 0`"
         ):
             question(spec(resources={}))
     for gpus in (0, 0.5, 1):
-        assert untold.placement(spec(resources={"gpus": gpus})).gpus == gpus
+        assert unknown.placement(spec(resources={"gpus": gpus})).gpus == gpus
     # As soon as one is up, the cluster has shown what it is.
-    assert Told(Nodes(up=[kind(0), kind(7, 1)], grows=True)).placement(spec(resources={})).gpus == 1
+    assert FixedCluster(Nodes(up=[kind(0), kind(7, 1)], grows=True)).placement(spec(resources={})).gpus == 1
+
+
+def test_a_ray_that_does_not_say_whether_it_may_grow_is_not_taken_for_one_that_does_not() -> None:
+    unknown = FixedCluster(Nodes(up=[kind(2)], grows=None))
+    assert str(unknown.nodes).endswith("; whether more may be started is unknown")
+    with pytest.raises(SpecError, match=r"preln can't tell which nodes this version of Ray may add.*`gpus: 0` for"):
+        unknown.placement(spec(resources={}))
+    assert unknown.placement(spec(resources={"gpus": 0, "replicas": {"min": 1, "max": 7}})).largest == 7
 
 
 def test_a_dtype_that_is_named_is_taken_without_asking_anybody() -> None:

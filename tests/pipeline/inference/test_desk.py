@@ -46,8 +46,8 @@ class Caller(threading.Thread):
             for part, reply in self.desk.solve_all(packs, self.ask, TokenBudget(tokens=100)):
                 for place, window in enumerate(part):
                     assert window not in self.found
-                    told = reply if isinstance(reply, tuple) else reply[HEAD]["logits"][place].tolist()
-                    self.found[window] = told
+                    answer = reply if isinstance(reply, tuple) else reply[HEAD]["logits"][place].tolist()
+                    self.found[window] = answer
         except ResourceError as error:
             self.error = error
 
@@ -67,13 +67,13 @@ def test_each_thread_has_the_answers_of_its_own_windows_whoever_kills_the_child(
             caller.join(60)
             assert not caller.is_alive()
             assert sorted(caller.found) == list(range(9))
-            for window, told in caller.found.items():
+            for window, answer in caller.found.items():
                 ids = caller.windows[window]
                 if number == 1 and window in bad:
-                    assert isinstance(told, tuple)
-                    assert told[0] == ("killed-replica" if window == 2 else "exception")
+                    assert isinstance(answer, tuple)
+                    assert answer[0] == ("killed-replica" if window == 2 else "exception")
                 else:
-                    assert told == [ids[0], sum(ids), len(ids)]
+                    assert answer == [ids[0], sum(ids), len(ids)]
     finally:
         desk.close()
         supervisor.close()

@@ -350,7 +350,7 @@ def test_the_next_pack_is_submitted_before_one_is_answered(tmp_path: Path, in_fl
 def test_a_gpu_that_was_promised_and_can_not_be_used_is_an_error_with_the_framework_s_reason(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match=device_model.NO_DRIVER):
         on_a_device(tmp_path / "no-driver").start()
-    with pytest.raises(ResourceError, match="was to run on 'cuda', and its model runs on 'cpu'"):
+    with pytest.raises(ResourceError, match="should run on 'cuda', but its model runs on 'cpu'"):
         on_a_device(tmp_path / "falls-back").start()
 
 

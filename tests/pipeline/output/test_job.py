@@ -14,14 +14,13 @@ from models.errors import CheckpointError
 from pipeline.errors import OutputError
 from pipeline.inference.checkpoint_state import checkpoint_state
 from pipeline.inference.questions import facts_of
+from pipeline.output.folder import OutputFolder
 from pipeline.output.job import (
     JOB_FILE,
     SHAPE_KEYS,
     FrozenJob,
     fingerprint_of,
-    freeze,
     identity_of,
-    read_job,
     refuse_another,
 )
 from pipeline.shards import CutRule
@@ -92,28 +91,32 @@ def test_a_job_reads_back_from_its_file_with_the_same_bytes(tmp_path: Path) -> N
 def test_a_file_that_is_no_job_is_refused(tmp_path: Path, content: bytes) -> None:
     put(join(str(tmp_path), JOB_FILE), content)
     with pytest.raises(OutputError, match=r"this _job\.json was not written by preln"):
-        read_job(str(tmp_path))
+        OutputFolder(str(tmp_path)).read_job()
 
 
 def test_a_folder_without_a_job_has_none(tmp_path: Path) -> None:
-    assert read_job(str(tmp_path / "no")) is None
+    assert OutputFolder(str(tmp_path / "no")).read_job() is None
 
 
 def test_the_first_to_freeze_decides_and_the_same_job_may_go_on(tmp_path: Path) -> None:
-    first = freeze(job(tmp_path))
-    again = freeze(replace(job(tmp_path, resources={"replicas": 9, "gpus": 0}), cut=CutRule(rows=99, bytes=99)))
+    folder = OutputFolder(str(tmp_path))
+    first = folder.freeze(job(tmp_path))
+    again = folder.freeze(replace(job(tmp_path, resources={"replicas": 9, "gpus": 0}), cut=CutRule(rows=99, bytes=99)))
     assert again.cut == first.cut
     assert again.spec.resources.replicas == 9, "what changes no answer is as this command says"
-    stored = read_job(str(tmp_path))
+    stored = OutputFolder(str(tmp_path)).read_job()
     assert stored is not None
     assert stored.cut == first.cut
 
 
 def test_another_job_in_the_folder_is_refused_with_each_difference(tmp_path: Path) -> None:
-    freeze(replace(job(tmp_path), identity={"task.name": "text-classification", "model.dtype": "float32", "same": 1}))
+    folder = OutputFolder(str(tmp_path))
+    folder.freeze(
+        replace(job(tmp_path), identity={"task.name": "text-classification", "model.dtype": "float32", "same": 1})
+    )
     other = replace(job(tmp_path), identity={"task.name": "fill-mask", "model.dtype": "bfloat16", "same": 1, "new": 2})
     with pytest.raises(OutputError, match="belongs to another job") as caught:
-        freeze(other)
+        folder.freeze(other)
     message = str(caught.value)
     assert 'task.name is "text-classification" there and "fill-mask" here' in message
     assert 'model.dtype is "float32" there and "bfloat16" here' in message
@@ -133,9 +136,10 @@ def test_two_drivers_that_race_freeze_one_job(tmp_path: Path) -> None:
     barrier, frozen = threading.Barrier(2), []
 
     def racer(rows: int) -> None:
+        folder = OutputFolder(str(tmp_path))
         mine = replace(job(tmp_path), cut=CutRule(rows=rows, bytes=1))
         barrier.wait()
-        frozen.append(freeze(mine))
+        frozen.append(folder.freeze(mine))
 
     threads = [threading.Thread(target=racer, args=(rows,)) for rows in (1, 2)]
     for thread in threads:

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.bundle import ShardTables
-from pipeline.output import ledger
+from pipeline.output.folder import OutputFolder, new_run_id
 from pipeline.output.job import FrozenJob
-from pipeline.output.ledger import Entry, PlannedFile
 from pipeline.output.plan import Plan, is_whole, known_shards, make_plan, missing_work
+from pipeline.output.records import Entry, PlannedFile
 from pipeline.output.sink import write_shard
 from pipeline.rows import no_errors
 from pipeline.shards import CutRule, Shard, Stream, shard_key
@@ -49,16 +49,16 @@ def lines(folder: Path, name: str, content: bytes = b"one\ntwo\nthree\nfour\nfiv
 
 def planned_now(job: FrozenJob) -> Plan:
     """The plan, stored as a run stores it."""
-    plan = make_plan(job=job, spec=job.spec)
+    plan = make_plan(folder=OutputFolder(job.output), job=job)
     if plan.changes:
-        ledger.write_plan(job.output, run=ledger.new_run_id(), files=plan.changes)
+        OutputFolder(job.output).write_plan(run=new_run_id(), files=plan.changes)
     return plan
 
 
 def write(job: FrozenJob, shard: Shard) -> None:
     rows = 1
     table = pa.table({"truncated": [False] * rows, "error": no_errors(rows)})
-    write_shard(ShardTables(shard=shard), table, output=job.output, prefix="", provenance={})
+    write_shard(ShardTables(shard=shard), table, data=OutputFolder(job.output).data, prefix="", provenance={})
 
 
 def stream_shard(job: FrozenJob, path: Path, first: int, stop: int, *, last: bool = False) -> Shard:
@@ -214,7 +214,7 @@ def test_a_stream_whose_object_was_deleted_is_read_again(tmp_path: Path, job: Fr
         write(job, shard)
     plan = planned_now(job)
     assert plan.work == []
-    ledger.write_manifest(job.output, run=ledger.new_run_id(), entries=plan.entries.values())
+    OutputFolder(job.output).write_manifest(run=new_run_id(), entries=plan.entries.values())
     (tmp_path / "out" / "data" / shards[0].key).unlink()
     assert [type(item) for item in planned_now(job).work] == [Stream]
 
@@ -259,7 +259,9 @@ def test_the_shards_of_a_plan_are_those_that_were_cut(tmp_path: Path, job: Froze
     parquet(tmp_path, "a.parquet")
     plan = planned_now(job)
     (planned,) = plan.changes
-    stored: Mapping[str, PlannedFile] = {p.file.uri: p for plan in ledger.read_plans(job.output)[1] for p in plan}
+    stored: Mapping[str, PlannedFile] = {
+        p.file.uri: p for plan in OutputFolder(job.output).read_plans()[1] for p in plan
+    }
     assert known_shards(stored[planned.file.uri]) == known_shards(planned)
     assert [shard.key for shard in known_shards(planned)] == [
         shard_key(file=planned.file, first=first, stop=stop, fingerprint=FINGERPRINT)

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.bundle import ShardTables
-from pipeline.output.sink import DATA, Receipt, read_footer, write_shard
+from pipeline.output.sink import Receipt, read_footer, write_shard
 from pipeline.rows import error_array
+from pipeline.store.folder import Folder
 from pipeline.store.storage import join, read_bytes
 from tests.pipeline.small import shard, source_file
 
@@ -35,11 +36,11 @@ def annotated(texts: list[str | None], *, prefix: str = "") -> pa.Table:
 def write(folder: Path, texts: list[str | None], *, first: int = 0, prefix: str = "") -> Receipt:
     given = ShardTables(shard=shard(first, first + len(texts), file=FILE, last=True), facts={"tokens": 12.0})
     table = annotated(texts, prefix=prefix)
-    return write_shard(given, table, output=str(folder), prefix=prefix, provenance=PROVENANCE)
+    return write_shard(given, table, data=Folder(str(folder)), prefix=prefix, provenance=PROVENANCE)
 
 
 def object_of(folder: Path, receipt: Receipt) -> bytes:
-    return read_bytes(join(str(folder), DATA, receipt.shard.key))
+    return read_bytes(join(str(folder), receipt.shard.key))
 
 
 def test_the_bytes_of_an_object_follow_from_its_rows_alone(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_chunks_of_a_table_do_not_show_in_its_object(tmp_path: Path) -> None:
     given = ShardTables(shard=shard(0, 4, file=FILE))
     contents = []
     for name, content in (("one", table), ("two", chunked)):
-        receipt = write_shard(given, content, output=str(tmp_path / name), prefix="", provenance=PROVENANCE)
+        receipt = write_shard(given, content, data=Folder(str(tmp_path / name)), prefix="", provenance=PROVENANCE)
         contents.append(object_of(tmp_path / name, receipt))
     assert contents[0] == contents[1]
 
@@ -79,7 +80,7 @@ def test_a_receipt_passes_through_json(tmp_path: Path) -> None:
 
 def test_the_footer_says_where_the_rows_come_from_and_who_answered_them(tmp_path: Path) -> None:
     receipt = write(tmp_path, ["a", None], first=40)
-    footer = read_footer(tmp_path / DATA / receipt.shard.key)
+    footer = read_footer(tmp_path / receipt.shard.key)
     assert footer == {
         **PROVENANCE,
         "source": FILE.uri,
@@ -107,17 +108,17 @@ def test_a_prefix_is_where_the_counts_are_looked_for(tmp_path: Path) -> None:
 def test_a_shard_without_rows_is_an_object_too(tmp_path: Path) -> None:
     receipt = write(tmp_path, [])
     assert receipt.rows == 0
-    assert pq.read_table(tmp_path / DATA / receipt.shard.key).num_rows == 0
+    assert pq.read_table(tmp_path / receipt.shard.key).num_rows == 0
 
 
 def test_pyarrow_pandas_and_duckdb_read_all_objects_by_one_glob(tmp_path: Path) -> None:
     write(tmp_path, ["a", None, "long"])
     write(tmp_path, [None, None], first=3)
     write(tmp_path, [], first=5)
-    assert ds.dataset(tmp_path / DATA).to_table()["text"].to_pylist() == ["a", None, "long", None, None]
-    frame = pd.read_parquet(tmp_path / DATA)
+    assert ds.dataset(tmp_path).to_table()["text"].to_pylist() == ["a", None, "long", None, None]
+    frame = pd.read_parquet(tmp_path)
     assert frame["label"].notna().sum() == 2
-    glob = f"{tmp_path}/{DATA}/*.parquet"
+    glob = f"{tmp_path}/*.parquet"
     query = f"select error.reason, count(*) from '{glob}' group by 1 order by 1 nulls first"
     with duckdb.connect() as connection:
         counted = connection.execute(query).fetchall()

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import OutputError
-from pipeline.output import ledger
-from pipeline.output.job import freeze
-from pipeline.output.ledger import PlannedFile, Success
+from pipeline.output.folder import OutputFolder, new_run_id
+from pipeline.output.records import PlannedFile, Success
 from pipeline.output.status import read_status
 from pipeline.store.storage import canonical
 from tests.pipeline.small import frozen_job, source_file, spec
@@ -19,7 +18,7 @@ KNOWN = PlannedFile(file=source_file("s3://b/a.parquet"), rows=20, shards=((0, 1
 @pytest.fixture
 def output(tmp_path: Path) -> str:
     url = canonical(str(tmp_path / "out"))
-    freeze(frozen_job(job=spec(output=url)))
+    OutputFolder(url).freeze(frozen_job(job=spec(output=url)))
     return url
 
 
@@ -36,23 +35,25 @@ def test_a_folder_that_was_only_begun_is_not_complete(output: str) -> None:
 
 
 def test_streams_are_counted_as_files_whose_shards_nobody_knows(output: str) -> None:
-    ledger.write_plan(output, run=ledger.new_run_id(), files=[STREAM, KNOWN])
+    OutputFolder(output).write_plan(run=new_run_id(), files=[STREAM, KNOWN])
     found = read_status(output)
     assert (found.files, found.missing, found.open_files) == (2, 2, 1)
 
 
 def test_success_of_an_older_plan_is_not_success(output: str) -> None:
     empty = PlannedFile(file=source_file("s3://b/e.parquet"), rows=0, shards=())
-    plan = ledger.write_plan(output, run="20260101T000000.000000Z-a", files=[empty])
-    ledger.write_success(output, Success(plan, "", 1, 0, 0, 0))
+    folder = OutputFolder(output)
+    plan = folder.write_plan(run="20260101T000000.000000Z-a", files=[empty])
+    folder.write_success(Success(plan, "", 1, 0, 0, 0))
     assert read_status(output).complete
-    ledger.write_plan(output, run="20260102T000000.000000Z-a", files=[empty])
+    folder.write_plan(run="20260102T000000.000000Z-a", files=[empty])
+    folder.write_success(Success(plan, "", 1, 0, 0, 0))  # by a slower driver, which has not seen the newer plan
     assert not read_status(output).complete
 
 
 def test_the_last_run_tells_how_it_ended_and_what_failed(output: str) -> None:
-    ledger.write_run(
-        output, run="r", record={"state": "failed-shards", "finished": "2026-01-01", "failed": ["a: gone"]}
+    OutputFolder(output).write_run(
+        run="r", record={"state": "failed-shards", "finished": "2026-01-01", "failed": ["a: gone"]}
     )
     found = read_status(output)
     assert (found.last_state, found.last_finished, found.failed) == ("failed-shards", "2026-01-01", ["a: gone"])

@@ -19,8 +19,11 @@ from pipeline.reading.formats.lines import read_block
 from pipeline.reading.inputs import describe, list_files
 from pipeline.reading.source import check_version
 from pipeline.spec.job_spec import InputSpec
-from pipeline.store.storage import canonical, find, info, read_bytes
+from pipeline.store.storage import canonical, delete, find, info, put, read_bytes
 from tests.conftest import S3Server
+from tests.pipeline.bad_run import annotate
+from tests.pipeline.delta_log import INLINE_VECTOR, log_table
+from tests.pipeline.small import spec
 
 CASES = Path(__file__).parents[2] / "cases"
 
@@ -139,6 +142,66 @@ def test_a_partitioned_delta_table_written_by_deltalake_is_its_current_files(tmp
     assert len(find(f"file://{tmp_path}/t")) == 4
 
 
+@pytest.mark.parametrize(
+    ("feature", "deleted", "why"),
+    [
+        ("deletionVectors", INLINE_VECTOR, "with deletion vectors"),
+        ("deletionVectors", {**INLINE_VECTOR, "storageType": "u", "pathOrInlineDv": "x" * 20}, "with deletion vectors"),
+        ("futureFeature", None, "futureFeature"),
+    ],
+)
+def test_a_delta_table_whose_files_are_not_its_rows_is_refused(
+    tmp_path: Path, feature: str, deleted: dict[str, object] | None, why: str
+) -> None:
+    pytest.importorskip("deltalake")
+    log_table(tmp_path / "t", deleted=deleted, readerFeatures=[feature], writerFeatures=[feature])
+    with pytest.raises(SpecError, match=f"/t is a Delta table .*{why}"):
+        listed(tmp_path / "t")
+
+
+def test_a_delta_table_that_could_have_deletion_vectors_and_has_none_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("deltalake")
+    features = ["deletionVectors"]
+    log_table(tmp_path / "t", readerFeatures=features, writerFeatures=features)
+    assert [uri.rpartition("/")[2] for uri in listed(tmp_path / "t")] == ["part-0.parquet"]
+
+
+def test_a_part_of_a_table_is_no_plain_folder(tmp_path: Path) -> None:
+    deltalake = pytest.importorskip("deltalake")
+    table = pa.table({"text": ["a", "b"], "kind": ["x y", "z"]})
+    for _ in range(2):
+        deltalake.write_deltalake(str(tmp_path / "t"), table, partition_by=["kind"], mode="overwrite")
+    folder = tmp_path / "t" / "kind=z"
+    assert len(find(f"file://{folder}")) == 2
+    assert len(listed(folder)) == len(listed(f"{folder}/*.parquet")) == 1
+    (tmp_path / "ice" / "metadata").mkdir(parents=True)
+    (tmp_path / "ice" / "metadata" / "v1.metadata.json").write_text("")
+    (tmp_path / "ice" / "data").mkdir()
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "ice" / "data" / "a.parquet")
+    with pytest.raises(SpecError, match="is a table of Iceberg"):
+        listed(tmp_path / "ice" / "data")
+
+
+@pytest.mark.storage
+def test_a_delta_table_on_an_object_store_is_its_current_files(tmp_path: Path, s3_bucket: str) -> None:
+    deltalake = pytest.importorskip("deltalake")
+    table = pa.table({"text": ["a", "b"], "kind": ["x y", "z"]})
+    for _ in range(2):
+        deltalake.write_deltalake(str(tmp_path / "t"), table, partition_by=["kind"], mode="overwrite")
+    for path in (path for path in (tmp_path / "t").rglob("*") if path.is_file()):
+        put(f"{s3_bucket}/deep/t/{path.relative_to(tmp_path / 't')}", path.read_bytes())
+    wanted = {uri.removeprefix(f"file://{tmp_path}/t/") for uri in listed(tmp_path / "t")}
+    assert {uri.removeprefix(f"{s3_bucket}/deep/t/") for uri in listed(f"{s3_bucket}/deep")} == wanted
+    report = annotate(spec(source=f"{s3_bucket}/deep/t", output=str(tmp_path / "out")))
+    assert (report.state, report.total_rows) == ("done", 2)
+    assert len(listed(f"{s3_bucket.replace('s3:', 's3a:')}/deep/t/kind=z")) == 1
+    deltalake.DeltaTable(str(tmp_path / "t")).create_checkpoint()
+    for path in (tmp_path / "t" / "_delta_log").iterdir():
+        put(f"{s3_bucket}/deep/t/_delta_log/{path.name}", path.read_bytes())
+    delete([f"{s3_bucket}/deep/t/_delta_log/{0:020}.json"])
+    assert {uri.removeprefix(f"{s3_bucket}/deep/t/") for uri in listed(f"{s3_bucket}/deep/t")} == wanted
+
+
 def test_a_saved_data_set_is_the_files_that_it_names(tmp_path: Path) -> None:
     assert [uri.rpartition("/")[2] for uri in listed(folder(tmp_path, "saved-dataset"))] == [
         "data-00000-of-00001.arrow"
@@ -149,7 +212,7 @@ def test_a_saved_data_set_that_lacks_a_file_is_refused(tmp_path: Path) -> None:
     root = folder(tmp_path, "saved-dataset")
     state = json.loads((root / "state.json").read_text())
     (root / "state.json").write_text(json.dumps({**state, "_data_files": [{"filename": "gone.arrow"}]}))
-    with pytest.raises(SpecError, match=r"gone\.arrow is not there"):
+    with pytest.raises(SpecError, match=r"without its file .*gone\.arrow"):
         listed(root)
 
 
@@ -160,5 +223,5 @@ def test_a_table_whose_rows_can_not_be_known_is_refused_by_name(tmp_path: Path, 
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
     (tmp_path / mark).parent.mkdir()
     (tmp_path / mark).write_text("")
-    with pytest.raises(SpecError, match=rf"is a table of {name}, .* write its rows to Parquet"):
+    with pytest.raises(SpecError, match=rf"is a table \({name}\), .* export it to Parquet"):
         listed(tmp_path)

@@ -29,7 +29,7 @@ def test_a_folder_that_is_not_of_the_frozen_type_fails_its_file_and_is_never_ano
     schema = pa.schema([("text", pa.string()), ("v", pa.int64())])
     table = pa.table({"text": ["a"], "v": pa.nulls(1, pa.int64())}, schema=schema)
     with pytest.raises(
-        SourceError, match=rf"the folder 'v={value}' is no int64.*annotate into another output"
+        SourceError, match=rf"the folder 'v={value}' does not fit the column 'v', which is int64.*rename the folder"
     ) as caught:
         with_partitions(table, uri=f"file:///in/v={value}/f.parquet", schema=schema)
     assert caught.value.reason == "unreadable"
@@ -38,5 +38,5 @@ def test_a_folder_that_is_not_of_the_frozen_type_fails_its_file_and_is_never_ano
 def test_a_folder_never_makes_a_value_of_a_type_that_text_is_not_cast_to() -> None:
     schema = pa.schema([("v", pa.list_(pa.string()))])
     table = pa.table({"v": pa.nulls(1, pa.list_(pa.string()))}, schema=schema)
-    with pytest.raises(SourceError, match="the folder 'v=1' is no list"):
+    with pytest.raises(SourceError, match="the folder 'v=1' does not fit the column 'v', which is list"):
         with_partitions(table, uri="file:///in/v=1/f.parquet", schema=schema)

@@ -59,13 +59,13 @@ def test_a_pair_is_read_as_one(checkpoint_of: CheckpointOf) -> None:
 
 def test_the_checkpoint_says_what_the_spec_leaves_open(checkpoint_of: CheckpointOf) -> None:
     facts = only_facts(job_spec(task="token-classification", checkpoint=checkpoint_of("token-classification")))
-    told = {"token-classification": {"aggregation_strategy": "max"}}
-    facts.config.task_specific_params = told  # type: ignore[attr-defined]  # what config.json may hold beside its own fields
+    parameters = {"token-classification": {"aggregation_strategy": "max"}}
+    facts.config.task_specific_params = parameters
     try:
         assert TokenClassification().resolved_aggregation(facts) == "max"
         assert TokenClassification(aggregation="simple").resolved_aggregation(facts) == "simple"
     finally:
-        del facts.config.task_specific_params  # type: ignore[attr-defined]
+        del facts.config.task_specific_params
 
 
 def test_pooling_of_the_listed_vectors_gives_the_pooled_one(checkpoint_of: CheckpointOf) -> None:

@@ -191,7 +191,7 @@ def test_two_tasks_that_would_answer_in_one_column_are_refused(heads: Path) -> N
 def test_a_task_that_may_see_only_what_is_before_a_token_is_refused_beside_others(tmp_path: Path) -> None:
     folder = write_heads(tmp_path / "heads", {"mood": HEADS["mood"], "scores": "masked-lm"})
     scoring = {"name": "text-scoring", "method": "causal"}
-    with pytest.raises(SpecError, match=r"tasks\.scores: reads a text from left to right only, and others do not"):
+    with pytest.raises(SpecError, match=r"tasks\.scores: reads texts from left to right only, unlike the other tasks"):
         checked_tasks(several(folder, {"mood": "text-classification", "scores": scoring}))
 
 

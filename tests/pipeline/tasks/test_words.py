@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from models.tokenizer import load_tokenizer
-from pipeline.tasks.tags import Tags
+from pipeline.tasks.tags import Tags, plain_names
 from pipeline.tasks.token_classification import TokenClassification
 from pipeline.tasks.tokens import tokenize
 from pipeline.tasks.words import joined_at_marks
@@ -72,3 +72,18 @@ def test_a_folder_of_the_first_version_is_answered_by_its_rules() -> None:
     task = TokenClassification()
     assert (task.version, task.at_version(1).version, task.at_version(2).version) == (2, 1, 2)
     assert Tags.of(["O", "PER-B", "PER-I"], answer_version=1).names == ("O", "PER-B", "PER-I")
+
+
+@pytest.mark.parametrize(
+    ("labels", "plain"),
+    [
+        (["O", "PER", "LOC"], ["PER", "LOC"]),
+        (["O", "B-PER", "I-PER", "E-PER"], ["E-PER"]),
+        (["O", "I-PER"], []),
+        (["o", "b-PER", "i-PER"], []),
+        (["O", "PER_B", "PER_I", "[PAD]"], []),
+        (["LABEL_0", "LABEL_1"], ["LABEL_0", "LABEL_1"]),
+    ],
+)
+def test_labels_of_no_scheme_are_named(labels: list[str], plain: list[str]) -> None:
+    assert plain_names(labels) == plain
