@@ -54,6 +54,20 @@ def annotate(
     accept_failed: Annotated[
         bool, typer.Option("--accept-failed", help="Write _SUCCESS despite failed files, and list them in it.")
     ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            metavar="ROWS",
+            help="Only answer the first rows, and print them; nothing is written.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    into: Annotated[
+        str | None,
+        typer.Option("--into", help="With --limit: write those rows to this folder instead.", show_default=False),
+    ] = None,
     every: Annotated[
         str | None,
         typer.Option(
@@ -85,6 +99,13 @@ def annotate(
     if show_spec:
         print(spec.to_yaml(), end="")
         return
+    if into is not None and limit is None:
+        raise SpecError(
+            "--into names the folder for the rows of --limit; give --limit too, or --output for the whole job"
+        )
+    if limit is not None:
+        look(spec, rows=limit, into=into, as_json=as_json)
+        return
     options = run.RunOptions(retry_errors=retry_errors, prune=prune, accept_failed=accept_failed)
     if every is not None:
         raise typer.Exit(annotate_again(spec, every=duration(every), as_json=as_json, options=options))
@@ -94,6 +115,23 @@ def annotate(
         say_interrupted()
         raise typer.Exit(INTERRUPTED) from None
     raise typer.Exit(EXIT_CODES[report.state])
+
+
+def look(spec: JobSpec, *, rows: int, into: str | None, as_json: bool) -> None:
+    """Answer the first rows of a job's input, and print them, or write them to a folder."""
+    from rich.console import Console
+
+    from jobs.preview import first_answers, write_rows
+    from jobs.show import as_table
+
+    found = first_answers(spec, rows=rows)
+    if into is not None:
+        print(f"{counted(found.num_rows, 'row')} written to {write_rows(found, folder=into, spec=spec)}")
+    elif as_json:
+        for row in found.to_pylist():
+            print(json.dumps({"event": "row", **row}, default=str), flush=True)
+    else:
+        Console(highlight=False, markup=False).print(as_table(found))
 
 
 def say_interrupted() -> None:

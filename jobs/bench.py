@@ -10,7 +10,8 @@ import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -58,7 +59,8 @@ def bench(
 ) -> None:
     """Measure preln beside transformers, ONNX Runtime and OpenVINO on a random checkpoint, and print a Markdown table.
 
-    All run in one process on the same texts, their answers compared. Ray is not used.
+    Needs pip install 'preln[bench]', or --no-peers. It takes from minutes to half an hour; what it measures and has found so far
+    goes to standard error. All run in one process on the same texts, their answers compared. Ray is not used.
     """
     _hold_to(threads)
     from jobs.benchmarks.peaks import products
@@ -66,6 +68,8 @@ def bench(
     from jobs.benchmarks.rounds import clock, in_rounds, least_operations
     from jobs.benchmarks.texts import corpus, random_checkpoint
 
+    if peers:
+        _require_peers(device)
     sample = corpus(lengths=lengths, count=texts)
     types, ours = measurable(dtypes.split(","), device), frameworks.split(",")
     with tempfile.TemporaryDirectory() as folder:
@@ -89,6 +93,7 @@ def bench(
             rounds=rounds,
             now=clock(threads=threads, device=device),
             peaks=peaks,
+            say=_progress(),
         )
     words = [f"{layers} layers of width {width}, {texts} texts, {sample.tokens:,} tokens, lengths {lengths}"]
     words += [f"{threads} thread{'s' if threads > 1 else ''}, {device}", f"medians of {rounds} shuffled rounds"]
@@ -115,6 +120,17 @@ def measurable(types: Sequence[str], device: str) -> list[str]:
     for one in out:
         print(f"preln: {one} is left out: this processor has no instructions for it", file=sys.stderr)
     return left
+
+
+def _progress() -> Callable[[str], None]:
+    """Writes what is measured to standard error, with the time since now."""
+    began = time.monotonic()
+
+    def say(words: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - began), 60)
+        print(f"[{minutes}:{seconds:02}] {words}", file=sys.stderr, flush=True)
+
+    return say
 
 
 def _hold_to(threads: int) -> None:
@@ -156,14 +172,18 @@ def _ours(folder: str, scope: Scope, frameworks: Sequence[str], dtypes: Sequence
     return [PipelineVariant(folder, one, device=device) for one in variants]
 
 
-def _peers(folder: str, scope: Scope, dtypes: Sequence[str], threads: int, device: str) -> list[Any]:
-    from jobs.benchmarks import peers
-
+def _require_peers(device: str) -> None:
+    """Raise PrelnError, before anything is built, where one of what there is else is not installed."""
     for package in (*PEERS, *(CPU_PEERS if device == "cpu" else ())):
         if importlib.util.find_spec(package) is None:
             raise PrelnError(
                 f"{package} is not installed; pip install 'preln[bench]', or measure ours alone by --no-peers"
             )
+
+
+def _peers(folder: str, scope: Scope, dtypes: Sequence[str], threads: int, device: str) -> list[Any]:
+    from jobs.benchmarks import peers
+
     by_ids: list[Any] = [peers.EagerVariant(folder, dtype=dtype, device=device) for dtype in dtypes]
     if device == "cpu":
         by_ids += [peers.OnnxVariant(folder, threads=threads)] if "float32" in dtypes else []

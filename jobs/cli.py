@@ -26,6 +26,7 @@ from jobs.show import show
 from jobs.status import status
 from jobs.stop import stop
 from jobs.submit import submit
+from jobs.submitted import jobs
 from jobs.tokenizer import tokenizer
 from jobs.train import train
 from jobs.verify import verify
@@ -47,6 +48,7 @@ for verb in (
     verify,
     show,
     submit,
+    jobs,
     logs,
     stop,
     schedule,

@@ -63,6 +63,9 @@ def convert(
     tolerance: Annotated[
         float, typer.Option("--tolerance", help="With --check: differences up to this do not count.", min=0.0)
     ] = 0.0,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print every tensor, not only those that changed.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")] = False,
 ) -> None:
     """Convert a checkpoint of any framework, of fairseq or of DinkyTrain, or compare two."""
@@ -101,9 +104,9 @@ def convert(
             classification_head=classification_head,
         )
     except ConversionError as error:
-        _print_conversion(error.conversion, as_json=as_json, destination=None)
+        _print_conversion(error.conversion, as_json=as_json, destination=None, verbose=verbose)
         raise
-    _print_conversion(done, as_json=as_json, destination=destination)
+    _print_conversion(done, as_json=as_json, destination=destination, verbose=verbose)
 
 
 def _check_choice(option: str, value: str | None, allowed: tuple[Any, ...] | list[str]) -> None:
@@ -112,7 +115,8 @@ def _check_choice(option: str, value: str | None, allowed: tuple[Any, ...] | lis
         raise PrelnError(f"{option} is '{value}'; choose one of {shown}")
 
 
-def _print_conversion(done: Conversion, *, as_json: bool, destination: str | None) -> None:
+def _print_conversion(done: Conversion, *, as_json: bool, destination: str | None, verbose: bool) -> None:
+    """What happened to the tensors: how many, and each that was not simply taken over; with verbose, each."""
     from rich.console import Console
     from rich.table import Table
 
@@ -131,11 +135,15 @@ def _print_conversion(done: Conversion, *, as_json: bool, destination: str | Non
         return
     table = Table("", "in the source", "written as", "shape", box=None, pad_edge=False)
     for fate in done.fates:
+        if fate.fate == "mapped" and not verbose:
+            continue
         shape = " x ".join(map(str, fate.shape))
         table.add_row(fate.fate, fate.stored_name, fate.name or fate.detail, shape, style=COLOURS[fate.fate])
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    console.print(table)
-    console.print(", ".join(f"{count} {fate}" for fate, count in counts.items()))
+    if table.row_count:
+        console.print(table)
+    more = "" if verbose else " (--verbose prints each)"
+    console.print("tensors: " + ", ".join(f"{count} {fate}" for fate, count in counts.items()) + more)
     for note in done.notes:
         console.print(f"note: {note}")
     if destination is not None:

@@ -1,6 +1,8 @@
 """`preln plan`: shows what a job would run; writes nothing."""
 
 import json
+import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +41,7 @@ def plan(
         dtype=dtype,
         settings=settings,
     )
-    figures = asdict(summary_of(spec))
+    figures = asdict(summary_of(spec, before_ray=say_ray))
     if as_json:
         print(json.dumps(figures))
         return
@@ -82,15 +84,31 @@ class PlanSummary:
     notes: list[str]
 
 
-def summary_of(spec: "JobSpec") -> PlanSummary:
-    """What a run of this job would do. Writes nothing, and connects to Ray only if it must."""
-    from jobs.connect import this_cluster
+def say_ray() -> None:
+    """Say on standard error that Ray is needed, and when it is not."""
+    sys.stderr.write(
+        "asking Ray what the cluster has, which starts one on this machine where RAY_ADDRESS names none; "
+        "not needed where the job sets resources.gpus and model.dtype\n"
+    )
+
+
+def summary_of(spec: "JobSpec", *, before_ray: Callable[[], None] = lambda: None) -> PlanSummary:
+    """What a run of this job would do. Writes nothing, and connects to Ray only if it must.
+
+    before_ray: called before Ray is connected to, or started.
+    """
+    from jobs.connect import connect
+    from pipeline.cluster.placement import Cluster
     from pipeline.output.folder import OutputFolder
     from pipeline.output.plan import make_plan
     from pipeline.prepare import notes_of, open_job
     from pipeline.shards import Shard
 
-    job, described = open_job(spec=spec, cluster=this_cluster())
+    def connecting() -> None:
+        before_ray()
+        connect()
+
+    job, described = open_job(spec=spec, cluster=Cluster(connecting))
     planned = make_plan(folder=OutputFolder(job.output), job=job, described=described)
     shards = sum(isinstance(item, Shard) for item in planned.work)
     return PlanSummary(

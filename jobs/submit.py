@@ -70,6 +70,7 @@ def submit(
 
     from jobs.submission import submission
     from jobs.submission.job_api import JobApi
+    from models.hub import refuse_hub_name
 
     spec = job_spec(
         job=job,
@@ -83,6 +84,7 @@ def submit(
         settings=settings,
     )
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    refuse_hub_name(spec.model.checkpoint)
     spec, local = with_absolute_paths(spec)
     if local:
         console.print(f"local paths must be there, with the same content, on every node: {', '.join(local)}")

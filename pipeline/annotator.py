@@ -118,12 +118,14 @@ class Annotator:
                 row=pa.array(range(first, stop), pa.int64()),
                 errors=None if errors is None else errors.slice(first, part.num_rows),
             )
-            encoded = ShardTables(
-                shard=Shard(file=file, first=first, stop=stop, key="", size=part.nbytes),
-                rows=rows,
-                tasks=encode_tasks(rows, spec=self.spec, facts=self._facts),
-            )
-            yield annotated(self._answered(encoded), schema=schema, spec=self.spec, facts=self._facts)
+            shard = Shard(file=file, first=first, stop=stop, key="", size=part.nbytes)
+            yield self.annotate_shard(ShardTables(shard=shard, rows=rows), schema=schema)
+
+    def annotate_shard(self, read: ShardTables, *, schema: pa.Schema) -> pa.Table:
+        """The rows of a shard as a job's reading gives them, with the job's answers; schema: of the job's input."""
+        assert read.rows is not None
+        encoded = read.with_(tasks=encode_tasks(read.rows, spec=self.spec, facts=self._facts))
+        return annotated(self._answered(encoded), schema=schema, spec=self.spec, facts=self._facts)
 
     def _answered(self, encoded: ShardTables) -> ShardTables:
         with self._lock:

@@ -65,13 +65,16 @@ def in_rounds(
     rounds: int,
     now: Callable[[], float],
     peaks: dict[tuple[str, str], tuple[Callable[[], None], float]],
+    say: Callable[[str], None] = lambda _: None,
 ) -> tuple[list[Measured], dict[tuple[str, str], float]]:
     """Every variant measured `rounds` times after a warm-up, and the peak of each (framework, dtype) in between.
 
     reference: probabilities [N, L]. Raises RuntimeError where a variant answers something else.
+    say: called with what is measured and what was found, turn by turn.
     """
     measured = [Measured(one.name, one.dtype, one.framework, tokens, operations) for one, _ in variants]
-    for measurement, (_, answer) in zip(measured, variants, strict=True):
+    for number, (measurement, (_, answer)) in enumerate(zip(measured, variants, strict=True), start=1):
+        say(f"warming up {number} of {len(measured)}: {measurement.name} {measurement.dtype}")
         measurement.off = float(np.abs(np.asarray(answer(inputs)) - reference).max())
         if measurement.off > TOLERANCE.get(measurement.dtype, 1.0):
             raise RuntimeError(
@@ -84,7 +87,13 @@ def in_rounds(
     def turn_of(measurement: Measured, answer: Answer) -> None:
         began = now()
         answer(inputs)
-        measurement.seconds.append(now() - began)
+        measurement.seconds.append(max(now() - began, 1e-9))
+        turns_done = sum(len(one.seconds) for one in measured)
+        rate = measurement.tokens / measurement.seconds[-1]
+        say(
+            f"{turns_done} of {rounds * len(measured)}: {measurement.name} {measurement.dtype}, {rate:,.0f} tokens/s "
+            f"(median so far {measurement.rate:,.0f})"
+        )
 
     def peak_of(key: tuple[str, str]) -> None:
         once, work = peaks[key]

@@ -67,7 +67,9 @@ class Dashboard:
         return web.Response()
 
     async def _jobs(self, _: web.Request) -> web.Response:
-        return web.json_response([self.job(each["submission_id"]) for each in self.submitted])
+        return web.json_response(
+            [{**self.job(each["submission_id"]), "metadata": each.get("metadata") or {}} for each in self.submitted]
+        )
 
     async def _submit(self, request: web.Request) -> web.Response:
         self.submitted.append(await request.json())

@@ -61,6 +61,13 @@ def test_bench_prints_a_table_of_ours_alone(scope: str) -> None:
     assert done.returncode == 0, done.stderr
     assert re.search(r"\| preln, torch \| float32 \| [\d,]+ \|", done.stdout)
     assert "Bare products in the same rounds: torch float32" in done.stdout
+    assert re.search(r"\[0:\d\d\] warming up 1 of \d+: preln, torch float32", done.stderr)
+    assert re.search(r"\[0:\d\d\] 1 of \d+: .* [\d,]+ tokens/s \(median so far [\d,]+\)", done.stderr)
+
+
+def test_bench_says_what_it_needs_before_it_begins() -> None:
+    told = subprocess.run([sys.executable, "-m", "jobs", "bench", "--help"], capture_output=True, text=True, check=True)
+    assert "preln[bench]" in told.stdout
 
 
 BARE = """

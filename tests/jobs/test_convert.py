@@ -28,8 +28,14 @@ def source(repository: Path) -> str:
     return str(repository / SOURCE)
 
 
-def test_every_tensor_is_printed_and_the_folder_s_kind_said(preln: Any, source: str, tmp_path: Path) -> None:
-    done = preln(source, str(tmp_path / "b"), "--format", "h5")
+def test_a_summary_is_printed_and_with_verbose_every_tensor(preln: Any, source: str, tmp_path: Path) -> None:
+    short = preln(source, str(tmp_path / "a"), "--format", "h5")
+    assert short.exit_code == 0, short.output
+    assert "classifier.out_proj.weight" not in short.output
+    assert "tensors: 43 mapped (--verbose prints each)" in short.output
+    changed = preln(source, str(tmp_path / "c"), "--head", "encoder")
+    assert changed.output.count("unexpected") == 5, "four tensors, and their count"
+    done = preln(source, str(tmp_path / "b"), "--format", "h5", "--verbose")
     assert done.exit_code == 0, done.output
     assert "classifier.out_proj.weight" in done.output
     assert "43 mapped" in done.output

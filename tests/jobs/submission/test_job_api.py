@@ -1,5 +1,6 @@
 """Commands survive a dashboard that fails, forgets and refuses, and say why where they can't."""
 
+import json
 import shlex
 import sys
 import time
@@ -157,3 +158,20 @@ def test_the_working_folder_is_small_and_holds_what_the_driver_runs() -> None:
         assert {"job.yaml", "pyproject.toml"} <= {path.name for path in files}
         assert not (folder / DEMO.relative_to(submission.ROOT)).exists()
         assert (folder / Path(cli.__file__).relative_to(submission.ROOT)).exists()
+
+
+def test_the_jobs_of_a_cluster_are_listed(dashboard: Dashboard, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = cli.app(["jobs", "--address", dashboard.address], standalone_mode=False)
+    assert "no job of preln" in capsys.readouterr().out
+    assert not empty
+    dashboard.submitted = [
+        {"submission_id": "somebody-elses"},
+        {"submission_id": NAME, "metadata": {"task": "fill-mask", "output": "s3://bucket/out"}},
+    ]
+    dashboard.status = "FAILED"
+    cli.app(["jobs", "--address", dashboard.address], standalone_mode=False)
+    assert capsys.readouterr().out == f"{NAME}  failed (exit code 3)  fill-mask  s3://bucket/out\n"
+    cli.app(["jobs", "--address", dashboard.address, "--json"], standalone_mode=False)
+    (line,) = capsys.readouterr().out.splitlines()
+    told = json.loads(line)
+    assert (told["event"], told["id"], told["status"], told["exit_code"]) == ("job", NAME, "FAILED", 3)
