@@ -53,14 +53,29 @@ def test_a_rate_is_that_of_the_median_round() -> None:
     assert told.flops == 5e8
 
 
-@pytest.mark.parametrize("scope", ["model", "text"])
-def test_bench_prints_a_table_of_ours_alone(scope: str) -> None:
-    words = ["bench", scope, "--layers", "1", "--width", "64", "--texts", "8", "--rounds", "1", "--no-peers"]
+@pytest.mark.parametrize(("scope", "family"), [("model", "roberta-prelayernorm"), ("text", "roberta")])
+def test_bench_prints_a_table_of_ours_alone(scope: str, family: str) -> None:
+    words = [
+        "bench",
+        scope,
+        "--family",
+        family,
+        "--layers",
+        "1",
+        "--width",
+        "64",
+        "--texts",
+        "8",
+        "--rounds",
+        "1",
+        "--no-peers",
+    ]
     # A process of its own: it takes one processor for itself.
     done = subprocess.run([sys.executable, "-m", "jobs", *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert re.search(r"\| preln, torch \| float32 \| [\d,]+ \|", done.stdout)
     assert "Bare products in the same rounds: torch float32" in done.stdout
+    assert f"; {family}, 1 layers of width 64" in done.stdout
 
 
 BARE = """
