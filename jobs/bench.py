@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from models.errors import PrelnError
+from models.families import FAMILIES
 
 if TYPE_CHECKING:
     from jobs.benchmarks.texts import Corpus
@@ -52,6 +53,7 @@ def bench(
     frameworks: Annotated[str, typer.Option(help="Ours to measure, e.g. torch,flax,tensorflow.")] = "torch",
     peers: Annotated[bool, typer.Option(help="Also measure the alternatives (needs 'preln[bench]').")] = True,
     layers: Annotated[int, typer.Option(help="Layers of the random checkpoint.")] = 12,
+    family: Annotated[str, typer.Option(help="Its model_type, e.g. roberta.")] = "roberta-prelayernorm",
     width: Annotated[int, typer.Option(help="Its width, a multiple of 64.")] = 768,
     threads: Annotated[int, typer.Option(help="CPU threads; with one, CPU time is the clock.", min=1)] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -62,6 +64,8 @@ def bench(
     Needs pip install 'preln[bench]', or --no-peers. It takes from minutes to half an hour; what it measures and has found so far
     goes to standard error. All run in one process on the same texts, their answers compared. Ray is not used.
     """
+    if family not in FAMILIES:
+        raise PrelnError(f"--family {family}: choose one of {', '.join(FAMILIES)}")
     _hold_to(threads)
     from jobs.benchmarks.peaks import products
     from jobs.benchmarks.report import draw, machine, table
@@ -73,7 +77,7 @@ def bench(
     sample = corpus(lengths=lengths, count=texts)
     types, ours = measurable(dtypes.split(","), device), frameworks.split(",")
     with tempfile.TemporaryDirectory() as folder:
-        random_checkpoint(Path(folder), layers=layers, width=width)
+        random_checkpoint(Path(folder), layers=layers, width=width, model_type=family)
         variants = _ours(folder, scope, ours, types, device)
         reference = _reference(folder, sample)
         if peers:
@@ -95,7 +99,7 @@ def bench(
             peaks=peaks,
             say=_progress(),
         )
-    words = [f"{layers} layers of width {width}, {texts} texts, {sample.tokens:,} tokens, lengths {lengths}"]
+    words = [f"{family}, {layers} layers of width {width}, {texts} texts, {sample.tokens:,} tokens, lengths {lengths}"]
     words += [f"{threads} thread{'s' if threads > 1 else ''}, {device}", f"medians of {rounds} shuffled rounds"]
     print("\n".join([_command(), "", machine(device) + "; " + ", ".join(words) + ".", ""]))
     print(table(measured, rates))

@@ -13,8 +13,9 @@ from jobs.embedded import CHECKPOINT, SAMPLE
 from models.checkpoint import read_tokenizer_files
 from models.checkpoint_writer import write_checkpoint
 from models.config import RobertaPreLayerNormConfig
+from models.families import FAMILIES, PRE_LAYER_NORM
 from models.loading import start_of
-from models.tensors import ARCHITECTURES, expected_tensors
+from models.tensors import architecture, expected_tensors
 from models.tokenizer import load_tokenizer
 
 MEDIAN_TOKENS = 60
@@ -63,7 +64,9 @@ def corpus(*, lengths: str, count: int) -> Corpus:
     return Corpus(name=lengths, texts=texts, ids=ids)
 
 
-def random_checkpoint(folder: Path, *, layers: int, width: int) -> RobertaPreLayerNormConfig:
+def random_checkpoint(
+    folder: Path, *, layers: int, width: int, model_type: str = PRE_LAYER_NORM
+) -> RobertaPreLayerNormConfig:
     """A random classifier with the sample's tokenizer; weights as a trained model's in size, answers without meaning."""
     vocabulary = json.loads((CHECKPOINT / "config.json").read_text(encoding="utf-8"))["vocab_size"]
     config = RobertaPreLayerNormConfig(
@@ -76,7 +79,8 @@ def random_checkpoint(folder: Path, *, layers: int, width: int) -> RobertaPreLay
         type_vocab_size=1,
         layer_norm_eps=1e-5,
         num_labels=LABELS,
-        architectures=[ARCHITECTURES["sequence-classification"]],
+        architectures=[architecture(head="sequence-classification", family=FAMILIES[model_type])],
+        model_type=model_type,
     )
     rng = np.random.default_rng(SEED)
     tensors = {}

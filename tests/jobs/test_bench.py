@@ -53,21 +53,38 @@ def test_a_rate_is_that_of_the_median_round() -> None:
     assert printed.flops == 5e8
 
 
-@pytest.mark.parametrize("scope", ["model", "text"])
-def test_bench_prints_a_table_of_ours_alone(scope: str) -> None:
-    words = ["bench", scope, "--layers", "1", "--width", "64", "--texts", "8", "--rounds", "1", "--no-peers"]
+@pytest.mark.parametrize(("scope", "family"), [("model", "roberta-prelayernorm"), ("text", "roberta")])
+def test_bench_prints_a_table_of_ours_alone(scope: str, family: str) -> None:
+    words = [
+        "bench",
+        scope,
+        "--family",
+        family,
+        "--layers",
+        "1",
+        "--width",
+        "64",
+        "--texts",
+        "8",
+        "--rounds",
+        "1",
+        "--no-peers",
+    ]
     # A process of its own: it takes one processor for itself.
     done = subprocess.run([sys.executable, "-m", "jobs", *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert re.search(r"\| preln, torch \| float32 \| [\d,]+ \|", done.stdout)
     assert "Bare products in the same rounds: torch float32" in done.stdout
+    assert f"; {family}, 1 layers of width 64" in done.stdout
     assert re.search(r"\[0:\d\d\] warming up 1 of \d+: preln, torch float32", done.stderr)
     assert re.search(r"\[0:\d\d\] 1 of \d+: .* [\d,]+ tokens/s \(median so far [\d,]+\)", done.stderr)
 
 
 def test_bench_says_what_it_needs_before_it_begins() -> None:
-    told = subprocess.run([sys.executable, "-m", "jobs", "bench", "--help"], capture_output=True, text=True, check=True)
-    assert "preln[bench]" in told.stdout
+    help_text = subprocess.run(
+        [sys.executable, "-m", "jobs", "bench", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "preln[bench]" in help_text.stdout
 
 
 BARE = """
