@@ -230,7 +230,7 @@ def check(*, checkpoint: "Checkpoint | str", heads: Sequence[Head], tokenizer: b
 def _config(url: str, fields: dict[str, Any]) -> RobertaPreLayerNormConfig:
     try:
         return RobertaPreLayerNormConfig.from_dict(fields)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise CheckpointError(f"{url}: {CONFIG_NAME} is not valid: {error}; fix {CONFIG_NAME}") from None
 
 

@@ -4,6 +4,7 @@ Nothing here knows a framework: shapes are tuples, values are Python numbers. Le
 (past and current tokens), L layers, N heads.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
@@ -37,9 +38,31 @@ ACTIVATIONS = (
 IGNORED_LABEL = -100
 
 
+SIZES = ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size", "type_vocab_size")
+COUNTS = (*SIZES, "num_hidden_layers", "max_position_embeddings", "pad_token_id")
+MOST_LAYERS = 10_000
+"""More are a mistake, or meant to fill the memory: each layer is a dozen names of tensors before any file is looked at."""
+
+
+def _check_numbers(config: RobertaPreLayerNormConfig) -> None:
+    for name in COUNTS:
+        value = getattr(config, name)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"config.{name} is {value!r}; it must be a whole number")
+    for name in ("is_decoder", "add_cross_attention"):
+        if not isinstance(getattr(config, name), bool):
+            raise TypeError(f"config.{name} is {getattr(config, name)!r}; it must be true or false")
+    eps = config.layer_norm_eps
+    if not isinstance(eps, int | float) or isinstance(eps, bool) or not 0 <= eps < math.inf:
+        raise ValueError(f"config.layer_norm_eps is {eps!r}; it must be a number of 0 or more, such as 1e-5")
+    if not 0 <= config.num_hidden_layers <= MOST_LAYERS:
+        raise ValueError(f"config.num_hidden_layers is {config.num_hidden_layers}; at most {MOST_LAYERS} are built")
+
+
 def check_config(config: RobertaPreLayerNormConfig) -> None:
     """Refuse a config that no model can be built from."""
-    for name in ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size", "type_vocab_size"):
+    _check_numbers(config)
+    for name in SIZES:
         if getattr(config, name) < 1:
             raise ValueError(f"config.{name} is {getattr(config, name)}; it must be at least 1")
     if config.hidden_size % config.num_attention_heads:
@@ -49,7 +72,7 @@ def check_config(config: RobertaPreLayerNormConfig) -> None:
         )
     if config.add_cross_attention and not config.is_decoder:
         raise ValueError("config.add_cross_attention is set but is_decoder is not; set is_decoder=True as well")
-    if isinstance(config.hidden_act, str) and config.hidden_act not in ACTIVATIONS:
+    if config.hidden_act not in ACTIVATIONS if isinstance(config.hidden_act, str) else not callable(config.hidden_act):
         raise ValueError(f"config.hidden_act is '{config.hidden_act}'; known: {', '.join(ACTIVATIONS)}")
     for layer, heads in config.pruned_heads.items():
         known = 0 <= layer < config.num_hidden_layers and set(heads) <= set(range(config.num_attention_heads))

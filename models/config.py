@@ -65,6 +65,10 @@ INHERITED_DEFAULTS: Json = {
 }
 
 
+MOST_LABELS = 1_000_000
+"""A name is made for each label that has none, before any tensor is looked at."""
+
+
 class RobertaPreLayerNormConfig:
     """Sizes and switches of one model; every keyword is an attribute, unknown ones too.
 
@@ -183,8 +187,8 @@ class RobertaPreLayerNormConfig:
 
     @num_labels.setter
     def num_labels(self, count: int) -> None:
-        if count < 1:
-            raise ValueError(f"num_labels is {count}; a head needs at least 1")
+        if not 1 <= count <= MOST_LABELS:
+            raise ValueError(f"num_labels is {count}; a head needs at least 1, and has at most {MOST_LABELS}")
         if "id2label" not in self.__dict__ or len(self.id2label) != count:
             self.id2label = {i: f"LABEL_{i}" for i in range(count)}
             self.label2id = {label: i for i, label in self.id2label.items()}
@@ -294,12 +298,12 @@ def read_config(url: str) -> Json:
         fields = json.loads(system.cat_file(path))
     except FileNotFoundError:
         raise CheckpointError(f"{url}: no {CONFIG_NAME}; a checkpoint is a folder with it and the weights") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{url}: {CONFIG_NAME} is not JSON ({error}); write it again") from None
     if not isinstance(fields, dict):
         raise CheckpointError(f"{url}: {CONFIG_NAME} holds a {type(fields).__name__}, not an object of fields")
     found = fields.get("model_type", PRE_LAYER_NORM)
-    if found not in FAMILIES:
+    if not isinstance(found, str) or found not in FAMILIES:
         raise CheckpointError(
             f"{url}: {CONFIG_NAME} says model_type '{found}'; known are {', '.join(FAMILIES)}; "
             "`preln convert` reads fairseq and efficient_mlm checkpoints"

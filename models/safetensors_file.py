@@ -69,7 +69,7 @@ def read_header(*, system: AbstractFileSystem, path: str) -> SafetensorsHeader:
         tensors = {name: _entry(path, 8 + length, entry) for name, entry in entries.items()}
     except CheckpointError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: its safetensors header can't be read ({error!r}); copy it again") from None
     for name, info in tensors.items():
         if min(info.shape, default=0) < 0 or not 0 <= info.start <= info.stop:
@@ -85,6 +85,8 @@ def read_header(*, system: AbstractFileSystem, path: str) -> SafetensorsHeader:
 
 def _entry(path: str, offset: int, entry: dict[str, Any]) -> TensorInfo:
     start, stop = entry["data_offsets"]
+    if not all(isinstance(number, int) for number in (start, stop, *entry["shape"])):
+        raise ValueError(f"shape {entry['shape']!r} at {start!r}…{stop!r}")
     if entry["dtype"] not in DTYPES:
         raise CheckpointError(
             f"{path}: holds a tensor of the type {entry['dtype']}, which is not read; save it as F32 or F16"

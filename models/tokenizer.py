@@ -153,8 +153,8 @@ def _limit(value: Any) -> int | None:
     if value is None:
         return None
     limit = float(value)
-    if not limit > 0:
-        raise ValueError(f"model_max_length is {value}; it must be above 0")
+    if not limit >= 1:
+        raise ValueError(f"model_max_length is {value}; it must be 1 or more")
     return int(limit) if limit < ENDLESS else None
 
 

@@ -72,7 +72,9 @@ def _dotted(value: object) -> object:
 
 
 SECRETS = re.compile(
-    r"://[^/@]*:[^/@]*@|[?&](?:x-amz-(?:signature|security-token|credential)|x-goog-signature|sig|signature|token|access_token|key|secret)=",
+    r"://[^/@]*:[^/@]*@|^(?:https?|s3a?|gs|gcs)://[^/?#@]+@|"
+    r"[?&#;](?:x-amz-(?:signature|security-token|credential)|x-goog-(?:signature|credential)|sig|signature|(?:[a-z]+[_-])?token|"
+    r"(?:api|access|secret|account)?[_-]?key|(?:client[_-]?)?secret|password|passwd|pwd|auth|authorization|jwt|bearer)=",
     re.IGNORECASE,
 )
 """A password, or a signature, in a URL: it would be written into the output, the logs and every message."""

@@ -8,12 +8,31 @@ import yaml
 from pipeline.errors import SpecError
 
 
+class _OnceEach(yaml.SafeLoader):
+    """YAML in which no mapping has a key twice: of two, the library takes the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node. Raises SpecError."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else ""
+            if name in seen:
+                line = key.start_mark.line + 1
+                raise SpecError(
+                    f"the job file has the key {name!r} twice in one place, the second in line {line}; keep one"
+                )
+            seen |= {name} if name else set()
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(text: str) -> dict[str, Any]:
     """The mapping in a YAML text. Raises SpecError."""
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, Loader=_OnceEach)  # noqa: S506 - a safe loader that is stricter
     except yaml.YAMLError as error:
         raise SpecError(f"the job file is not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise SpecError("the job file is nested too deep; it has no more than three levels of keys") from None
     if not isinstance(values, dict):
         raise SpecError("the job file is not a mapping of keys; it needs input, model, task and output")
     return values

@@ -1,16 +1,20 @@
 """The config: its defaults, its labels, what it refuses and what it writes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from models.checkpoint import Checkpoint, check
 from models.checks import check_config
 from models.config import RobertaPreLayerNormConfig
 from models.errors import CheckpointError
+from models.tokenizer import load_tokenizer
 from tests.models import golden
 
 Config = RobertaPreLayerNormConfig
+TINY = Path(__file__).parents[2] / "jobs/checkpoints/random-tiny"
 
 
 def test_defaults_are_the_reference_s() -> None:
@@ -82,3 +86,39 @@ def test_a_folder_without_config_or_with_broken_json_is_refused(tmp_path: Path) 
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="is not JSON"):
         Config.from_pretrained(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("layer_norm_eps", float("nan"), "layer_norm_eps is nan"),
+        ("layer_norm_eps", -1.0, "0 or more"),
+        ("layer_norm_eps", "x", "must be a number"),
+        ("hidden_size", None, "must be a whole number"),
+        ("hidden_size", 64.0, "must be a whole number"),
+        ("num_hidden_layers", 10**7, "at most 10000"),
+        ("is_decoder", "no", "must be true or false"),
+        ("hidden_act", 5, "hidden_act is '5'"),
+        ("num_labels", 10**8, "at most 1000000"),
+        ("model_type", ["roberta"], "model_type"),
+    ],
+)
+def test_a_value_that_no_model_can_have_is_refused_at_once(tmp_path: Path, name: str, value: object, says: str) -> None:
+    fields = json.loads((TINY / "config.json").read_text())
+    fields = {key: kept for key, kept in fields.items() if name != "num_labels" or key not in ("id2label", "label2id")}
+    shutil.copytree(TINY, tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**fields, name: value}))
+    with pytest.raises(CheckpointError, match=says) as caught:
+        check(checkpoint=str(tmp_path / "model"), heads=["sequence-classification"])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "tokenizer.json", "model.safetensors"])
+def test_json_that_is_nested_too_deep_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    deep = b'{"a":' * 3_000 + b"1" + b"}" * 3_000
+    shutil.copytree(TINY, tmp_path / "model")
+    content = len(deep).to_bytes(8, "little") + deep if name == "model.safetensors" else deep
+    (tmp_path / "model" / name).write_bytes(content)
+    read = load_tokenizer if name.startswith("tokenizer") else Checkpoint.open
+    with pytest.raises(CheckpointError, match="model"):
+        read(str(tmp_path / "model"))

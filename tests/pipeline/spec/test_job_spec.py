@@ -16,6 +16,7 @@ from pipeline.errors import SpecError
 from pipeline.spec.job_spec import JobSpec, arrow_type, json_schema
 from pipeline.spec.settings import override, read_yaml
 from pipeline.tasks import TextClassification
+from tests.pipeline.small import spec
 
 LEAST: dict[str, Any] = {"input": "in", "model": "m", "task": "text-classification", "output": "out"}
 SEVERAL: dict[str, Any] = {
@@ -46,6 +47,63 @@ def refusal(values: object) -> str:
         JobSpec.parse({**LEAST, **values})  # type: ignore[dict-item]
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+SECRET = "S3CRET"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://{SECRET}@h/x",
+        f"s3://{SECRET}@bucket/x",
+        f"https://h/x#token={SECRET}",
+        *(
+            f"https://h/x?a=1&{name}={SECRET}"
+            for name in (
+                "api_key",
+                "apikey",
+                "password",
+                "passwd",
+                "pwd",
+                "auth",
+                "jwt",
+                "client_secret",
+                "access_token",
+                "Key",
+            )
+        ),
+    ],
+)
+def test_a_url_with_a_secret_in_any_spelling_is_refused_and_not_quoted(url: str) -> None:
+    with pytest.raises(SpecError, match="credentials") as caught:
+        spec(source=url)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["abfs://box@account.dfs.core.windows.net/x", "s3://b/a@b?versionId=5", "hf://datasets/a/b@main/x", "/x/keys=1"],
+)
+def test_a_url_without_a_secret_is_none(url: str) -> None:
+    assert spec(source=url).input.urls == [url]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("output: a\ninput: b\noutput: c\n", "the key 'output' twice in one place, the second in line 3"),
+        ("limits: {stall: 5, stall: 6}", "the key 'stall' twice"),
+        ("a: " + "[" * 3_000 + "]" * 3_000, "nested too deep"),
+    ],
+)
+def test_a_job_file_that_could_be_taken_in_two_ways_is_refused(text: str, says: str) -> None:
+    with pytest.raises(SpecError, match=says):
+        read_yaml(text)
+
+
+def test_a_job_file_may_use_anchors_and_a_name_in_two_places() -> None:
+    assert read_yaml("a: &x {name: 1}\nb: {<<: *x, name: 2}\n") == {"a": {"name": 1}, "b": {"name": 2}}
 
 
 def test_a_bare_url_checkpoint_task_and_folder_are_short_for_their_sections() -> None:
