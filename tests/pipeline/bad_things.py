@@ -454,6 +454,12 @@ CHECKPOINTS = [
         job({"model.checkpoint": "FOLDER/no-such-model"}),
     ),
     Bad(
+        "the name of a model of the Hub",
+        (REFUSED, "CheckpointError"),
+        ("hf://somebody/ner", "preln[hub]"),
+        job({"model.checkpoint": "somebody/ner"}),
+    ),
+    Bad(
         "a checkpoint without config.json",
         (REFUSED, "CheckpointError"),
         ("checkpoint", "config.json"),
