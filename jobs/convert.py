@@ -151,6 +151,7 @@ def _print_conversion(done: Conversion, *, as_json: bool, destination: str | Non
 
 
 def _print_difference(found: CheckpointDifference, first: str, second: str, *, as_json: bool) -> None:
+    """Print what differs between two checkpoints: tensors only in one, shapes, config fields, stored types, values."""
     from rich.console import Console
     from rich.table import Table
 

@@ -104,6 +104,7 @@ def _parse(name: str) -> _HubName | None:
 def _snapshot(
     name: str, repository: str, revision: str | None, folder: str, options: HubOptions, choose: Choice
 ) -> str:
+    """Download the files of a checkpoint that `choose` picks, or find them in the cache. Raises CheckpointError."""
     try:
         import huggingface_hub
         from huggingface_hub import errors

@@ -57,6 +57,7 @@ def tokenizer_json(content: bytes, *, model_type: str) -> bytes:
 
 
 def _tokenizer(vocabulary: list[tuple[str, float]], charsmap: bytes, *, mask_normalized: bool) -> dict[str, Any]:
+    """The contents of tokenizer.json for a Unigram vocabulary: normalizers, Metaspace, and special tokens."""
     id_of = {piece: place for place, (piece, _) in reversed(list(enumerate(vocabulary)))}
     normalizers: list[dict[str, Any]] = [
         {"type": "Strip", "strip_left": False, "strip_right": True},

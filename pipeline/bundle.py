@@ -80,6 +80,7 @@ def _header(shard: ShardTables) -> str:
 
 
 def _from_header(text: str, cells: Iterator[pa.LargeBinaryScalar]) -> ShardTables:
+    """A shard from its header, with as many of the cells as the header lists tables."""
     values = json.loads(text)
     failure, rows = values["failure"], None
     tasks: dict[str, dict[str, pa.Table]] = {}

@@ -32,14 +32,14 @@ from pipeline.spec.job_spec import JobSpec
 
 
 @dataclass(frozen=True, eq=False)
-class Stages:
+class SeveralTasks:
     """A job's stages without Ray."""
 
     spec: JobSpec
     model: FlatModel
 
     @classmethod
-    def of(cls, tasks: Mapping[str, Any]) -> "Stages":
+    def of(cls, tasks: Mapping[str, Any]) -> "SeveralTasks":
         """The job of these tasks of the embedded checkpoint."""
         spec = JobSpec.parse(
             {
@@ -82,9 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     given = sample_texts()
     texts = [given[number % len(given)] + f" {number}" for number in range(options.texts)]  # equal texts are done once
-    jobs = {name: Stages.of({name: task}) for name, task in TASKS.items()}
+    jobs = {name: SeveralTasks.of({name: task}) for name, task in TASKS.items()}
     same_text = {name: task for name, task in TASKS.items() if name != "questions"}
-    jobs |= {" + ".join(same_text): Stages.of(same_text), " + ".join(TASKS): Stages.of(TASKS)}
+    jobs |= {" + ".join(same_text): SeveralTasks.of(same_text), " + ".join(TASKS): SeveralTasks.of(TASKS)}
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for number in range(options.rounds + 1):
         for name in random.Random(number).sample(list(jobs), len(jobs)):  # noqa: S311 -- an order, not a secret

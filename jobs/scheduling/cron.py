@@ -94,6 +94,7 @@ def _listed(values: tuple[int, ...] | None) -> str:
 
 
 def _values(word: str, field: Field, text: str) -> tuple[int, ...] | None:
+    """The values of one field of a cron line, ascending; None for any. Raises SpecError."""
     if word in ("*", "*/1"):
         return None
     found: set[int] = set()

@@ -158,6 +158,7 @@ def cron_job(running: Running, times: Times) -> list[Manifest]:
 
 
 def _starter(account: str, *, manifest: str) -> Manifest:
+    """The pod that creates the RayJob of a manifest and waits for its end, with as few rights as that needs."""
     return {
         "serviceAccountName": account,
         "restartPolicy": "Never",

@@ -141,6 +141,7 @@ class Examples:
             ) from None
 
     def _tagged(self, record: Record) -> list[Example]:
+        """One example of a list of words: the tag of each word at its pieces, nothing at special tokens."""
         words, tags = self._value(record, "words"), self._value(record, "tags")
         if not words:
             return []
@@ -161,6 +162,7 @@ class Examples:
         return [Example(rows=(ids,), target=target)]
 
     def _asked(self, record: Record) -> list[Example]:
+        """A question's context window around its first answer; a span of zeros where there is no answer."""
         question, context = self._value(record, "question"), self._value(record, "context")
         answers = self._value(record, "answers")
         if not question or not context or answers is None:

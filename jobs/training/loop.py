@@ -147,6 +147,10 @@ class Run:
         return masked(batch, rate=rate, mask_id=self.data.mask_id, vocabulary=self.data.vocabulary, random=random)
 
     def _one_step(self) -> float:
+        """One update of the weights: the mean loss of this worker's parts, averaged over all workers.
+
+        Every part has a seed of its own, so that the number of workers changes nothing.
+        """
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
         parts = self.spec.accumulation * self.place.workers

@@ -15,7 +15,7 @@ from models.config import RobertaPreLayerNormConfig
 from models.outputs import OUTPUT_CLASSES, ModelOutput
 from models.roberta_tf.cache import KeyValueCache, flatten_cache, unflatten_cache
 from models.roberta_tf.inputs import named_inputs
-from models.roberta_tf.layers import PLAN, Seeds
+from models.roberta_tf.layers import BUILDING, Seeds
 
 LABELS = ("labels", "start_positions", "end_positions")
 # A loss has no row for each input, and nobody goes on from a cache that predict() gathered.
@@ -47,7 +47,7 @@ class KerasModel(keras.Model):
     """A keras.Model whose variables exist from the start, with inputs and losses as the reference's."""
 
     def __init__(self, config: RobertaPreLayerNormConfig, *, name: str | None = None) -> None:
-        super().__init__(name=name, dtype=PLAN.get().dtype)
+        super().__init__(name=name, dtype=BUILDING.get().dtype)
         self.config = config
         self.seed_generator = keras.random.SeedGenerator()
         self.built = True

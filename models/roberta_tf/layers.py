@@ -19,24 +19,24 @@ from tensorflow import Tensor
 
 
 @dataclass(frozen=True)
-class Plan:
+class Building:
     """How models are built at present. dtype: Keras's policy name; None: its global one. started: with first values."""
 
     dtype: str | None = None
     started: bool = True
 
 
-PLAN: ContextVar[Plan] = ContextVar("plan", default=Plan())  # noqa: B039 -- frozen
+BUILDING: ContextVar[Building] = ContextVar("building", default=Building())  # noqa: B039 -- frozen
 
 
 @contextmanager
 def building(*, dtype: str | None, started: bool) -> Iterator[None]:
     """Models built inside have variables of this type; not started: all zeros, for a checkpoint's values to come."""
-    token = PLAN.set(Plan(dtype=dtype, started=started))
+    token = BUILDING.set(Building(dtype=dtype, started=started))
     try:
         yield
     finally:
-        PLAN.reset(token)
+        BUILDING.reset(token)
 
 
 class Seeds:
@@ -56,7 +56,7 @@ class Block(keras.layers.Layer):
     """A tracked layer that is called straight through `forward`."""
 
     def __init__(self) -> None:
-        super().__init__(dtype=PLAN.get().dtype)
+        super().__init__(dtype=BUILDING.get().dtype)
         self.built = True
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:

@@ -22,7 +22,7 @@ from models.loading_options import LoadingOptions, refuse_device_map
 from models.outputs import ModelOutput
 from models.roberta_tf.heads import TFRobertaPreLayerNormDecoder
 from models.roberta_tf.keras_model import KerasModel
-from models.roberta_tf.layers import PLAN, Embedding, building
+from models.roberta_tf.layers import BUILDING, Embedding, building
 from models.roberta_tf.surgery import prune, resize_embedding, resize_language_head
 from models.roberta_tf.weights import dtype_name, fill, initialise, neutral_variables, to_numpy
 from models.saving_options import refuse_saving
@@ -46,7 +46,7 @@ class TFRobertaPreLayerNormPreTrainedModel(KerasModel):
 
     def post_init(self) -> None:
         """Start the variables afresh (the base model has done its own) and tie what is one tensor."""
-        if PLAN.get().started:
+        if BUILDING.get().started:
             names = [name for name in self.expected_tensors() if self.bare or not name.startswith(PREFIX)]
             initialise(self, names=names, config=self.config)
         self.tie_weights()

@@ -71,6 +71,7 @@ def _die_with(parent: int) -> None:
 
 
 def _serve(pipe: Pipe) -> None:
+    """Load the model, report that it is ready or why not, then answer packs until the pipe closes."""
     _, order = pipe.receive()
     try:
         model = load_model(order)

@@ -93,6 +93,7 @@ def _untyped(schema: pa.Schema, columns: Columns) -> pa.Schema:
 
 
 def _unified(schemas: Iterable[tuple[str, pa.Schema]], *, columns: Columns) -> pa.Schema:
+    """One schema for all files, each given with its name; a column that has only nulls is text. Raises SpecError."""
     unified = pa.schema([])
     for where, schema in schemas:
         try:

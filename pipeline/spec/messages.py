@@ -44,6 +44,7 @@ def _section_of(annotation: Any) -> Any:
 
 
 def _line(problem: ErrorDetails, root: type[BaseModel]) -> str:
+    """One of pydantic's errors as a line: the key, what is wrong, and what would be right."""
     place = problem["loc"]
     kept = [
         str(part)

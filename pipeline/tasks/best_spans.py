@@ -23,7 +23,7 @@ ROWS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class AskedSpans:
     """The tokens that were asked, window by window.
 
     item_W: ascending. counts_W: tokens of each window, `<s>` included. token_G: number of the token in its context, -1 for
@@ -61,7 +61,7 @@ class Spans:
     null_N: Logits
 
 
-def best_spans(*, asked: Asked, start_G: Logits, end_G: Logits, longest: int, wanted: int) -> Spans:
+def best_spans(*, asked: AskedSpans, start_G: Logits, end_G: Logits, longest: int, wanted: int) -> Spans:
     """At most `wanted` spans an item, of at most `longest` tokens; spans of the same characters count once, by the best."""
     start_G, end_G, null_N = normalized(asked, start_G, end_G)
     blocked_G = np.where(asked.allowed_G, 0.0, -np.inf)
@@ -90,7 +90,7 @@ def best_spans(*, asked: Asked, start_G: Logits, end_G: Logits, longest: int, wa
     return Spans(item_C[single], first_C[single], last_C[single], score_C[single], null_N)
 
 
-def _scores(rows: Integers, asked: Asked, start_G: Logits, end_G: Logits, longest: int) -> Logits:
+def _scores(rows: Integers, asked: AskedSpans, start_G: Logits, end_G: Logits, longest: int) -> Logits:
     """[R, longest], the log score of each span that begins at a row; -inf where it would leave its window."""
     to_RA = rows[:, None] + np.arange(longest)
     inside_RA = to_RA < asked.stop_G[rows][:, None]
@@ -109,7 +109,7 @@ def _leading(group: Integers, score: Logits, count: int) -> npt.NDArray[np.int64
     return order[rank < count]
 
 
-def normalized(asked: Asked, start_G: Logits, end_G: Logits) -> tuple[Logits, Logits, Logits]:
+def normalized(asked: AskedSpans, start_G: Logits, end_G: Logits) -> tuple[Logits, Logits, Logits]:
     """Log probabilities of start and end, and [N] the probability of no answer; items without windows have none, 0."""
     marks = np.cumsum(asked.counts_W) - asked.counts_W
     null_W = start_G[marks] + end_G[marks]

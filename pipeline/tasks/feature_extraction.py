@@ -130,6 +130,7 @@ class FeatureExtraction(Task):
     def decode(
         self, *, parts: Mapping[str, pa.Array], windows: pa.Table, answers: Answers, facts: ModelFacts
     ) -> Decoded:
+        """One vector per text, or one per token; a text whose vector does not fit the stored type gets an error."""
         items, item_W = len(parts["text"]), windows["item"].to_numpy()
         hidden_GH = answers["hidden"].astype(np.float32, copy=False)
         pooling = self.resolved_pooling(facts)

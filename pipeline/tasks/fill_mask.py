@@ -113,6 +113,7 @@ class FillMask(Task):
     def decode(
         self, *, parts: Mapping[str, pa.Array], windows: pa.Table, answers: Answers, facts: ModelFacts
     ) -> Decoded:
+        """The best tokens for each mask, with their probabilities and the text that each makes."""
         ids_Gk, probs_Gk = answers["ids"], answers["probs"]
         counts_W = list_lengths(windows, "positions")
         k = ids_Gk.shape[1]

@@ -43,6 +43,7 @@ class MultipleChoice(Task):
         return [pa.field("choice", pa.int32()), pa.field("scores", pa.list_(pa.float32()))]
 
     def encode(self, parts: Mapping[str, pa.Array], facts: ModelFacts) -> Encoding:
+        """One window per choice, of the prompt and that choice; a row with a choice that does not fit is an error as a whole."""
         choices = parts["choices"]
         bad = error_array([_fault(row) for row in choices.to_pylist()])
         good = np.flatnonzero(bad.is_null().to_numpy(zero_copy_only=False))

@@ -18,7 +18,7 @@ from pipeline.arrow_lists import flat_list, list_lengths
 from pipeline.errors import OptionError, RowError
 from pipeline.ragged import Integers, offsets_of, ranges
 from pipeline.rows import error_array, no_errors
-from pipeline.tasks.best_spans import Asked, best_spans
+from pipeline.tasks.best_spans import AskedSpans, best_spans
 from pipeline.tasks.characters import tokenize_texts
 from pipeline.tasks.reference_answers import AnswerRule, LogitWindow
 from pipeline.tasks.spans import Characters, grouped
@@ -196,7 +196,7 @@ class QuestionAnswering(Task):
 
         Overlapping windows see some tokens twice: best_spans counts each once. No answer competes only if allow_null is set.
         """
-        asked = Asked(
+        asked = AskedSpans(
             item_W=windows["item"].to_numpy(),
             counts_W=list_lengths(windows, "positions"),
             token_G=flat_list(windows, "token"),
@@ -237,6 +237,7 @@ class QuestionAnswering(Task):
     def _decode_reference(
         self, contexts: pa.Array, windows: pa.Table, answers: Answers
     ) -> tuple[pa.ListArray, np.ndarray]:
+        """The reference's answers of each row, and the score of no answer."""
         rule = AnswerRule(
             top_k=self.top_k,
             candidates=2 * self.top_k + 10 if self.align_to_words else self.top_k,

@@ -68,6 +68,7 @@ class ReferenceRule:
         ]
 
     def _words(self, window: ScoredWindow) -> list[Entity]:
+        """The words of a window, each with one label for all its pieces."""
         begins = np.flatnonzero(~window.continues_S).tolist()
         if len(window.pieces) and (not begins or begins[0] != 0):
             begins = [0, *begins]

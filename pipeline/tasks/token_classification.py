@@ -43,7 +43,7 @@ from pipeline.tasks.words import (
 
 LONGEST_OVERLAP = 128
 
-Asked: TypeAlias = tuple[npt.NDArray[np.bool_], Integers, Integers]
+AskedTokens: TypeAlias = tuple[npt.NDArray[np.bool_], Integers, Integers]
 
 
 class TokenClassification(Task):
@@ -218,7 +218,7 @@ class TokenClassification(Task):
             columns["word"] = list_array(tokens.word_T[token_G], counts_W)
         return pa.table(columns)
 
-    def _asked(self, tokens: Tokenized, texts: pa.Array, facts: ModelFacts) -> Asked:
+    def _asked(self, tokens: Tokenized, texts: pa.Array, facts: ModelFacts) -> AskedTokens:
         """Which tokens the model labels, where what they stand for ends, and its number: of the word or of the token, from 1;
         by the reference's rule, whether the token continues a word."""
         aggregation = self.resolved_aggregation(facts)
@@ -280,6 +280,7 @@ class TokenClassification(Task):
     def _reference_entities(
         self, texts: pa.Array, windows: pa.Table, scores_GL: Floats, facts: ModelFacts
     ) -> pa.ListArray:
+        """Entities exactly as the reference finds them, window by window."""
         aggregation = self.resolved_aggregation(facts)
         rule = ReferenceRule(
             aggregation=aggregation, labels=facts.labels, ignored=self.ignore_labels, vocabulary=facts.vocabulary
