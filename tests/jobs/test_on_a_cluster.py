@@ -224,7 +224,7 @@ def test_rays_own_command_runs_a_job_too(outside: Outside, tmp_path: Path) -> No
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert f"Done: {ROWS} rows of 1 files in 1 shards." in run.stdout
+    assert f"Done: {ROWS} rows of 1 file in 1 shard." in run.stdout
     assert verify(str(tmp_path / "out")).holds
 
 

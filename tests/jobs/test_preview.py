@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import ray
 
 import preln as library
+from jobs import connect
 from jobs.embedded import DEMO
 from tests.command import Command, in_this_process
 
@@ -17,6 +17,10 @@ TEXTS = ["book a flight to Paris", "", "what is the weather", "set an alarm", "p
 
 @pytest.fixture
 def preln(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    def connected() -> None:
+        pytest.fail("a preview has connected to Ray")
+
+    monkeypatch.setattr(connect, "connect", connected)
     return in_this_process(monkeypatch, capsys)
 
 
@@ -46,7 +50,6 @@ def test_the_first_rows_are_those_of_the_job_and_nothing_is_written(
     assert found["score"].to_pylist() == pytest.approx(expected["score"].to_pylist(), abs=1e-5)
     assert found["error"][1].as_py()["reason"] == "empty"
     assert not (tmp_path / "out").exists()
-    assert not ray.is_initialized()
 
 
 def test_they_are_printed_as_a_table_or_as_lines_for_machines(preln: Command, words: list[str]) -> None:

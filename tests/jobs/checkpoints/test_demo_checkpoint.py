@@ -45,7 +45,7 @@ def test_the_encoder_is_stored_once_and_all_is_small() -> None:
 
 def test_its_card_says_first_what_it_is_for_and_its_sources_are_attributed() -> None:
     card = (DEMO / "CARD.md").read_text(encoding="utf-8")
-    assert card.splitlines()[2].startswith("For trying the pipeline, and for nothing else")
+    assert card.splitlines()[2].startswith("For trying out the pipeline only")
     assert "| intents (150), accuracy |" in card
     assert "CC BY-SA 4.0" in (DEMO / "ATTRIBUTION.md").read_text(encoding="utf-8")
 
