@@ -80,7 +80,7 @@ def on_meta(flat: Any, *, varlen: bool, monkeypatch: pytest.MonkeyPatch) -> None
     """Move a model to where no values are; varlen: its attention is one kernel, of which only the shape is known."""
     for model in (flat.base, *flat.heads.values()):
         model.to("meta")
-    flat.norm_before.to("meta")
+    flat.norm_before.__self__.to("meta")
     for layer in flat.layers:
         for name in ("query_key_value", "query", "key_value", "projection", "widen", "narrow"):
             linear = getattr(layer, name, None)
