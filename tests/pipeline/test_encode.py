@@ -80,7 +80,7 @@ def test_max_length_shortens_the_model() -> None:
 
 def test_max_length_beyond_the_model_is_refused() -> None:
     model = {"checkpoint": SPEC.model.checkpoint, "max_length": LIMIT + 1}
-    with pytest.raises(SpecError, match=rf"model\.max_length: {LIMIT + 1} tokens .* which is {LIMIT}"):
+    with pytest.raises(SpecError, match=rf"model\.max_length: {LIMIT + 1} tokens .* the {LIMIT} that"):
         only_facts(spec(model=model))
 
 
