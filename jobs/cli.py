@@ -9,8 +9,10 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from jobs.annotate import annotate
 from jobs.bench import bench
@@ -19,6 +21,7 @@ from jobs.demo import demo
 from jobs.doctor import doctor
 from jobs.evaluate import evaluate
 from jobs.exit_codes import exit_code_of
+from jobs.interruption import INTERRUPTED
 from jobs.logs import logs
 from jobs.plan import plan
 from jobs.schedule import schedule
@@ -34,8 +37,22 @@ from pipeline import __version__
 from pipeline.errors import PrelnError
 from pipeline.telemetry import journal
 
+
+class Interruptible(TyperGroup):
+    """Verbs that say so when they are interrupted; a run that has begun says more itself."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer makes its contexts itself
+        """Run the verb. On Ctrl-C or SIGTERM, also while its modules are imported: one line and exit code 130."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.stderr.write("Interrupted: run the same command to resume.\n")
+            raise typer.Exit(INTERRUPTED) from None
+
+
 app = typer.Typer(
     name="preln",
+    cls=Interruptible,
     help="Annotate text in bulk with pre-LayerNorm RoBERTa on Ray: every row once, as Parquet.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
