@@ -310,7 +310,7 @@ def test_the_command_stays_and_annotates_what_is_new(outside: Outside, tmp_path:
 
 def test_two_runs_of_the_same_job_at_once_do_no_harm(outside: Outside, tmp_path: Path) -> None:
     """By a model that takes its time, so that both are at work at once; each with a replica that leaves room to read."""
-    job = sleepy_job(tmp_path, shards=16, nap=0.25, gpus=0, cpus=0.4, replicas=1)
+    job = sleepy_job(tmp_path, shards=16, nap=0.75, gpus=0, cpus=0.4, replicas=1)
     with (
         driver(outside.cluster, job, tmp_path, outside.repository) as one,
         driver(outside.cluster, job, tmp_path, outside.repository) as other,
