@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
+from jobs.benchmarks.drawn import drawn_tensors
 from models.boundary import Head
 from models.checkpoint_writer import WeightsFormat, write_checkpoint
 from models.config import RobertaPreLayerNormConfig
-from models.loading import start_of
-from models.tensors import ARCHITECTURES, expected_tensors
+from models.tensors import ARCHITECTURES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENVIRONMENT = REPOSITORY / "build" / "reference-environment"
@@ -134,12 +134,7 @@ def write_checkpoints(folder: Path, *, head: Head, layers: int) -> None:
         num_labels=LABELS if head == "sequence-classification" else None,
         architectures=[ARCHITECTURES[head]],
     )
-    rng = np.random.default_rng(0)
-    tensors = {}
-    for name, shape in expected_tensors(config=config, head=head).items():
-        kind = start_of(name)
-        drawn = rng.standard_normal(shape, np.float32) * np.float32(config.initializer_range)
-        tensors[name] = np.full(shape, kind == "ones", np.float32) if kind in ("ones", "zeros") else drawn
+    tensors = drawn_tensors(config=config, head=head)
     for framework, weights_format in FORMATS.items():
         write_checkpoint(url=str(folder / framework), config=config, tensors=tensors, weights_format=weights_format)
 

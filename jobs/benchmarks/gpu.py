@@ -23,13 +23,13 @@ from typing import Any, cast
 
 import numpy as np
 
+from jobs.benchmarks.drawn import drawn_tensors
 from jobs.benchmarks.rounds import least_operations
 from models.boundary import Ask, Device, Dtype, Framework, Head, Tokens
 from models.checkpoint_writer import write_checkpoint
 from models.config import RobertaPreLayerNormConfig
 from models.load import load
-from models.loading import start_of
-from models.tensors import ARCHITECTURES, expected_tensors
+from models.tensors import ARCHITECTURES
 from pipeline.inference.batching import TokenBudget, packs
 from pipeline.inference.child import LoadOrder
 from pipeline.inference.passes import Question
@@ -164,12 +164,7 @@ def checkpoint(head: Head, root: str, settings: Settings) -> str:
         num_labels=2 if head == "question-answering" else 9,
         architectures=[ARCHITECTURES.get(head, "RobertaPreLayerNormModel")],
     )
-    rng = np.random.default_rng(0)
-    tensors = {}
-    for name, shape in expected_tensors(config=config, head=head).items():
-        kind = start_of(name)
-        drawn = rng.standard_normal(shape, np.float32) * np.float32(config.initializer_range)
-        tensors[name] = np.full(shape, kind == "ones", np.float32) if kind in ("ones", "zeros") else drawn
+    tensors = drawn_tensors(config=config, head=head)
     write_checkpoint(url=folder, config=config, tensors=tensors)
     return folder
 
