@@ -79,13 +79,22 @@ class GreedyOptions:
 
 
 def greedy_options(
-    generation_config: Any, given: Mapping[str, Any], more: Mapping[str, Any] | None = None
+    generation_config: Any,
+    more: Mapping[str, Any] | None = None,
+    *,
+    max_new_tokens: int | None = None,
+    max_length: int | None = None,
+    eos_token_id: int | Sequence[int] | None = None,
+    pad_token_id: int | None = None,
+    use_cache: bool | None = None,
 ) -> GreedyOptions:
     """What is given to generate() wins over its generation_config, transformers' or a dict. more: further keywords.
 
     Raises ValueError for what greedy decoding can't do, naming it and the reason, TypeError for what the reference does not
     know either.
     """
+    given = {"max_new_tokens": max_new_tokens, "max_length": max_length, "eos_token_id": eos_token_id}
+    given |= {"pad_token_id": pad_token_id, "use_cache": use_cache}
     merged = {name: value for name, value in _fields(generation_config).items() if name[0] != "_"}
     merged |= {name: value for name, value in {**given, **(more or {})}.items() if value is not None}
     found: dict[str, Any] = {}

@@ -133,9 +133,15 @@ class FlaxRobertaPreLayerNormForCausalLM(FlaxRobertaPreLayerNormPreTrainedModel)
         where they ask for more than greedy decoding (models.generation_options).
         """
         prompt_BS = prompt_of(input_ids, keywords)
-        limits = {"max_new_tokens": max_new_tokens, "max_length": max_length, "eos_token_id": eos_token_id}
-        limits |= {"pad_token_id": pad_token_id, "use_cache": use_cache}
-        options = greedy_options(generation_config, limits, keywords)
+        options = greedy_options(
+            generation_config,
+            keywords,
+            max_new_tokens=max_new_tokens,
+            max_length=max_length,
+            eos_token_id=eos_token_id,
+            pad_token_id=pad_token_id,
+            use_cache=use_cache,
+        )
         return greedy_search(
             self,
             params=self.params if params is None else params,
