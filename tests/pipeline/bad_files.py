@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
+from tests.pipeline.bad import FILE, REFUSED, ROW, Bad, Make, Settings, written
 from tests.pipeline.bad_run import parquet
-from tests.pipeline.bad_things import FILE, REFUSED, ROW, Bad, Make, Settings, written
 from tests.pipeline.delta_log import INLINE_VECTOR, log_table
 
 CASES = Path(__file__).parents[1] / "cases"

@@ -7,9 +7,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.pipeline.bad import Bad
 from tests.pipeline.bad_files import MORE_FILES
 from tests.pipeline.bad_run import Got, attempt
-from tests.pipeline.bad_things import BAD_THINGS, Bad
+from tests.pipeline.bad_things import BAD_THINGS
 
 HEAD = """# Error reference
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.pipeline.bad import REFUSED, Bad
 from tests.pipeline.bad_page import BAD_OF, outcome, render
 from tests.pipeline.bad_run import Got
-from tests.pipeline.bad_things import REFUSED, Bad
 
 EVERY = [bad for things in BAD_OF.values() for bad in things]
 AT_LEAST = 40
