@@ -40,7 +40,8 @@ Head: TypeAlias = Literal[
 Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
 Device: TypeAlias = Literal["cpu", "cuda"]
 DeviceFacts: TypeAlias = dict[str, str | int | float | bool]
-"""What a model runs on, in plain values: device, name, framework, and what else the framework reports."""
+"""What a model runs on, in plain values: device, name, framework, and what else the framework reports. `best_tokens`, if it is
+there: the most tokens of a pass that pay on this device."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from pipeline.bundle import ShardTables
 from pipeline.decode import annotated
 from pipeline.encode import encode_tasks
 from pipeline.inference.answers import answer_shards
-from pipeline.inference.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, TokenBudget
+from pipeline.inference.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, TokenBudget, budget_between
 from pipeline.inference.checkpoint_state import checkpoint_state
 from pipeline.inference.in_process import InProcess
 from pipeline.inference.node_cache import checkpoint_here, compiler_settings
@@ -63,8 +63,6 @@ class Annotator:
             names = list(self.spec.tasks) or None
             state = checkpoint_state(order.checkpoint, known=None, names=names)
             order = replace(order, checkpoint=checkpoint_here(url=order.checkpoint, state=state, names=names))
-        first, most = GPU_BATCH_TOKENS if gpu else (CPU_BATCH_TOKENS[self.spec.model.framework],) * 2
-        self._budget = TokenBudget(tokens=self.spec.resources.batch_tokens or first, most=most)
         weight = sum(task.task.rows_weight(self._facts[name]) for name, task in self.spec.named_tasks.items())
         self.rows_each = self.spec.shards.rows or max(1, CPU_CUT.rows // weight)
         # The child dies with the thread that starts it, and a server's threads end; this one does not.
@@ -83,6 +81,9 @@ class Annotator:
         except BaseException:
             self.close()
             raise
+        wanted = self.spec.resources.batch_tokens
+        default = GPU_BATCH_TOKENS if gpu else CPU_BATCH_TOKENS[self.spec.model.framework]
+        self._budget = budget_between(default, self._supervisor.facts) if wanted is None else TokenBudget(tokens=wanted)
 
     def _launch(self, *arguments: Any, **options: Any) -> "subprocess.Popen[bytes]":
         started: Future[subprocess.Popen[bytes]] = self._starter.submit(subprocess.Popen, *arguments, **options)

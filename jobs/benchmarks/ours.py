@@ -9,9 +9,9 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from models.boundary import Ask, Dtype, FlatModel, Framework, Head, Tokens
+from models.boundary import Ask, DeviceFacts, Dtype, FlatModel, Framework, Head, Tokens
 from models.load import load
-from pipeline.inference.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, TokenBudget, packs
+from pipeline.inference.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, TokenBudget, budget_between, packs
 from pipeline.ragged import offsets_of
 
 Scores = npt.NDArray[np.float32]
@@ -25,12 +25,9 @@ def softmax(logits: Scores) -> Scores:
     return scores
 
 
-def budget(device: str, framework: Framework) -> TokenBudget:
+def budget(device: str, framework: Framework, facts: DeviceFacts) -> TokenBudget:
     """A replica's budget on such a device."""
-    if device == "cpu":
-        return TokenBudget(tokens=CPU_BATCH_TOKENS[framework])
-    first, most = GPU_BATCH_TOKENS
-    return TokenBudget(tokens=first, most=most)
+    return budget_between(CPU_BATCH_TOKENS[framework] if device == "cpu" else GPU_BATCH_TOKENS, facts)
 
 
 class FlatVariant:
@@ -52,7 +49,7 @@ class FlatVariant:
             assert isinstance(self.model, FlatRoberta), f"{framework} has nothing to compile"
             self.model.compile_parts(wanted=compiled)
             self.name += ", compiled" if self.model.compiled else ", not compiled"
-        self.token_budget = budget(device, framework)
+        self.token_budget = budget(device, framework, self.model.try_out())
 
     def logits(self, ids: Sequence[Sequence[int]]) -> Scores:
         """Every text's logits, in order."""

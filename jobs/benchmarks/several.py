@@ -65,7 +65,7 @@ class SeveralTasks:
         (answered,) = answer_shards(
             shards=[shard],
             asks=asks_of(self.spec, facts),
-            budget=TokenBudget(tokens=CPU_BATCH_TOKENS["torch"]),
+            budget=TokenBudget(tokens=CPU_BATCH_TOKENS["torch"][0]),
             supervisor=InThisProcess(self.model),
         )
         return annotated(answered, schema=pa.schema([("text", pa.string())]), spec=self.spec, facts=facts)

@@ -29,7 +29,7 @@ class PipelineVariant:
         self._spec = JobSpec.parse({"input": "-", "output": "-", "model": folder, "task": task})
         self._facts = facts_of(self._spec)
         self._supervisor = InThisProcess(flat.model)
-        self._budget = budget(device, flat.framework)
+        self._budget = budget(device, flat.framework, flat.model.try_out())
 
     def scores(self, texts: Sequence[str]) -> Scores:
         """Every label's probability for every text, in order."""

@@ -39,7 +39,7 @@ from models.roberta_torch.encoder import RobertaPreLayerNormLayer
 from models.roberta_torch.flat_attention import GroupAttention, VarlenAttention, no_varlen
 from models.roberta_torch.flat_copies import Fetching, fetched, indices_on
 from models.roberta_torch.flat_heads import answer_head
-from models.roberta_torch.flat_layers import FlatLayer
+from models.roberta_torch.flat_layers import MKL_TOKENS, FlatLayer, mkl_is_faster
 from models.roberta_torch.flat_parts import TokenParts, compiled_parts
 from models.roberta_torch.masked_lm import RobertaPreLayerNormForMaskedLM
 from models.roberta_torch.pretrained import RobertaPreLayerNormPreTrainedModel
@@ -194,7 +194,10 @@ class FlatRoberta:
         attention = "varlen" if self.varlen else f"groups of equal lengths ({self.no_varlen})"
         prepacked = any(layer.widen.packed is not None for layer in self.layers)
         compiled = self.compiled is not None
-        return {**device_facts(self.device), "attention": attention, "compiled": compiled, "prepacked": prepacked}
+        facts = {**device_facts(self.device), "attention": attention, "compiled": compiled, "prepacked": prepacked}
+        if self.device.type == "cpu" and mkl_is_faster():
+            facts["best_tokens"] = MKL_TOKENS
+        return facts
 
     def probe(self) -> None:
         """Compute something on the device, and wait for it."""

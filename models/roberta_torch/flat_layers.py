@@ -17,6 +17,7 @@ from models.roberta_torch.encoder import RobertaPreLayerNormLayer
 from models.roberta_torch.flat_parts import TokenParts
 
 TYPICAL_TOKENS = 1_024  # oneDNN lays weights out for about so many rows
+MKL_TOKENS = 1_024  # a pass of more is slower, if MKL multiplies
 
 
 class FlatLinear:
@@ -61,7 +62,7 @@ class FlatLinear:
     def added(self, rows_TH: Tensor, sum_TO: Tensor) -> Tensor:
         """It and `sum_TO`, [T, H] -> [T, O]."""
         if self.packed is None:
-            return sum_TO + self(rows_TH)
+            return self(rows_TH).add_(sum_TO)
         whole_TO: Tensor = torch.ops.mkldnn._linear_pointwise.binary(rows_TH, sum_TO, self.packed, self.bias_O, "add")
         return whole_TO
 
@@ -74,7 +75,13 @@ def can_prepack(weight_OH: Tensor) -> bool:
         return False
     if weight_OH.dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return weight_OH.dtype == torch.float32
+    return weight_OH.dtype == torch.float32 and not mkl_is_faster()
+
+
+def mkl_is_faster() -> bool:
+    """Whether this processor has AVX2 but not AVX-512: there MKL's plain float32 product and a GELU after it take less time than
+    oneDNN's prepared product, with GELU in it or without (docs/benchmarks.md)."""
+    return torch.backends.mkl.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
 class FlatLayer:

@@ -9,9 +9,13 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from models.boundary import Framework
+from models.boundary import DeviceFacts, Framework
 
-CPU_BATCH_TOKENS: Mapping[Framework, int] = {"torch": 2_048, "tensorflow": 1_536, "flax": 4_096}
+CPU_BATCH_TOKENS: Mapping[Framework, tuple[int, int]] = {
+    "torch": (2_048, 2_048),
+    "tensorflow": (1_536, 1_536),
+    "flax": (4_096, 4_096),
+}
 """Token budget of a pass on a CPU: a few hundred tokens are compute-bound already, and more only cost cache. Flax has a larger
 one, since more tokens fill its rows of one width better."""
 GPU_BATCH_TOKENS = (32_768, 65_536)
@@ -21,6 +25,8 @@ GAIN = 1.03
 """A larger budget must be so much faster to be kept."""
 FULL = 0.75
 """The part of its budget that a pass must fill to count in the budget's rate."""
+BEST_TOKENS = "best_tokens"
+"""What a model may report with its device's facts: the largest budget that pays there."""
 PASSES = 3
 """Passes whose median rate is a budget's rate, so that one pass that something else slowed down does not decide."""
 
@@ -64,6 +70,13 @@ class TokenBudget:
         self._most = self.tokens
         self._best = 0.0
         self._rates = []
+
+
+def budget_between(first_most: tuple[int, int], facts: DeviceFacts) -> TokenBudget:
+    """From the first budget up to the largest, or to what the model's device is said to be best at."""
+    first, most = first_most
+    most = min(most, int(facts.get(BEST_TOKENS, most)))
+    return TokenBudget(tokens=min(first, most), most=most)
 
 
 def packs(

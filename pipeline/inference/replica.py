@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from models.boundary import HeadAsk
+from models.boundary import DeviceFacts, HeadAsk
 from pipeline.bundle import ShardTables, pack, unpack
 from pipeline.cluster.ray_state import assigned_gpus
 from pipeline.inference.answers import answer_shards
-from pipeline.inference.batching import TokenBudget
+from pipeline.inference.batching import TokenBudget, budget_between
 from pipeline.inference.checkpoint_state import CheckpointState
 from pipeline.inference.child import LoadOrder
 from pipeline.inference.desk import Desk
@@ -58,10 +58,11 @@ class ReplicaOrder:
         """The folders of the heads below the checkpoint; None where the checkpoint is the only one."""
         return list(self.load.heads) if isinstance(self.load.heads, Mapping) else None
 
-    def budget(self) -> TokenBudget:
-        """A replica's budget at its start."""
-        first, most = self.batch_tokens if isinstance(self.batch_tokens, tuple) else (self.batch_tokens,) * 2
-        return TokenBudget(tokens=first, most=most)
+    def budget(self, facts: DeviceFacts) -> TokenBudget:
+        """A replica's budget at its start; facts: what the model runs on."""
+        if isinstance(self.batch_tokens, int):
+            return TokenBudget(tokens=self.batch_tokens)
+        return budget_between(self.batch_tokens, facts)
 
     @property
     def in_order(self) -> bool:
@@ -79,10 +80,10 @@ class Replica:
                 load, checkpoint=checkpoint_here(url=load.checkpoint, state=order.checkpoint, names=order.head_folders)
             )
         self._order = order
-        self._budget = order.budget()
         environment = {**compiler_settings(), **gpu_settings(order.gpus, assigned_gpus() if order.gpus else None)}
         self._supervisor = Supervisor(order=load, threads=order.threads, stall=order.stall, environment=environment)
         self._supervisor.start()
+        self._budget = order.budget(self._supervisor.facts)
         self._desk = Desk(self._supervisor)
         self._processes = 0
         self._number = float(secrets.randbits(48))  # process ids are the same on many nodes

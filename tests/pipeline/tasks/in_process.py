@@ -57,7 +57,7 @@ def annotate(
     (answered,) = answer_shards(
         shards=[encoded],
         asks=asks,
-        budget=TokenBudget(tokens=CPU_BATCH_TOKENS[framework]),
+        budget=TokenBudget(tokens=CPU_BATCH_TOKENS[framework][0]),
         supervisor=InThisProcess(answering),
     )
     result = annotated(answered, schema=schema, spec=spec, facts=facts)
