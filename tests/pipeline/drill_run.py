@@ -21,7 +21,7 @@ from pipeline import run
 from pipeline.bundle import ShardTables
 from pipeline.output import report as run_report
 from pipeline.output.folder import OutputFolder
-from pipeline.output.job import FrozenJob
+from pipeline.output.job import FrozenJob, fingerprint_of
 from pipeline.output.plan import Plan
 from pipeline.output.report import Report
 from pipeline.output.sink import Receipt, write_shard
@@ -31,7 +31,7 @@ from pipeline.run import DEFAULT_OPTIONS, RunOptions
 from pipeline.shards import CutRule, Work
 from pipeline.store import storage
 from pipeline.store.storage import canonical, join, put
-from tests.pipeline.small import FINGERPRINT, OfflineCluster, frozen_job, spec
+from tests.pipeline.small import OfflineCluster, frozen_job, spec
 
 BAD = "bad"
 CUT = CutRule(rows=3, bytes=45)
@@ -80,7 +80,8 @@ class Drill:
             output=join(canonical(self.root), "out"),
             limits={"error_rows": 1_000_000},
         )
-        return frozen_job(job=given, schema=SCHEMA, cut=CUT)
+        identity = {"task.name": given.task_name}
+        return frozen_job(job=given, schema=SCHEMA, cut=CUT, fingerprint=fingerprint_of(identity))
 
     @property
     def output(self) -> str:
@@ -125,14 +126,14 @@ class Drill:
             return Receipt(shard=shard.shard, state="failed", reason=reason, message=message)
         assert shard.rows is not None
         table = answered(shard.rows, source=shard.shard.file.uri, mended=self.mended)
-        footer = {"fingerprint": FINGERPRINT}
+        footer = {"fingerprint": self.job.fingerprint}
         return write_shard(shard, table, data=OutputFolder(self.output).data, prefix="", footer=footer)
 
     def rows(self) -> list[tuple[str, str, str | None]]:
         """(source, text, label) of every row under data/, as a reader of the folder finds them, file by file in order."""
         found: list[tuple[str, int, str, str | None]] = []
         data = OutputFolder(self.output).data
-        for name in data.names():
+        for name in (name for name in data.names() if not name.startswith(".")):
             table = pq.read_table(io.BytesIO(data.read(name)), use_threads=False)
             found += [(row["source"], row["row"], row["text"], row["label"]) for row in table.to_pylist()]
         return [(source, text, label) for source, _, text, label in sorted(found, key=lambda row: row[:2])]
