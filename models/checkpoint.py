@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import fsspec
 import numpy as np
 
 from models.added_tokens import changes_digest
+from models.addresses import open_address
 from models.boundary import Head
 from models.checks import check_config
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig, read_config
@@ -257,7 +257,7 @@ def check_tokenizer_files(url: str) -> None:
 
 def read_tokenizer_files(url: str) -> dict[str, bytes]:
     """Name -> bytes of the tokenizer's files that the folder has."""
-    system, folder = fsspec.core.url_to_fs(str(url))
+    system, folder = open_address(url)
     names = file_names(url)
     return {name: system.cat_file(f"{folder}/{name}") for name in TOKENIZER_NAMES if name in names}
 
@@ -281,7 +281,7 @@ def _find_folder(url: str, *, bare: bool = False) -> set[str]:
 
 def file_names(url: str) -> set[str]:
     try:
-        system, folder = fsspec.core.url_to_fs(str(url))
+        system, folder = open_address(url)
         system.invalidate_cache()
         return {str(path).rsplit("/", 1)[-1] for path in system.ls(folder, detail=False)}
     except (FileNotFoundError, NotADirectoryError):

@@ -7,8 +7,7 @@ never used.
 import json
 from typing import Any
 
-import fsspec
-
+from models.addresses import open_address
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig
 from models.errors import CheckpointError
 from models.tensors import PREFIX, UNUSED, neutral_names
@@ -58,7 +57,7 @@ def _dressed(name: str) -> str:
 
 
 def _fields(url: str) -> dict[str, Any]:
-    system, folder = fsspec.core.url_to_fs(url)
+    system, folder = open_address(url)
     try:
         fields = json.loads(system.cat_file(f"{folder}/{CONFIG_NAME}"))
     except ValueError as error:

@@ -70,6 +70,11 @@ def list_files(spec: InputSpec, *, output: str) -> Listing:
     names: dict[str, str] = {}
     listing = Listing(files=[])
     for url in spec.urls:
+        if VERSION_OF_KEY.search(url):
+            raise SpecError(
+                f"input.urls: {url} names one version of an object, and only current ones are read; leave ?versionId= out, or "
+                "copy that version to a key of its own"
+            )
         found = [entry for entry in current_files(url, find(url, hidden=True)) if not _below(entry.uri, output)]
         if not found:
             raise SpecError(f"input.urls: {url} matches no file; check the spelling and the credentials")
@@ -147,10 +152,15 @@ def _fault_of(file: SourceFile) -> SourceError | None:
         fault = "not a regular file but a pipe, a socket, a device or a broken link; remove it"
     elif UNREADABLE_NAME.search(file.uri):
         fault = "the name is not UTF-8; rename it"
+    elif VERSION_OF_KEY.search(file.uri):
+        fault = "what follows ?versionId= in its name is taken for a version by S3's client; rename it"
     else:
         return None
     return SourceError(f"{file.uri}: {fault}", reason="unreadable")
 
+
+VERSION_OF_KEY = re.compile(r"^s3a?://.*\?versionId=")
+"""A name that S3's client would cut: it opens another object, or none."""
 
 UNREADABLE_NAME = re.compile(r"\\udc[0-9a-f]{2}")
 """What stands for bytes of a name that are not UTF-8."""
