@@ -112,9 +112,12 @@ class OutputFolder:
         ]
 
     def objects(self) -> dict[str, str]:
-        """The version of each object under `data/` by its key, by one listing; an empty file is no object."""
+        """The version of each object under `data/` by its key, by one listing; an empty file is no object.
+
+        A version that is only a size tells nothing, and is given as an empty text.
+        """
         return {
-            name: entry.version
+            name: entry.version if entry.version != str(entry.size) else ""
             for name, entry in self.data.listed().items()
             if _is_table(name) and entry.size and not entry.folder
         }
@@ -146,9 +149,7 @@ class OutputFolder:
         objects: as listed. fingerprint: of the job; objects of another are left out, as is what can't be read.
         """
         _, stored = self.read_manifest()
-        known = {
-            key: entry for key, entry in stored.items() if entry.object is not None and entry.object == objects.get(key)
-        }
+        known = {key: entry for key, entry in stored.items() if entry.object and entry.object == objects.get(key)}
         rest = {key: version for key, version in objects.items() if key not in known}
         return known | self.entries_from_footers(rest, fingerprint=fingerprint)
 

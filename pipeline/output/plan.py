@@ -69,7 +69,7 @@ def make_plan(
     """
     name, plans = folder.read_plans()
     known = newest(plans)
-    listing = list_files(job.spec.input, output=folder.url)
+    listing = list_files(job.spec.input, output=folder.url, known=known)
     refuse_other_formats(job=job, known=known.values(), listed=listing.files)
     fresh = [file for file in listing.files if _is_new(file, known.get(file.uri))]
     looked_at = {item.file.uri: item for item in described or ()}

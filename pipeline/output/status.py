@@ -49,7 +49,7 @@ def read_status(output: str) -> Status:
     changed = {
         key: objects[key]
         for key, entry in entries.items()
-        if entry.object not in (None, objects.get(key)) and key in objects
+        if entry.object not in (None, "", objects.get(key)) and key in objects
     }
     entries |= (now := folder.entries_from_footers(changed, fingerprint=job.fingerprint))
     written = frozenset(objects.keys() - (changed.keys() - now.keys()))

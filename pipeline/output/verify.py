@@ -279,7 +279,7 @@ def recount(
     for entry in entries.values():
         if entry.uri in current and entry.version == current[entry.uri].file.version:
             rows[entry.uri] += entry.rows
-    for file in list_files(input_spec, output=job.output).files:
+    for file in list_files(input_spec, output=job.output, known=current).files:
         planned = current.get(file.uri)
         if planned is None:
             findings.append(Finding("recount", file.uri, "was never planned; run annotate again"))
