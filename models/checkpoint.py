@@ -202,7 +202,11 @@ class Checkpoint:
         """Hash over the names and bytes of the tokenizer's files."""
         files = read_tokenizer_files(self.url)
         parts = [part for name in sorted(files) for part in (name.encode(), files[name])]
-        return _digest([*parts, b"added tokens are read"] if changes_digest(files) else parts)
+        try:
+            added = changes_digest(files)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointError(f"{self.url}: the tokenizer's files can't be read: {error}; copy them again") from None
+        return _digest([*parts, b"added tokens are read"] if added else parts)
 
     def digest(self, *, seen: TensorDigests | None = None) -> str:
         """Hash over weights, config and tokenizer: the same digest, the same answers. seen: as in `weights_digest`."""

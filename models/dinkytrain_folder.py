@@ -60,7 +60,7 @@ def _fields(url: str) -> dict[str, Any]:
     system, folder = open_address(url)
     try:
         fields = json.loads(system.cat_file(f"{folder}/{CONFIG_NAME}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{url}: {CONFIG_NAME} is not JSON ({error}); write it again") from None
     if not isinstance(fields, dict):
         raise CheckpointError(f"{url}: {CONFIG_NAME} holds a {type(fields).__name__}, not an object of fields")

@@ -48,7 +48,7 @@ def read_embedder(url: str) -> Embedder | None:
             return json.loads(system.cat_file(f"{folder}/{name}"))
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{url}: {name} is not JSON ({error}); copy it again") from None
 
     modules = read(MODULES)

@@ -156,7 +156,7 @@ def shard_files(*, url: str, index: str, names: set[str]) -> list[str]:
     system, folder = open_address(url)
     try:
         files = sorted(set(json.loads(system.cat_file(f"{folder}/{index}"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{url}: {index} can't be read ({error!r}); copy the folder again") from None
     for file in files:
         if file not in names:

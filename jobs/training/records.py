@@ -71,7 +71,7 @@ def _rows(file: tuple[fsspec.AbstractFileSystem, str]) -> Iterator[Record]:
                 yield from ({"text": line.decode().rstrip("\r\n")} for line in opened)
             else:
                 yield from _table(opened, suffix).to_pylist()
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
         raise SpecError(f"{path}: can't be read: {error}") from None
 
 
