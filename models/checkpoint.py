@@ -205,7 +205,9 @@ class Checkpoint:
         try:
             added = changes_digest(files)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CheckpointError(f"{self.url}: the tokenizer's files can't be read: {error}; copy them again") from None
+            raise CheckpointError(
+                f"{self.url}: the tokenizer's files can't be read: {error}; copy them again"
+            ) from None
         return _digest([*parts, b"added tokens are read"] if added else parts)
 
     def digest(self, *, seen: TensorDigests | None = None) -> str:
