@@ -221,6 +221,11 @@ def print_report(report: Report, console: Console) -> None:
         console.print(
             f"  {counted(count, 'value')} of the column {column!r} did not fit its type: null; set input.schema"
         )
+    for column, count in tally.left_out_columns().items():
+        console.print(
+            f"  {counted(count, 'row')} with a column {column!r} that is not carried: it was not in the files, or not in their "
+            "first megabyte, when this output folder was begun; declare the columns in input.schema, with a new output"
+        )
     for note in report.notes[:10]:
         console.print(f"  {note}")
     for name in report.ignored[:3]:

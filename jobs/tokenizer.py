@@ -27,14 +27,13 @@ def train(
     ] = False,
 ) -> None:
     """Learn a byte-level BPE with RoBERTa's special tokens: tokenizer.json, vocab.json, merges.txt, tokenizer_config.json."""
-    import fsspec
-
     from jobs.training.bpe import train_tokenizer
     from jobs.training.records import read_records, texts_of
+    from models.addresses import open_address
 
     texts = texts_of(read_records(input_urls), column=column)
     files = train_tokenizer(texts, pieces=pieces, text_limit=max_length, prefix_space=prefix_space)
-    system, folder = fsspec.core.url_to_fs(output)
+    system, folder = open_address(output)
     system.makedirs(folder, exist_ok=True)
     for name, content in files.items():
         system.pipe_file(f"{folder}/{name}", content)

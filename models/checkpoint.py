@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import fsspec
 import numpy as np
 
 from models.added_tokens import changes_digest
+from models.addresses import open_address
 from models.boundary import Head
 from models.checks import check_config
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig, read_config
@@ -202,7 +202,13 @@ class Checkpoint:
         """Hash over the names and bytes of the tokenizer's files."""
         files = read_tokenizer_files(self.url)
         parts = [part for name in sorted(files) for part in (name.encode(), files[name])]
-        return _digest([*parts, b"added tokens are read"] if changes_digest(files) else parts)
+        try:
+            added = changes_digest(files)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointError(
+                f"{self.url}: the tokenizer's files can't be read: {error}; copy them again"
+            ) from None
+        return _digest([*parts, b"added tokens are read"] if added else parts)
 
     def digest(self, *, seen: TensorDigests | None = None) -> str:
         """Hash over weights, config and tokenizer: the same digest, the same answers. seen: as in `weights_digest`."""
@@ -257,7 +263,7 @@ def check_tokenizer_files(url: str) -> None:
 
 def read_tokenizer_files(url: str) -> dict[str, bytes]:
     """Name -> bytes of the tokenizer's files that the folder has."""
-    system, folder = fsspec.core.url_to_fs(str(url))
+    system, folder = open_address(url)
     names = file_names(url)
     return {name: system.cat_file(f"{folder}/{name}") for name in TOKENIZER_NAMES if name in names}
 
@@ -281,7 +287,7 @@ def _find_folder(url: str, *, bare: bool = False) -> set[str]:
 
 def file_names(url: str) -> set[str]:
     try:
-        system, folder = fsspec.core.url_to_fs(str(url))
+        system, folder = open_address(url)
         system.invalidate_cache()
         return {str(path).rsplit("/", 1)[-1] for path in system.ls(folder, detail=False)}
     except (FileNotFoundError, NotADirectoryError):

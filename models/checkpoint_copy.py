@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
 
-import fsspec
-
+from models.addresses import open_address
 from models.checkpoint import TOKENIZER_NAMES, Checkpoint
 from models.config import CONFIG_NAME
 from models.named_heads import head_folder
@@ -55,7 +54,7 @@ def _copy_folder(url: str, *, into: Path) -> None:
 
 def is_local(url: str) -> bool:
     """Whether a URL is on a file system of this machine, where weights are mapped into memory and shared as they are."""
-    protocols = fsspec.core.url_to_fs(url)[0].protocol
+    protocols = open_address(url)[0].protocol
     return "file" in ((protocols,) if isinstance(protocols, str) else protocols)
 
 

@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-import fsspec
 import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
+from models.addresses import open_address
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig
 from models.families import Family
 from models.foreign_names import ForeignFormat, to_foreign
@@ -50,7 +50,7 @@ def write_checkpoint(
     weights_format: "safetensors" (torch's names), "safetensors-tf", "safetensors-flax", "h5" (tf_model.h5) or "msgpack"
     (flax_model.msgpack).
     """
-    system, folder = fsspec.core.url_to_fs(str(url))
+    system, folder = open_address(url)
     system.makedirs(folder, exist_ok=True)
     tensors = {stored_name(name, family=config.family): array for name, array in tensors.items()}
     stored, metadata = tensors, "pt"

@@ -13,8 +13,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-import fsspec
-
+from models.addresses import open_address
 from models.errors import CheckpointError
 from models.families import FAMILIES, PRE_LAYER_NORM, Family
 from models.hub import HubOptions, checkpoint_folder
@@ -277,7 +276,7 @@ class RobertaPreLayerNormConfig:
 
     def save_pretrained(self, url: str) -> None:
         """Write config.json into a folder at a path or URL."""
-        system, folder = fsspec.core.url_to_fs(str(url))
+        system, folder = open_address(url)
         system.makedirs(folder, exist_ok=True)
         system.pipe_file(f"{folder}/{CONFIG_NAME}", self.to_json_string().encode())
 
@@ -292,7 +291,7 @@ class RobertaPreLayerNormConfig:
 
 def read_config(url: str) -> Json:
     """config.json's object from a checkpoint folder or a JSON file; refuses an unknown `model_type`."""
-    system, path = fsspec.core.url_to_fs(str(url))
+    system, path = open_address(url)
     path = path if path.endswith(".json") else f"{path}/{CONFIG_NAME}"
     try:
         fields = json.loads(system.cat_file(path))

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-import fsspec
 import ml_dtypes
 import numpy as np
 
+from models.addresses import open_address
 from models.boundary import Head
 from models.checkpoint_writer import WeightsFormat, write_checkpoint
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig
@@ -186,7 +186,7 @@ def _head_of(origin: Origin) -> Head:
 
 def check_destination(url: str) -> None:
     """Refuse a folder that already holds a checkpoint: a mixture of two would be read as one."""
-    system, folder = fsspec.core.url_to_fs(str(url))
+    system, folder = open_address(url)
     try:
         names = {str(path).rsplit("/", 1)[-1] for path in system.ls(folder, detail=False)}
     except FileNotFoundError:
@@ -233,7 +233,7 @@ def _write(
 def _write_pickle(
     url: str, config: RobertaPreLayerNormConfig, tensors: Mapping[str, AnyArray], files: Mapping[str, bytes]
 ) -> None:
-    system, folder = fsspec.core.url_to_fs(str(url))
+    system, folder = open_address(url)
     system.makedirs(folder, exist_ok=True)
     twice = {second: tensors[first] for second, first in TIED.items() if first in tensors and second not in tensors}
     doubled = {**tensors, **(twice if "lm_head.bias" in tensors else {})}

@@ -7,8 +7,7 @@ never used.
 import json
 from typing import Any
 
-import fsspec
-
+from models.addresses import open_address
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig
 from models.errors import CheckpointError
 from models.tensors import PREFIX, UNUSED, neutral_names
@@ -58,10 +57,10 @@ def _dressed(name: str) -> str:
 
 
 def _fields(url: str) -> dict[str, Any]:
-    system, folder = fsspec.core.url_to_fs(url)
+    system, folder = open_address(url)
     try:
         fields = json.loads(system.cat_file(f"{folder}/{CONFIG_NAME}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{url}: {CONFIG_NAME} is not JSON ({error}); write it again") from None
     if not isinstance(fields, dict):
         raise CheckpointError(f"{url}: {CONFIG_NAME} holds a {type(fields).__name__}, not an object of fields")

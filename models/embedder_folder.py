@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-import fsspec
-
+from models.addresses import open_address
 from models.errors import CheckpointError
 
 Pooling: TypeAlias = Literal["cls", "mean"]
@@ -42,14 +41,14 @@ class Embedder:
 
 def read_embedder(url: str) -> Embedder | None:
     """The folder's embedder; None if it is not a sentence-transformers folder. Raises CheckpointError."""
-    system, folder = fsspec.core.url_to_fs(str(url))
+    system, folder = open_address(url)
 
     def read(name: str) -> Any:
         try:
             return json.loads(system.cat_file(f"{folder}/{name}"))
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{url}: {name} is not JSON ({error}); copy it again") from None
 
     modules = read(MODULES)

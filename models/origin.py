@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-import fsspec
 import numpy as np
 
+from models.addresses import open_address
 from models.checkpoint import SENTENCEPIECE_NAME, Checkpoint, read_tokenizer_files
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig
 from models.dinkytrain_folder import dinkytrain_config, dinkytrain_names, is_dinkytrain
@@ -119,7 +119,7 @@ def _tokenizer_files(url: str, config: RobertaPreLayerNormConfig) -> tuple[dict[
     files = read_tokenizer_files(url)
     if "tokenizer.json" in files or {"vocab.json", "merges.txt"} <= set(files):
         return files, ()
-    system, folder = fsspec.core.url_to_fs(url)
+    system, folder = open_address(url)
     if SENTENCEPIECE_NAME not in _names(url):
         return files, (NO_TOKENIZER,)
     content = system.cat_file(f"{folder}/{SENTENCEPIECE_NAME}")
@@ -171,7 +171,7 @@ def _open_fairseq(
             f"{path}: a fairseq checkpoint is a pickle, which can run code: allow it by --allow-pickle "
             "(allow_pickle=True) if you trust where it comes from"
         )
-    system, place = fsspec.core.url_to_fs(path)
+    system, place = open_address(path)
     stored, settings = torch_module("fairseq_file").read_fairseq(system=system, path=place)
     try:
         head = choose_classification_head(names=list(stored), asked=classification_head)
@@ -223,7 +223,7 @@ def _fairseq_file(url: str, names: set[str]) -> str | None:
 
 def _names(url: str) -> set[str]:
     try:
-        system, folder = fsspec.core.url_to_fs(url or ".")
+        system, folder = open_address(url or ".")
         return {str(path).rsplit("/", 1)[-1] for path in system.ls(folder, detail=False)}
     except (FileNotFoundError, NotADirectoryError):
         return set()

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-import fsspec
 from fsspec.spec import AbstractFileSystem
 
+from models.addresses import open_address
 from models.errors import CheckpointError
 from models.families import Family
 from models.foreign_names import ForeignFormat, to_neutral
@@ -115,7 +115,7 @@ def open_weights(
 
 def stored_weights(*, url: str, names: set[str], pickle: PickleOpener | None = None) -> StoredWeights:
     """What open_weights reads, before it is renamed."""
-    system, folder = fsspec.core.url_to_fs(url)
+    system, folder = open_address(url)
     try:
         if WEIGHTS_NAME in names or INDEX_NAME in names:
             files = [WEIGHTS_NAME] if WEIGHTS_NAME in names else shard_files(url=url, index=INDEX_NAME, names=names)
@@ -153,10 +153,10 @@ def stored_weights(*, url: str, names: set[str], pickle: PickleOpener | None = N
 
 def shard_files(*, url: str, index: str, names: set[str]) -> list[str]:
     """The files that an index names; raises CheckpointError for one that is not there."""
-    system, folder = fsspec.core.url_to_fs(url)
+    system, folder = open_address(url)
     try:
         files = sorted(set(json.loads(system.cat_file(f"{folder}/{index}"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{url}: {index} can't be read ({error!r}); copy the folder again") from None
     for file in files:
         if file not in names:

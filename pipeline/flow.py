@@ -278,6 +278,8 @@ def reading_of(job: FrozenJob) -> Reading:
         carried=frozenset(job.schema.names) - job.spec.read_columns,
         partitions=job.partitions,
         rules=job.reading,
+        every=job.spec.input.keep is None,
+        declared=job.spec.input.fields is not None,
     )
 
 

@@ -24,6 +24,9 @@ EMPTY = "empty"
 UNFIT = "unfit "
 """Prefix of a column's name in a shard's facts: how many of its values did not fit its type and are null."""
 
+LEFT_OUT = "left out "
+"""Prefix of a column's name in a shard's facts: how many of its rows have such a column, which the job's columns lack."""
+
 MESSAGE_CHARACTERS = 500
 """An error message is cut here: it may quote what a hostile row holds."""
 

@@ -82,6 +82,10 @@ def annotate(
     watcher.planned(job, plan)
     ended = Ended(folder=folder, job=job, plan=plan, tally=tally, run=run, began=began, cpu_began=cpu_began)
     try:
+        success = folder.read_success()
+        # _SUCCESS names the objects as they are: it goes as soon as one is missing, or is about to be written again.
+        if success is not None and plan.work and (options.retry_errors or success.differences(plan.entries.values())):
+            folder.withdraw_success()
         within_limits = True
         if placement is not None:
             flow = annotate_shards(
@@ -89,10 +93,10 @@ def annotate(
             )
             with closing(flow) as receipts:
                 within_limits = consume(receipts, tally=tally, plan=plan, job=job, watcher=watcher)
-        settled = settle(folder=folder, tally=tally, run=run)
+        settled = settle(folder=folder, tally=tally, run=run, fingerprint=job.fingerprint)
         if not within_limits:
             return ended.record(state="too-many-errors", settled=settled)
-        state = close(folder=folder, settled=settled, accept_failed=options.accept_failed)
+        state = close(folder=folder, settled=settled, before=success, accept_failed=options.accept_failed)
         return ended.record(state=state, settled=settled)
     except KeyboardInterrupt:
         return ended.record_what_can_be(state="interrupted")

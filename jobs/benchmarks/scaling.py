@@ -29,7 +29,7 @@ from pipeline.cluster.placement import Cluster
 from pipeline.output.folder import OutputFolder, new_run_id
 from pipeline.output.job import FrozenJob
 from pipeline.output.plan import Plan, missing_work, newest
-from pipeline.output.records import PlannedFile, entry_of
+from pipeline.output.records import Entry, PlannedFile
 from pipeline.output.sink import Receipt
 from pipeline.output.tally import Tally
 from pipeline.reading.source import read_tasks
@@ -175,6 +175,13 @@ def measure_plan(
         print_line(shards=len(work), left=len(left), tasks=len(tasks), stored_mib=stored // MIB, steps=steps.taken)
     finally:
         shutil.rmtree(folder)
+
+
+def entry_of(receipt: Receipt) -> Entry:
+    """The manifest's entry of a shard without errors."""
+    shard = receipt.shard
+    file = shard.file
+    return Entry(shard.key, file.uri, file.version, shard.first, shard.stop, shard.last, receipt.rows, {}, object="v")
 
 
 def planned_files(*, count: int, shards_each: int) -> list[PlannedFile]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from models.addresses import open_address
 from pipeline.errors import SpecError
 from pipeline.store.storage import readable
 
@@ -42,7 +43,7 @@ def check_column(records: Sequence[Record], *, column: str) -> None:
 
 def _files(url: str) -> Iterator[tuple[fsspec.AbstractFileSystem, str]]:
     try:
-        system, path = fsspec.core.url_to_fs(url)
+        system, path = open_address(url)
         if any(sign in path for sign in "*?["):
             paths = sorted(str(found) for found in system.glob(path))
         elif system.isdir(path):
@@ -70,7 +71,7 @@ def _rows(file: tuple[fsspec.AbstractFileSystem, str]) -> Iterator[Record]:
                 yield from ({"text": line.decode().rstrip("\r\n")} for line in opened)
             else:
                 yield from _table(opened, suffix).to_pylist()
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
         raise SpecError(f"{path}: can't be read: {error}") from None
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from models.boundary import Head
 from pipeline.errors import SpecError
 from pipeline.spec.job_spec import Url, Urls
+from pipeline.spec.settings import YAML_FAULTS
 
 TaskName: TypeAlias = Literal[
     "fill-mask", "text-classification", "token-classification", "question-answering", "multiple-choice"
@@ -138,9 +139,10 @@ class TrainSpec(_Section):
     def from_yaml(cls, text: str) -> "TrainSpec":
         """A spec from YAML. Raises SpecError with one line for each thing that is wrong."""
         try:
-            return cls.parse(yaml.safe_load(text))
-        except yaml.YAMLError as error:
+            values = yaml.safe_load(text)
+        except (*YAML_FAULTS, RecursionError) as error:
             raise SpecError(f"the training file is not YAML: {' '.join(str(error).split())}") from None
+        return cls.parse(values)
 
     @classmethod
     def parse(cls, values: object) -> "TrainSpec":

@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self, cast
 
-import fsspec
 import torch
 from torch import Tensor, nn
 
+from models.addresses import open_address
 from models.boundary import Head
 from models.checkpoint import Checkpoint
 from models.checkpoint_writer import WeightsFormat, write_checkpoint
@@ -226,7 +226,7 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         state: Mapping[str, Tensor] | None,
         save_function: Callable[..., Any],
     ) -> None:
-        system, folder = fsspec.core.url_to_fs(str(url))
+        system, folder = open_address(url)
         system.makedirs(folder, exist_ok=True)
         write_pickle(
             system=system,

@@ -35,13 +35,16 @@ from pipeline.output.records import (
     planned_from_row,
     planned_row,
 )
-from pipeline.output.sink import read_footer
+from pipeline.output.sink import footer_of
 from pipeline.output.stored import from_stored
 from pipeline.store.folder import Folder
 from pipeline.store.storage import readable
 
 SUCCESS = "_SUCCESS"
 READERS = 32
+REMOVE = "remove it, and run annotate again"
+NO_PLAN = "restore it from a copy, or choose another output folder"
+"""The next step where a record can't be read: all but plans can be made again."""
 MOMENT = "%Y%m%dT%H%M%S.%fZ"
 
 
@@ -95,22 +98,33 @@ class OutputFolder:
 
     def write_plan(self, *, run: str, files: Sequence[PlannedFile]) -> str:
         """Store what a run found new or changed, and return the plan's name. _SUCCESS does not cover it, and goes."""
-        self._root.delete([SUCCESS])
+        self.withdraw_success()
         return _put_newest(self._plans, run=run, rows=map(planned_row, files), schema=PLAN_SCHEMA)
 
     def read_plans(self) -> tuple[str | None, list[list[PlannedFile]]]:
         """(name of the newest plan, all plans from the oldest to the newest)."""
-        names = self._plans.names()
+        names = _tables_in(self._plans)
         with ThreadPoolExecutor(READERS) as pool:
-            tables = list(pool.map(lambda name: _read_table(self._plans, name), names))
+            tables = list(pool.map(lambda name: _read_table(self._plans, name, fix=NO_PLAN), names))
         return (names[-1] if names else None), [
             [planned_from_row(row, where=self._plans.url_of(name)) for row in table.to_pylist()]
             for name, table in zip(names, tables, strict=True)
         ]
 
+    def objects(self) -> dict[str, str]:
+        """The version of each object under `data/` by its key, by one listing; an empty file is no object.
+
+        A version that is only a size tells nothing, and is given as an empty text.
+        """
+        return {
+            name: entry.version if entry.version != str(entry.size) else ""
+            for name, entry in self.data.listed().items()
+            if _is_table(name) and entry.size and not entry.folder
+        }
+
     def written_keys(self) -> frozenset[str]:
         """Keys of the objects under `data/`, by one listing."""
-        return frozenset(name for name in self.data.names() if name.endswith(".parquet") and not name.startswith("."))
+        return frozenset(self.objects())
 
     def write_manifest(self, *, run: str, entries: Iterable[Entry]) -> str:
         """Store the current keys with their counts, and return the manifest's name."""
@@ -118,37 +132,50 @@ class OutputFolder:
 
     def read_manifest(self) -> tuple[str | None, dict[str, Entry]]:
         """(name of the newest manifest, its entries by key); None and empty where there is none yet."""
-        names = self._manifests.names()
+        names = _tables_in(self._manifests)
         if not names:
             return None, {}
         where = self._manifests.url_of(names[-1])
-        entries = (entry_from_row(row, where=where) for row in _read_table(self._manifests, names[-1]).to_pylist())
-        return names[-1], {entry.key: entry for entry in entries}
+        rows = _read_table(self._manifests, names[-1], fix=REMOVE).to_pylist()
+        entries = {entry.key: entry for entry in (entry_from_row(row, where=where) for row in rows)}
+        if len(entries) != len(rows):
+            raise _unreadable(self._manifests, names[-1], "it names an object twice", fix=REMOVE)
+        return names[-1], entries
 
-    def known_entries(self, *, written: frozenset[str], made: Mapping[str, Entry] | None = None) -> dict[str, Entry]:
-        """Entries of all objects that exist: from the newest manifest, and from the footers of what an interrupted run left.
+    def known_entries(self, *, objects: Mapping[str, str], fingerprint: str) -> dict[str, Entry]:
+        """Entries of all objects that exist: from the newest manifest where it has the object as it is now, else from its own
+        footer, since whoever wrote the object last decides what is in it.
 
-        made: entries of what this run has just written, over those of the manifest.
+        objects: as listed. fingerprint: of the job; objects of another are left out, as is what can't be read.
         """
-        _, entries = self.read_manifest()
-        known = {key: entry for key, entry in {**entries, **(made or {})}.items() if key in written}
-        rest = self.entries_from_footers([key for key in written if key not in known])
-        return known | {entry.key: entry for entry in rest}
+        _, stored = self.read_manifest()
+        known = {key: entry for key, entry in stored.items() if entry.object and entry.object == objects.get(key)}
+        rest = {key: version for key, version in objects.items() if key not in known}
+        return known | self.entries_from_footers(rest, fingerprint=fingerprint)
 
-    def entries_from_footers(self, keys: Sequence[str]) -> list[Entry]:
-        """Entries of objects that no manifest names, from their own footers. Objects that preln did not write are skipped;
-        `preln verify` reports them."""
+    def entries_from_footers(self, objects: Mapping[str, str], *, fingerprint: str) -> dict[str, Entry]:
+        """Entries of objects, given with their versions, from their own footers. Objects that preln did not write for this job
+        are skipped; `preln verify` reports them."""
         with ThreadPoolExecutor(READERS) as pool:
-            return [entry for entry in pool.map(self._entry_from_footer, keys) if entry is not None]
+            found = pool.map(lambda key: self._entry_from_footer(key, objects[key], fingerprint), objects)
+            return {entry.key: entry for entry in found if entry is not None}
 
-    def _entry_from_footer(self, key: str) -> Entry | None:
-        """None for an object that is gone, or that preln did not write."""
+    def _entry_from_footer(self, key: str, version: str, fingerprint: str) -> Entry | None:
+        """None for an object that is gone, that can't be read, or that preln did not write for this job."""
         try:
             with self.data.open(key) as file:
-                footer = read_footer(file)
-        except (FileNotFoundError, KeyError, pa.ArrowException):
+                metadata = pq.read_metadata(file)
+            footer = footer_of(metadata)
+        except (
+            KeyError,
+            ValueError,
+            OSError,
+            pa.ArrowException,
+        ):  # OSError: it is gone, or Arrow can't read its footer
             return None
-        return entry_from_footer(footer, key=key)
+        if footer.get("fingerprint", fingerprint) != fingerprint or footer.get("rows") != metadata.num_rows:
+            return None
+        return entry_from_footer(footer, key=key, version=version)
 
     def write_run(self, *, run: str, record: Mapping[str, Any]) -> None:
         """Store what a run did."""
@@ -156,18 +183,22 @@ class OutputFolder:
 
     def read_last_run(self) -> dict[str, Any] | None:
         """The newest run's record; None where there is none."""
-        names = self._runs.names()
-        return json.loads(self._runs.read(names[-1])) if names else None
+        names = [name for name in self._runs.names() if name.endswith(".json") and not name.startswith((".", "_"))]
+        return _read_json(self._runs, names[-1]) if names else None
 
     def write_success(self, success: Success) -> None:
         """Declare the newest plan done."""
         values = {**vars(success), "accepted_failures": list(success.accepted_failures)}
         self._root.put(SUCCESS, json.dumps(values, indent=2).encode())
 
+    def withdraw_success(self) -> None:
+        """Remove _SUCCESS: the dataset is not what it says."""
+        self._root.delete([SUCCESS])
+
     def read_success(self) -> Success | None:
         """The content of _SUCCESS; None where there is none."""
         try:
-            values = json.loads(self._root.read(SUCCESS))
+            values = _read_json(self._root, SUCCESS)
         except FileNotFoundError:
             return None
         values["accepted_failures"] = tuple(values.get("accepted_failures", ()))
@@ -181,13 +212,49 @@ def _put_newest(folder: Folder, *, run: str, rows: Iterable[dict[str, Any]], sch
     """
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), sink, compression="zstd")
-    newest = max((name.removesuffix(".parquet") for name in folder.names()), default="")
+    newest = max((name.removesuffix(".parquet") for name in _tables_in(folder)), default="")
     if run <= newest:
-        after = datetime.strptime(newest.partition("-")[0], MOMENT).replace(tzinfo=UTC) + timedelta(microseconds=1)
+        try:
+            after = datetime.strptime(newest.partition("-")[0], MOMENT).replace(tzinfo=UTC) + timedelta(microseconds=1)
+        except ValueError:
+            raise OutputError(
+                f"{folder.url_of(newest)}.parquet: not a name that preln gives; remove the file"
+            ) from None
         run = _moment_id(max(after, datetime.now(UTC)))
     folder.put(f"{run}.parquet", sink.getvalue())
     return f"{run}.parquet"
 
 
-def _read_table(folder: Folder, name: str) -> pa.Table:
-    return pq.read_table(io.BytesIO(folder.read(name)))
+def _is_table(name: str) -> bool:
+    """Whether preln wrote a file of this name, and not the system beside it (`.DS_Store`) or another program."""
+    return name.endswith(".parquet") and not name.startswith((".", "_"))
+
+
+def _tables_in(folder: Folder) -> list[str]:
+    return [name for name, entry in folder.listed().items() if _is_table(name) and not entry.folder]
+
+
+def _read_table(folder: Folder, name: str, *, fix: str) -> pa.Table:
+    """Raises OutputError."""
+    try:
+        return pq.read_table(io.BytesIO(folder.read(name)))
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(folder, name, error, fix=fix) from error
+
+
+def _read_json(folder: Folder, name: str) -> dict[str, Any]:
+    """Raises OutputError, FileNotFoundError."""
+    try:
+        values = json.loads(folder.read(name))
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(folder, name, error, fix=REMOVE) from error
+    if not isinstance(values, dict):
+        raise _unreadable(folder, name, f"a JSON {type(values).__name__}", fix=REMOVE)
+    return values
+
+
+def _unreadable(folder: Folder, name: str, why: object, *, fix: str) -> OutputError:
+    shown = " ".join(str(why).split())[:200]
+    return OutputError(f"{folder.url_of(name)}: not as preln wrote it ({shown}); {fix}")

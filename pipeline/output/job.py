@@ -99,7 +99,7 @@ class FrozenJob:
                 reading=fields.get("reading", 1),
                 partitions=None if partitions is None else tuple(partitions),
             )
-        except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException) as error:
             fault = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise OutputError(
                 f"{where}: this {JOB_FILE} was not written by preln, or by an incompatible version: {fault}; "

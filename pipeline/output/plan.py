@@ -11,8 +11,9 @@ from pipeline.errors import OutputError
 from pipeline.output.folder import OutputFolder
 from pipeline.output.job import FORMAT_KEY, FrozenJob
 from pipeline.output.records import Entry, PlannedFile
+from pipeline.plurals import counted
 from pipeline.reading.inputs import Described, describe, format_by_name, list_files
-from pipeline.shards import Shard, SourceFile, Stream, Work, cut_bytes, cut_rows, key_stem
+from pipeline.shards import COLUMNAR, Shard, SourceFile, Stream, Work, cut_bytes, cut_rows, key_stem, shard_key
 from pipeline.store.storage import exists
 
 
@@ -21,9 +22,9 @@ class Plan:
     """What one run would do.
 
     changes: files that are new or another version than planned before. current: every file of the dataset by URL, changes
-    included. written: keys under data/. entries: the newest manifest's. work: what is missing, in order.
-    ignored: input files of no known format. name: of the newest plan stored so far. notes: what else the user should know of
-    the input.
+    included. entries: of the objects under data/ that hold what their names say. written: their keys. work: what is missing,
+    in order. ignored: input files of no known format. name: of the newest plan stored so far. notes: what else the user
+    should know of the input.
     """
 
     changes: Sequence[PlannedFile]
@@ -68,7 +69,7 @@ def make_plan(
     """
     name, plans = folder.read_plans()
     known = newest(plans)
-    listing = list_files(job.spec.input, output=folder.url)
+    listing = list_files(job.spec.input, output=folder.url, known=known)
     refuse_other_formats(job=job, known=known.values(), listed=listing.files)
     fresh = [file for file in listing.files if _is_new(file, known.get(file.uri))]
     looked_at = {item.file.uri: item for item in described or ()}
@@ -77,8 +78,11 @@ def make_plan(
     if prune:
         changes += removals(known, listed={file.uri for file in listing.files})
     current = newest([[*known.values(), *changes]])
-    written = folder.written_keys()
-    entries = folder.known_entries(written=written)
+    objects = folder.objects()
+    known_entries = folder.known_entries(objects=objects, fingerprint=job.fingerprint)
+    entries = as_planned(known_entries, plans=[*plans, changes], fingerprint=job.fingerprint)
+    written = frozenset(entries)
+    broken = [key for file in current.values() for _, _, key in file.shards or () if key in objects.keys() - entries]
     standing = written - {key for key, entry in entries.items() if entry.error_rows} if retry_errors else written
     return Plan(
         changes=changes,
@@ -88,8 +92,37 @@ def make_plan(
         work=list(missing_work(current=current.values(), written=standing, entries=entries)),
         ignored=listing.ignored,
         name=name,
-        notes=listing.notes,
+        notes=[*listing.notes, *_broken_objects(broken)],
     )
+
+
+def as_planned(
+    entries: Mapping[str, Entry], *, plans: Sequence[Sequence[PlannedFile]], fingerprint: str
+) -> dict[str, Entry]:
+    """The entries of objects that are what their names say: a range of a planned file, read as the plan says.
+
+    An object of any other content under one of our names is no commit: the shard is missing.
+    """
+    planned: dict[tuple[str, str], set[SourceFile]] = {}
+    for file in (one.file for plan in plans for one in plan):
+        planned.setdefault((file.uri, file.version), set()).add(file)
+
+    def is_as_planned(entry: Entry) -> bool:
+        return any(
+            shard_key(file=file, first=entry.first, stop=entry.stop, fingerprint=fingerprint) == entry.key
+            and (file.format not in COLUMNAR or entry.rows == entry.stop - entry.first)
+            for file in planned.get((entry.uri, entry.version), ())
+        )
+
+    return {key: entry for key, entry in entries.items() if is_as_planned(entry)}
+
+
+def _broken_objects(keys: Sequence[str]) -> list[str]:
+    if not keys:
+        return []
+    return [
+        f"{counted(len(keys), 'object')} under data/, such as {keys[0]}, did not hold the rows that the name says; written again"
+    ]
 
 
 def refuse_other_formats(*, job: FrozenJob, known: Iterable[PlannedFile], listed: Sequence[SourceFile]) -> None:

@@ -1,13 +1,12 @@
 """The records that an output folder keeps: planned files, manifest entries and the success marker, and how each is stored."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.output.sink import Receipt
 from pipeline.output.stored import from_stored
 from pipeline.rows import EMPTY
 from pipeline.shards import SourceFile
@@ -38,9 +37,11 @@ MANIFEST_SCHEMA = pa.schema(
         ("last", pa.bool_()),
         ("rows", pa.int64()),
         ("errors", pa.map_(pa.string(), pa.int64())),
+        ("object", pa.string()),
     ]
 )
-"""A manifest: one row a current object under `data/`."""
+"""A manifest: one row a current object under `data/`. `object` is the object's version (an etag, or size and time) when its
+footer was read: where the listing has another, what is in it decides."""
 
 FOOTER_NAMES = {"source": "uri", "source_version": "version"}
 """What an object's footer calls fields of its entry."""
@@ -59,7 +60,10 @@ class PlannedFile:
 
 @dataclass(frozen=True)
 class Entry:
-    """One object of a manifest, as its footer has it too. A new field needs a default: older folders lack it."""
+    """One object of a manifest, as its footer has it too. A new field needs a default: older folders lack it.
+
+    object: the version of the object whose footer says so; None in older folders.
+    """
 
     key: str
     uri: str
@@ -69,6 +73,7 @@ class Entry:
     last: bool
     rows: int
     errors: Mapping[str, int]
+    object: str | None = None
 
     @property
     def error_rows(self) -> int:
@@ -87,6 +92,16 @@ class Success:
     rows: int
     error_rows: int
     accepted_failures: Sequence[str] = field(default_factory=tuple)
+
+    def differences(self, entries: Collection[Entry]) -> list[str]:
+        """What it says otherwise than the current objects."""
+        rows, error_rows, _ = totals(entries)
+        found = {"shards": len(entries), "rows": rows, "error_rows": error_rows}
+        return [
+            f"{name} is {getattr(self, name)}, but there are {count}"
+            for name, count in found.items()
+            if getattr(self, name) != count
+        ]
 
 
 def planned_row(planned: PlannedFile) -> dict[str, Any]:
@@ -126,24 +141,17 @@ def entry_from_row(row: Mapping[str, Any], *, where: str) -> Entry:
     return from_stored(Entry, values, where=where)
 
 
-def entry_from_footer(footer: Mapping[str, Any], *, key: str) -> Entry:
-    """The entry of an object, from its own footer. Raises OutputError where the footer lacks a field."""
+def entry_from_footer(footer: Mapping[str, Any], *, key: str, version: str | None = None) -> Entry:
+    """The entry of an object of this version, from its own footer. Raises OutputError where the footer lacks a field."""
     values = {FOOTER_NAMES.get(name, name): value for name, value in footer.items()}
-    return from_stored(Entry, {**values, "key": key}, where=key)
+    return from_stored(Entry, {**values, "key": key, "object": version}, where=key)
 
 
-def entry_of(receipt: Receipt) -> Entry:
-    """The manifest's entry for a shard that was just written."""
-    shard = receipt.shard
-    return Entry(
-        key=shard.key,
-        uri=shard.file.uri,
-        version=shard.file.version,
-        first=shard.first,
-        stop=shard.stop,
-        last=shard.last,
-        rows=receipt.rows,
-        errors=dict(receipt.errors),
+def same_entries(stored: Mapping[str, Entry], found: Mapping[str, Entry]) -> bool:
+    """Whether a stored manifest says what was found; one of an older preln, which lacks the objects' versions, does too."""
+    return stored.keys() == found.keys() and all(
+        entry == (found[key] if entry.object is not None else replace(found[key], object=None))
+        for key, entry in stored.items()
     )
 
 

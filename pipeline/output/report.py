@@ -1,6 +1,7 @@
 """What a run did, as the report its caller gets and the record kept under _runs/."""
 
 import platform
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -120,9 +121,12 @@ def record_of(report: Report) -> dict[str, Any]:
         "errors": dict(sorted(tally.errors.items())),
         "truncated": tally.truncated,
         "unfit_values": tally.unfit_values(),
+        "left_out_columns": tally.left_out_columns(),
         "notes": list(report.notes),
         "failed": list(report.failures),
-        "stage_seconds": {name: round(value, 3) for name, value in sorted(tally.facts.items()) if name.endswith("_s")},
+        "stage_seconds": {
+            name: round(value, 3) for name, value in sorted(tally.facts.items()) if re.fullmatch(r"\w+_s", name)
+        },
         "replica_shares": tally.replica_shares(),
         "runs_on": tally.runs_on(),
         "dataset": {"files": report.files, "shards": report.shards, "rows": report.total_rows},

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.output.folder import OutputFolder
-from pipeline.output.plan import is_whole, newest
-from pipeline.output.records import Entry, PlannedFile, Success, entry_of, totals
+from pipeline.output.plan import as_planned, is_whole, newest
+from pipeline.output.records import Entry, PlannedFile, Success, same_entries, totals
 from pipeline.output.tally import Tally
 
 State = Literal["done", "failed-shards", "too-many-errors", "interrupted", "crashed"]
@@ -33,35 +33,38 @@ class Settled:
     complete: bool = False
 
 
-def settle(*, folder: OutputFolder, tally: Tally, run: str) -> Settled:
-    """Write the manifest of what exists now, and delete what a changed file's new shards have superseded.
+def settle(*, folder: OutputFolder, tally: Tally, run: str, fingerprint: str) -> Settled:
+    """Write the manifest of what exists now, and delete what a changed file's new shards have superseded. _SUCCESS of another
+    manifest goes first.
 
     In this order, so that a manifest never names what is gone. Then it is looked again, until there is nothing left to write
     or to delete: where two drivers settle at once, the one that comes last has seen what both did.
     """
-    settled = survey(folder=folder, tally=tally)
+    settled = survey(folder=folder, tally=tally, fingerprint=fingerprint)
     for _ in range(SETTLING_ROUNDS):
         manifest, stored = folder.read_manifest()
-        if stored != settled.entries:
+        same = manifest is not None and same_entries(stored, settled.entries)
+        if not same:
+            folder.withdraw_success()
             manifest = folder.write_manifest(run=run, entries=settled.entries.values())
         folder.data.delete(settled.superseded)
         settled = replace(settled, manifest=manifest)
-        if stored == settled.entries and not settled.superseded:
+        if same and not settled.superseded:
             break
-        settled = replace(survey(folder=folder, tally=tally), manifest=manifest)
+        settled = replace(survey(folder=folder, tally=tally, fingerprint=fingerprint), manifest=manifest)
     return settled
 
 
-def survey(*, folder: OutputFolder, tally: Tally) -> Settled:
-    """The dataset as it is now; plans and objects are looked up afresh, since another driver may have been at work."""
+def survey(*, folder: OutputFolder, tally: Tally, fingerprint: str) -> Settled:
+    """The dataset as it is now; plans and objects are looked up afresh, since another driver may have been at work, and a late
+    writer may have put its object over one of this run's."""
     name, plans = folder.read_plans()
     versions: dict[str, list[str]] = {}
     for planned in (planned for plan in plans for planned in plan):
         versions.setdefault(planned.file.uri, []).append(planned.file.version)
     by_file: dict[str, list[Entry]] = {}
-    written = folder.written_keys()
-    made = {receipt.shard.key: entry_of(receipt) for receipt in tally.receipts if receipt.state == "done"}
-    known = folder.known_entries(written=written, made=made)
+    known = folder.known_entries(objects=folder.objects(), fingerprint=fingerprint)
+    known = as_planned(known, plans=plans, fingerprint=fingerprint)
     for entry in known.values():
         by_file.setdefault(entry.uri, []).append(entry)
     kept: dict[str, Entry] = {}
@@ -95,9 +98,11 @@ def survey(*, folder: OutputFolder, tally: Tally) -> Settled:
     )
 
 
-def close(*, folder: OutputFolder, settled: Settled, accept_failed: bool) -> State:
-    """Write _SUCCESS where everything planned is there, or where the user accepts, now or before, what failed."""
-    stored = folder.read_success()
+def close(*, folder: OutputFolder, settled: Settled, before: Success | None, accept_failed: bool) -> State:
+    """Write _SUCCESS where everything planned is there, or where the user accepts, now or before, what failed; else remove it.
+
+    before: _SUCCESS as the run found it.
+    """
     rows, bad, _ = totals(settled.entries.values())
     success = Success(
         plan=settled.plan or "",
@@ -109,10 +114,11 @@ def close(*, folder: OutputFolder, settled: Settled, accept_failed: bool) -> Sta
         accepted_failures=tuple(settled.failures),
     )
     accepted = accept_failed or (
-        stored is not None and stored.plan == success.plan and set(settled.failures) <= set(stored.accepted_failures)
+        before is not None and before.plan == success.plan and set(settled.failures) <= set(before.accepted_failures)
     )
     if not settled.complete and not accepted:
+        folder.withdraw_success()
         return "failed-shards"
-    if stored != success:
+    if folder.read_success() != success:
         folder.write_success(success)
     return "done"

@@ -133,6 +133,7 @@ def to_parquet(table: pa.Table, *, footer: Mapping[str, object]) -> bytes:
         compression="zstd",
         row_group_size=max(table.num_rows, 1),
         write_page_index=True,
+        write_page_checksum=True,
     )
     _check_opens(sink.getvalue(), table)
     return sink.getvalue().to_pybytes()
@@ -147,5 +148,10 @@ def _check_opens(content: pa.Buffer, table: pa.Table) -> None:
 
 def read_footer(content: Any) -> dict[str, Any]:
     """Our fields in a Parquet file's footer, given a path or an open file. Raises KeyError if there are none."""
-    values: dict[str, Any] = json.loads((pq.read_metadata(content).metadata or {})[FOOTER_KEY])
-    return values
+    return footer_of(pq.read_metadata(content))
+
+
+def footer_of(metadata: pq.FileMetaData) -> dict[str, Any]:
+    """Our fields in a Parquet footer. Raises KeyError if there are none, ValueError or TypeError if they are no JSON object."""
+    values = json.loads((metadata.metadata or {})[FOOTER_KEY])
+    return dict(values)

@@ -1,7 +1,7 @@
 """What is done, missing and failed in an output folder, from its own records and one listing; nothing is run."""
 
 from collections import Counter
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.output.folder import OutputFolder
@@ -17,7 +17,7 @@ class Status:
     """How far an output folder is.
 
     done: objects of files as they are now; not another's, nor those of a file's older version. missing: planned shards
-    that are not there. open_files: compressed files not read to their end, whose shards nobody can count. rows, errors: by
+    that are not there. open_files: files read in sequence and not to their end, whose shards nobody can count. rows, errors: by
     the newest manifest. failed: of the last run, whose last_reason says why it could not go on, if it could not.
     last_runs_on: on what its models ran.
     complete: _SUCCESS covers the newest plan and nothing is missing.
@@ -44,10 +44,20 @@ def read_status(output: str) -> Status:
     job = folder.require_job()
     plan_name, plans = folder.read_plans()
     current = newest(plans)
-    written = folder.written_keys()
+    objects = folder.objects()
     _, entries = folder.read_manifest()
+    changed = {
+        key: objects[key]
+        for key, entry in entries.items()
+        if entry.object not in (None, "", objects.get(key)) and key in objects
+    }
+    entries |= (now := folder.entries_from_footers(changed, fingerprint=job.fingerprint))
+    written = frozenset(objects.keys() - (changed.keys() - now.keys()))
+    entries = {key: entry for key, entry in entries.items() if key in written}
     rows, _, errors = totals(entries.values())
-    entries |= of_open_streams(folder, current=current, unknown=written - entries.keys())
+    recorded = list(entries.values())
+    unknown = {key: objects[key] for key in written - entries.keys()}
+    entries |= of_open_streams(folder, current=current, unknown=unknown, fingerprint=job.fingerprint)
     work = list(missing_work(current=current.values(), written=written, entries=entries))
     shards = sum(isinstance(item, Shard) for item in work)
     last = folder.read_last_run() or {}
@@ -62,7 +72,7 @@ def read_status(output: str) -> Status:
         rows=rows,
         errors=errors,
         failed=list(last.get("failed", [])) or unreadable,
-        complete=success is not None and success.plan == plan_name and not work,
+        complete=success is not None and success.plan == plan_name and not work and not success.differences(recorded),
         last_state=last.get("state"),
         last_reason=last.get("reason"),
         last_finished=last.get("finished"),
@@ -81,8 +91,10 @@ def keys_of(current: Mapping[str, PlannedFile], *, entries: Mapping[str, Entry])
     return planned | read
 
 
-def of_open_streams(folder: OutputFolder, *, current: Mapping[str, PlannedFile], unknown: Set[str]) -> dict[str, Entry]:
+def of_open_streams(
+    folder: OutputFolder, *, current: Mapping[str, PlannedFile], unknown: Mapping[str, str], fingerprint: str
+) -> dict[str, Entry]:
     """What a run that is not finished has written of files read in sequence, by the objects' own footers."""
     stems = {key_stem(file.file.uri) for file in current.values() if file.shards is None and file.failure is None}
-    keys = sorted(key for key in unknown if key.rsplit("-", 2)[0] in stems)
-    return {entry.key: entry for entry in folder.entries_from_footers(keys)}
+    objects = {key: version for key, version in sorted(unknown.items()) if key.rsplit("-", 2)[0] in stems}
+    return folder.entries_from_footers(objects, fingerprint=fingerprint)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.output.sink import Receipt
-from pipeline.rows import EMPTY, UNFIT
+from pipeline.rows import EMPTY, LEFT_OUT, UNFIT
 
 REPLICA_SECONDS = ("computing_s", "waiting_s", "handling_s")
 """Facts of a bundle that add up to its replica's time since the one before."""
@@ -69,6 +69,11 @@ class Tally:
         """Carried values that did not fit their column's type, and are null, by column."""
         found = {name: int(count) for name, count in self.facts.items() if name.startswith(UNFIT)}
         return {name.removeprefix(UNFIT): count for name, count in sorted(found.items())}
+
+    def left_out_columns(self) -> dict[str, int]:
+        """Rows with a column that is not among the job's, by column."""
+        found = {name: int(count) for name, count in self.facts.items() if name.startswith(LEFT_OUT)}
+        return {name.removeprefix(LEFT_OUT): count for name, count in sorted(found.items())}
 
     def runs_on(self) -> list[dict[str, object]]:
         """What the replicas' models ran on: each distinct device once, with the number of replicas."""

@@ -94,7 +94,7 @@ def _last_checkpoint(url: str, every: Sequence[FileInfo]) -> int:
         return 0
     try:
         return int(json.loads(read_bytes(url))["version"])
-    except (ValueError, KeyError, TypeError, FileNotFoundError):
+    except (ValueError, KeyError, TypeError, RecursionError, FileNotFoundError):
         return 0
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -61,15 +61,22 @@ class Listing:
     notes: list[str] = field(default_factory=list)
 
 
-def list_files(spec: InputSpec, *, output: str) -> Listing:
+def list_files(spec: InputSpec, *, output: str, known: Collection[str] = ()) -> Listing:
     """The files that the input names, each once, in the order of the URLs and by name, less what lies in the output folder.
+
+    A file that has several names is read under the one that is known (those that the output folder has planned), else under its
+    own, else under the first of its links.
 
     Raises SpecError where there are none, or where a folder is a table that can't be read.
     """
     files: dict[str, SourceFile] = {}
-    names: dict[str, str] = {}
     listing = Listing(files=[])
     for url in spec.urls:
+        if VERSION_OF_KEY.search(url):
+            raise SpecError(
+                f"input.urls: {url} names one version of an object, and only current ones are read; leave ?versionId= out, or "
+                "copy that version to a key of its own"
+            )
         found = [entry for entry in current_files(url, find(url, hidden=True)) if not _below(entry.uri, output)]
         if not found:
             raise SpecError(f"input.urls: {url} matches no file; check the spelling and the credentials")
@@ -78,11 +85,7 @@ def list_files(spec: InputSpec, *, output: str) -> Listing:
             if file is None:
                 listing.ignored.append(entry.uri)
                 continue
-            first = names.setdefault(same_file(file.uri), file.uri)
-            if first == file.uri:
-                files.setdefault(file.uri, file)
-            else:
-                listing.notes.append(f"read once, as {first}: {file.uri} is a link to the same file")
+            files.setdefault(file.uri, file)
     if not files:
         count = len(listing.ignored)
         raise SpecError(
@@ -90,6 +93,15 @@ def list_files(spec: InputSpec, *, output: str) -> Listing:
             f"({', '.join('.' + suffix for suffix in SUFFIXES)}; .gz or .zst after text, JSON Lines and CSV); set "
             "input.format"
         )
+    names: dict[str, list[str]] = {}
+    for uri in files:
+        names.setdefault(same_file(uri), []).append(uri)
+    for real, several in names.items():
+        chosen = min(several, key=lambda uri: (uri not in known, uri != real))
+        for uri in several:
+            if uri != chosen:
+                del files[uri]
+                listing.notes.append(f"read once, as {chosen}: {uri} is the same file by another name")
     listing.files.extend(files.values())
     unversioned = [file.uri for file in listing.files if file.version == str(file.size)]
     if unversioned:
@@ -147,10 +159,15 @@ def _fault_of(file: SourceFile) -> SourceError | None:
         fault = "not a regular file but a pipe, a socket, a device or a broken link; remove it"
     elif UNREADABLE_NAME.search(file.uri):
         fault = "the name is not UTF-8; rename it"
+    elif VERSION_OF_KEY.search(file.uri):
+        fault = "what follows ?versionId= in its name is taken for a version by S3's client; rename it"
     else:
         return None
     return SourceError(f"{file.uri}: {fault}", reason="unreadable")
 
+
+VERSION_OF_KEY = re.compile(r"^s3a?://.*\?versionId=")
+"""A name that S3's client would cut: it opens another object, or none."""
 
 UNREADABLE_NAME = re.compile(r"\\udc[0-9a-f]{2}")
 """What stands for bytes of a name that are not UTF-8."""

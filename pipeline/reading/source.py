@@ -21,7 +21,7 @@ from pipeline.reading.formats import delimited, delimited_parity, jsonl, lines, 
 from pipeline.reading.formats.columnar import READERS as COLUMNAR_READERS
 from pipeline.reading.formats.conform import Carried
 from pipeline.reading.partitions import with_partitions
-from pipeline.rows import UNFIT
+from pipeline.rows import LEFT_OUT, UNFIT
 from pipeline.shards import (
     COLUMNAR,
     DELIMITED,
@@ -49,7 +49,8 @@ class Reading:
     """What every read task needs: the frozen schema and its required columns, the cut, the fingerprint for the keys, the longest
     line allowed.
 
-    carried: columns that no task reads. rules: those that the output folder was begun under (`pipeline.shards.READING`).
+    carried: columns that no task reads. every: all columns are to be carried; declared: by `input.schema`. rules: those that
+    the output folder was begun under (`pipeline.shards.READING`).
     """
 
     schema: pa.Schema
@@ -62,10 +63,13 @@ class Reading:
     carried: frozenset[str] = frozenset()
     rules: int = READING
     partitions: tuple[str, ...] | None = None
+    every: bool = False
+    declared: bool = False
 
-    def counting(self) -> Carried | None:
+    def counting(self, file: SourceFile) -> Carried | None:
         """A new count of carried values that do not fit; None under the first rules, in which they are errors of their rows."""
-        return Carried(self.carried) if self.rules > 1 else None
+        every = self.every and not (self.declared and file.format == "jsonl")
+        return Carried(self.carried, every=every) if self.rules > 1 else None
 
 
 class ShardSource(Datasource):
@@ -145,7 +149,7 @@ def read_shards(*, shards: Sequence[Shard], reading: Reading) -> Iterator[ShardT
 
 def _read_some(file: SourceFile, shards: list[Shard], reading: Reading) -> Generator[ShardTables, None, list[Shard]]:
     """Yields shards of one file until one can't be read, and returns those after it; if the file itself fails, all fail."""
-    made, carried = 0, reading.counting()
+    made, carried = 0, reading.counting(file)
     try:
         for shard, table in zip(shards, _tables(file, shards, reading, carried), strict=True):
             check_version(file)
@@ -161,11 +165,13 @@ def _read_some(file: SourceFile, shards: list[Shard], reading: Reading) -> Gener
 
 
 def _unfit(carried: Carried | None) -> dict[str, float]:
-    """The facts of a shard's receipt about carried values that did not fit; resets the count."""
+    """The facts of a shard's receipt about carried values that did not fit, and columns left out; resets the counts."""
     if carried is None:
         return {}
     facts = {f"{UNFIT}{name}": float(count) for name, count in carried.unfit.items()}
+    facts |= {f"{LEFT_OUT}{name}": float(count) for name, count in carried.left_out.items()}
     carried.unfit.clear()
+    carried.left_out.clear()
     return facts
 
 
@@ -197,7 +203,7 @@ def _parse(file: SourceFile, block: lines.LineBlock, reading: Reading, carried: 
 
 def read_stream(*, stream: Stream, reading: Reading) -> Iterator[ShardTables]:
     """The shards of a file that is read in sequence, except those already written; a failure covers all the rest of the file."""
-    file, reached, carried = stream.file, 0, reading.counting()
+    file, reached, carried = stream.file, 0, reading.counting(stream.file)
     try:
         for block, parse in _blocks(file, reading, carried):
             shard = _stream_shard(file, block, reading)

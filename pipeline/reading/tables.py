@@ -95,7 +95,7 @@ def _saved_files(root: str, within: Sequence[FileInfo]) -> list[FileInfo]:
     try:
         state = json.loads(read_bytes(f"{root}/state.json"))
         named = {f"{root}/{file['filename']}" for file in state["_data_files"]}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise SpecError(
             f"input.urls: {root}/state.json does not name the files of a saved data set: {error!r}"
         ) from None

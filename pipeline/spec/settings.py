@@ -25,11 +25,15 @@ class _OnceEach(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+YAML_FAULTS = (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError)
+"""What PyYAML raises for a text that it can't read; the last four for dates and numbers that there are not."""
+
+
 def read_yaml(text: str) -> dict[str, Any]:
     """The mapping in a YAML text. Raises SpecError."""
     try:
         values = yaml.load(text, Loader=_OnceEach)  # noqa: S506 - a safe loader that is stricter
-    except yaml.YAMLError as error:
+    except YAML_FAULTS as error:
         raise SpecError(f"the job file is not YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise SpecError("the job file is nested too deep; it has no more than three levels of keys") from None
@@ -58,7 +62,7 @@ def _setting(text: str) -> tuple[str, Any]:
         raise SpecError(f"--set {text}: write key.path=value, such as --set input.columns.text=body")
     try:
         return path.strip(), yaml.safe_load(value) if value else ""
-    except yaml.YAMLError as error:
+    except (*YAML_FAULTS, RecursionError) as error:
         raise SpecError(f"--set {text}: the value is not YAML: {' '.join(str(error).split())}") from None
 
 

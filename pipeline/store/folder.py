@@ -2,9 +2,20 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 
-from pipeline.store import storage
+from pipeline.store import local_disk, storage
 from pipeline.store.storage import Place, RetriedFile
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a listing says of one file in a folder. version: its etag, or its size and time. folder: it is a folder itself."""
+
+    size: int
+    version: str
+    folder: bool = False
 
 
 class Folder:
@@ -29,6 +40,24 @@ class Folder:
     def names(self) -> list[str]:
         """Names of the files, sorted, in one listing; empty where there is no such folder."""
         return storage.names(self._place)
+
+    def listed(self) -> dict[str, Listed]:
+        """What lies directly in the folder, by name, in one listing; empty where there is no such folder."""
+        listing = partial(self._place.fs.ls, self._place.path, detail=True)
+        try:
+            entries = storage.attempt(listing, what=f"listing {self.url}")
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        named = {str(entry["name"]).rstrip("/").rpartition("/")[2]: entry for entry in entries}
+        return {
+            name: Listed(
+                size=int(entry["size"] or 0),
+                version=storage.version_of(entry),
+                folder=entry["type"] == "directory" or str(entry["name"]).endswith("/"),
+            )
+            for name, entry in sorted(named.items())
+            if not name.startswith(local_disk.TEMPORARY_PREFIX)
+        }
 
     def read(self, name: str) -> bytes:
         """A whole file."""

@@ -136,7 +136,8 @@ def same_file(uri: str) -> str:
     return f"file://{os.path.realpath(path)}" if isinstance(fs, LocalFileSystem) else uri
 
 
-def _version(info: dict[str, Any]) -> str:
+def version_of(info: dict[str, Any]) -> str:
+    """What tells the versions of a file apart, from its entry in a listing."""
     for key in ("ETag", "etag", "generation", "md5Hash", "blob_id"):
         if info.get(key):
             return str(info[key]).strip('"')
@@ -154,7 +155,7 @@ def _file_info(fs: fsspec.AbstractFileSystem, info: dict[str, Any], *, hidden: b
     return FileInfo(
         uri=_uri(fs, info["name"]),
         size=int(info["size"] or 0),
-        version=_version(info),
+        version=version_of(info),
         hidden=hidden,
         regular=regular,
     )

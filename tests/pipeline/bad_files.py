@@ -28,6 +28,14 @@ def _large_integers(folder: Path) -> None:
     pl.DataFrame({"text": ["a"], "id": pl.Series([2**100], dtype=pl.Int128)}).write_parquet(folder / "in" / "a.parquet")
 
 
+def _wrong_checksum(folder: Path) -> None:
+    parquet(folder / "in" / "good.parquet", {"text": ["A good text."]})
+    path = folder / "in" / "a.parquet"
+    texts = [f"text number {index}" for index in range(50)]
+    parquet(path, {"text": texts}, use_dictionary=False, compression="none", write_page_checksum=True)
+    path.write_bytes(path.read_bytes().replace(b"text number 7", b"text nvmber 7", 1))
+
+
 def _pipe(folder: Path) -> None:
     parquet(folder / "in" / "good.parquet", {"text": ["A good text."]})
     os.mkfifo(folder / "in" / "a.txt")
@@ -101,6 +109,13 @@ MORE_FILES = [
         (FILE, ""),
         ("a.parquet", "more than 64 bits", "cast to another"),
         _large_integers,
+        good_rows=1,
+    ),
+    Bad(
+        "a Parquet file with a page of another checksum",
+        (FILE, "corrupt"),
+        ("a.parquet", "CRC", "replace or remove the file"),
+        _wrong_checksum,
         good_rows=1,
     ),
     Bad("a named pipe", (FILE, ""), ("a.txt", "remove it"), _pipe, good_rows=1),

@@ -9,7 +9,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -21,7 +21,7 @@ from pipeline import run
 from pipeline.bundle import ShardTables
 from pipeline.output import report as run_report
 from pipeline.output.folder import OutputFolder
-from pipeline.output.job import FrozenJob
+from pipeline.output.job import FORMAT_KEY, FrozenJob, fingerprint_of, refuse_another
 from pipeline.output.plan import Plan
 from pipeline.output.report import Report
 from pipeline.output.sink import Receipt, write_shard
@@ -30,8 +30,8 @@ from pipeline.rows import error_array
 from pipeline.run import DEFAULT_OPTIONS, RunOptions
 from pipeline.shards import CutRule, Work
 from pipeline.store import storage
-from pipeline.store.storage import canonical, join, put
-from tests.pipeline.small import FINGERPRINT, OfflineCluster, frozen_job, spec
+from pipeline.store.storage import FileInfo, canonical, join, put
+from tests.pipeline.small import OfflineCluster, frozen_job, spec
 
 BAD = "bad"
 CUT = CutRule(rows=3, bytes=45)
@@ -66,26 +66,30 @@ class Drill:
     """One dataset: inputs under root/in, rows under root/out.
 
     mended: whether the model answers texts with BAD in them. texts: what each version of each file holds, by (URL, version).
+    sources: how the input is addressed, below the root. format: `input.format`.
     """
 
     root: str
     mended: bool = False
+    sources: tuple[str, ...] = ("in",)
+    format: str = "auto"
     texts: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     @property
     def job(self) -> FrozenJob:
-        """The job, frozen in the folder by its first run."""
+        """The job, as a new folder would have it."""
         given = spec(
-            source=join(canonical(self.root), "in"),
+            source={"urls": [join(canonical(self.root), one) for one in self.sources], "format": self.format},
             output=join(canonical(self.root), "out"),
             limits={"error_rows": 1_000_000},
         )
-        return frozen_job(job=given, schema=SCHEMA, cut=CUT)
+        identity = {"task.name": given.task_name, **({} if self.format == "auto" else {FORMAT_KEY: self.format})}
+        return frozen_job(job=given, schema=SCHEMA, cut=CUT, fingerprint=fingerprint_of(identity))
 
     @property
     def output(self) -> str:
         """The output folder."""
-        return self.job.output
+        return join(canonical(self.root), "out")
 
     def put_file(self, name: str, texts: Sequence[str]) -> None:
         """A new input file, or a new version of one, in the format of its suffix."""
@@ -94,6 +98,10 @@ class Drill:
         file = storage.info(url)
         self.texts[file.uri, file.version] = list(texts)
 
+    def files(self) -> list[FileInfo]:
+        """The input files there are."""
+        return storage.find(join(canonical(self.root), "in"))
+
     def delete_file(self, name: str) -> None:
         """An input file goes."""
         storage.delete([join(canonical(self.root), "in", name)])
@@ -101,7 +109,7 @@ class Drill:
     def annotate(self, options: RunOptions = DEFAULT_OPTIONS) -> Report:
         """`preln annotate`, whatever the store does meanwhile."""
         with ExitStack() as stack:
-            stack.enter_context(patch.object(run, "open_job", lambda *, spec, cluster: (self.job, [])))
+            stack.enter_context(patch.object(run, "open_job", lambda *, spec, cluster: (self._opened(), [])))
             stack.enter_context(patch.object(run, "annotate_shards", self._inline))
             # No threads: the number of a step says what it is, every time.
             for module in ("pipeline.output.folder", "pipeline.reading.inputs"):
@@ -110,6 +118,14 @@ class Drill:
             stack.enter_context(patch.object(storage, "wait_exponential_jitter", lambda **_: wait_none()))
             return run.annotate(spec=self.job.spec, cluster=OfflineCluster(), watcher=Nobody(), options=options)
 
+    def _opened(self) -> FrozenJob:
+        """The folder's job with this command's spec, or a new one, as `open_job` finds it."""
+        known, job = OutputFolder(self.output).read_job(), self.job
+        if known is None:
+            return job
+        refuse_another(frozen=known, identity=job.identity, output=self.output)
+        return replace(known, spec=job.spec)
+
     def _inline(self, *, job: FrozenJob, work: Sequence[Work], **_: Any) -> Iterator[Receipt]:
         reading = Reading(
             schema=job.schema, required=("text",), rule=job.cut, fingerprint=job.fingerprint, line_bytes=1_000_000
@@ -117,22 +133,22 @@ class Drill:
         for task in read_tasks(work=work, rule=job.cut):
             for bundle in read_bundles(task=task, reading=reading):
                 for shard in bundle:
-                    yield self._finish(shard)
+                    yield self._finish(shard, fingerprint=job.fingerprint)
 
-    def _finish(self, shard: ShardTables) -> Receipt:
+    def _finish(self, shard: ShardTables, *, fingerprint: str) -> Receipt:
         if shard.failure is not None:
             reason, message = shard.failure
             return Receipt(shard=shard.shard, state="failed", reason=reason, message=message)
         assert shard.rows is not None
         table = answered(shard.rows, source=shard.shard.file.uri, mended=self.mended)
-        footer = {"fingerprint": FINGERPRINT}
+        footer = {"fingerprint": fingerprint}
         return write_shard(shard, table, data=OutputFolder(self.output).data, prefix="", footer=footer)
 
     def rows(self) -> list[tuple[str, str, str | None]]:
         """(source, text, label) of every row under data/, as a reader of the folder finds them, file by file in order."""
         found: list[tuple[str, int, str, str | None]] = []
         data = OutputFolder(self.output).data
-        for name in data.names():
+        for name in (name for name in data.names() if not name.startswith(".")):
             table = pq.read_table(io.BytesIO(data.read(name)), use_threads=False)
             found += [(row["source"], row["row"], row["text"], row["label"]) for row in table.to_pylist()]
         return [(source, text, label) for source, _, text, label in sorted(found, key=lambda row: row[:2])]

@@ -17,6 +17,7 @@ from fsspec import AbstractFileSystem
 SCHEME = "drill"
 
 When = Literal["before", "after"]
+Versions = Literal["etag", "time", "size"]
 Trouble = Callable[[int, str, When], None]
 """Called with the number of a step, what it is (`put b/out/_job.json`), and whether it is about to be or has been done."""
 
@@ -27,12 +28,17 @@ class Crash(BaseException):
 
 @dataclass
 class Store:
-    """What is stored, and what was done. attempted: every object that anybody ever tried to put under data/."""
+    """What is stored, and what was done. attempted: every object that anybody ever tried to put under data/, with each content.
+
+    versions: what a listing tells versions apart by. times: when each object was put, by a clock of its own.
+    """
 
     objects: dict[str, bytes] = field(default_factory=dict)
     steps: list[str] = field(default_factory=list)
-    attempted: dict[str, bytes] = field(default_factory=dict)
+    attempted: dict[str, list[bytes]] = field(default_factory=dict)
     trouble: Trouble | None = None
+    versions: Versions = "etag"
+    times: dict[str, int] = field(default_factory=dict)
 
     def reset(self) -> None:
         """An empty store without trouble."""
@@ -40,6 +46,13 @@ class Store:
         self.steps.clear()
         self.attempted.clear()
         self.trouble = None
+        self.versions = "etag"
+        self.times.clear()
+
+    def put(self, key: str, content: bytes) -> None:
+        """Store an object, whoever does it."""
+        self.objects[key] = content
+        self.times[key] = max(self.times.values(), default=0) + 1
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -144,12 +157,12 @@ class DrillFileSystem(AbstractFileSystem):
     @staticmethod
     def _entry(key: str) -> dict[str, Any]:
         content = STORE.objects[key]
-        return {
-            "name": key,
-            "size": len(content),
-            "type": "file",
-            "ETag": hashlib.blake2b(content, digest_size=8).hexdigest(),
-        }
+        entry = {"name": key, "size": len(content), "type": "file"}
+        if STORE.versions == "etag":
+            entry["ETag"] = hashlib.blake2b(content, digest_size=8).hexdigest()
+        elif STORE.versions == "time":
+            entry["mtime"] = STORE.times.get(key, 0)
+        return entry
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
         """An object, or a range of it."""
@@ -163,11 +176,13 @@ class DrillFileSystem(AbstractFileSystem):
         """A whole object."""
         path = self._strip_protocol(path)
         if "/data/" in path:
-            STORE.attempted[path] = bytes(value)
+            tried = STORE.attempted.setdefault(path, [])
+            if value not in tried:
+                tried.append(bytes(value))
         with STORE.step(f"put {path}"):
             if mode == "create" and path in STORE.objects:
                 raise FileExistsError(path)
-            STORE.objects[path] = bytes(value)
+            STORE.put(path, bytes(value))
 
     def rm_file(self, path: str) -> None:
         """Remove an object."""

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -93,5 +94,6 @@ def finish(job: JobSpec) -> None:
     assert len(entries) == SHARDS
     fs, folder = fsspec.core.url_to_fs(output.data.url)
     for first in range(0, SHARDS, PUTS_AT_ONCE):
-        fs.pipe({f"{folder}/{entry.key}": b"" for entry in entries[first : first + PUTS_AT_ONCE]})
-    output.write_manifest(run=new_run_id(), entries=entries)
+        fs.pipe({f"{folder}/{entry.key}": b"x" for entry in entries[first : first + PUTS_AT_ONCE]})
+    objects = output.objects()
+    output.write_manifest(run=new_run_id(), entries=[replace(entry, object=objects[entry.key]) for entry in entries])

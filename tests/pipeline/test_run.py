@@ -89,8 +89,8 @@ def done(job: FrozenJob, plan: Plan, *receipts: Receipt) -> str:
     tally = Tally()
     for each in receipts:
         tally.add(each)
-    settled = settle(folder=OutputFolder(job.output), tally=tally, run=new_run_id())
-    return close(folder=OutputFolder(job.output), settled=settled, accept_failed=False)
+    settled = settle(folder=OutputFolder(job.output), tally=tally, run=new_run_id(), fingerprint=job.fingerprint)
+    return close(folder=OutputFolder(job.output), settled=settled, before=None, accept_failed=False)
 
 
 def objects(job: FrozenJob) -> set[str]:
@@ -241,10 +241,10 @@ def test_a_failed_file_is_named_and_the_user_may_accept_it(tmp_path: Path, job: 
     first, *_ = shards_of(plan)
     tally = Tally()
     tally.add(Receipt(shard=first, state="failed", reason="gone", message=f"{first.file.uri}: the file is gone"))
-    settled = settle(folder=OutputFolder(job.output), tally=tally, run=new_run_id())
+    settled = settle(folder=OutputFolder(job.output), tally=tally, run=new_run_id(), fingerprint=job.fingerprint)
     assert settled.failures == [f"{first.file.uri}: the file is gone"]
-    assert close(folder=OutputFolder(job.output), settled=settled, accept_failed=False) == "failed-shards"
-    assert close(folder=OutputFolder(job.output), settled=settled, accept_failed=True) == "done"
+    assert close(folder=OutputFolder(job.output), settled=settled, before=None, accept_failed=False) == "failed-shards"
+    assert close(folder=OutputFolder(job.output), settled=settled, before=None, accept_failed=True) == "done"
     success = OutputFolder(job.output).read_success()
     assert success is not None
     assert success.accepted_failures == (f"{first.file.uri}: the file is gone",)
@@ -269,7 +269,7 @@ def test_the_record_of_a_run_says_what_it_did(tmp_path: Path, job: FrozenJob) ->
     for shard in shards_of(plan):
         write(job, shard)
         tally.add(receipt(shard, nan=1, empty=1))
-    settled = settle(folder=OutputFolder(job.output), tally=tally, run="r")
+    settled = settle(folder=OutputFolder(job.output), tally=tally, run="r", fingerprint=job.fingerprint)
     ended = Ended(
         folder=OutputFolder(job.output),
         job=job,

@@ -67,6 +67,7 @@ def read_ranges(
             schema=schema,
             required=required,
             carried=carried,
+            names=own.names,
         )
 
 

@@ -5,7 +5,7 @@ A value that does not fit is null: with an error of its row where a task reads t
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,19 +17,35 @@ from pipeline.reading.formats.arrow_types import is_string, plain
 from pipeline.reading.formats.exact import prints_back
 from pipeline.rows import ERROR, ROW, error_array, first_error, no_errors, spread_error
 
+MOST_NAMES = 50
+OTHERS = "(others)"
+
 
 @dataclass(frozen=True)
 class Carried:
-    """The columns that no task reads. unfit: how many of each one's values did not fit its type, and are null."""
+    """The columns that no task reads. unfit: how many of each one's values did not fit its type, and are null.
+
+    every: all of the input's columns are to be carried. left_out: rows with a column that was not known when the job's columns
+    were fixed, by column.
+    """
 
     names: frozenset[str]
     unfit: Counter[str] = dataclasses.field(default_factory=Counter)
+    every: bool = False
+    left_out: Counter[str] = dataclasses.field(default_factory=Counter)
 
     def count(self, name: str, errors: pa.StructArray | None) -> None:
         """Count the errors of a column."""
         found = 0 if errors is None else len(errors) - errors.null_count
         if found:
             self.unfit[name] += found
+
+    def leave_out(self, names: Iterable[str], *, schema: pa.Schema, rows: int = 1) -> None:
+        """Count rows that have columns of these names, as far as the job lacks them; the first fifty by name."""
+        for name in names if self.every else ():
+            if name not in schema.names:
+                known = name in self.left_out or len(self.left_out) < MOST_NAMES
+                self.left_out[(name if name.isprintable() else ascii(name)) if known else OTHERS] += rows
 
 
 def conform(

@@ -173,6 +173,8 @@ def delimited_rows(
     """Every record of a block as a row."""
     records = file.records(block)
     names = file.header.names
+    if carried is not None:
+        carried.leave_out(names, schema=schema, rows=len(records.starts))
     row = pa.array(records.starts + block.offset)
     faults = _faults(records, columns=len(names), delimiter=file.dialect.delimiter)
     if faults:

@@ -32,16 +32,20 @@ def json_rows(block: LineBlock, *, schema: pa.Schema, carried: Carried | None = 
     if not len(starts):
         return conform(schema.empty_table(), schema=schema, row=pa.array([], pa.int64()))
     typed = pa.schema([field for field in schema if not is_json(field.type)])
-    whole = _parse_whole(content, starts, stops, typed)
+    whole = _parse_whole(content, starts, stops, typed, strict=carried is not None and carried.every)
     if whole is not None:
-        table, rows, borders = whole
+        table, rows, borders, strange = whole
         errors = None
+        if carried is not None and strange:
+            _leave_out(_slices(content, rows, borders), schema, carried)
         lines = _slices(content, rows, borders) if carried is not None and _to_look_at(content, schema) else []
     else:
         every = _slices(content, starts, (starts - starts[0], stops - starts[0]))
         lines = [(start, line) for start, line in every if line.strip()]
         table, errors = _parse_lines(lines, typed, carried)
         rows = np.array([start for start, _ in lines], np.int64)
+        if carried is not None:
+            _leave_out(lines, schema, carried)
     if carried is not None and lines:
         table = _as_written(table, lines, schema=schema, carried=carried)
     return conform(table, schema=schema, row=pa.array(rows), errors=errors, carried=carried)
@@ -113,13 +117,13 @@ def _without(table: pa.Table, name: str, rows: list[int], carried: Carried) -> p
 
 
 def _parse_whole(
-    content: bytes, starts: np.ndarray, stops: np.ndarray, schema: pa.Schema
-) -> tuple[pa.Table, np.ndarray, tuple[np.ndarray, np.ndarray]] | None:
+    content: bytes, starts: np.ndarray, stops: np.ndarray, schema: pa.Schema, *, strict: bool
+) -> tuple[pa.Table, np.ndarray, tuple[np.ndarray, np.ndarray], bool] | None:
     """All lines in one call of Arrow's parser, with each line's offset and borders in the content; None unless every line is
-    certainly one row."""
+    certainly one row. The last says, where strict, that some line may have a field that the schema lacks."""
     none = np.empty(0, np.int64)
     if not content:
-        return schema.empty_table(), none, (none, none)
+        return schema.empty_table(), none, (none, none), False
     base = int(starts[0])
     raw = np.frombuffer(content, np.uint8)
     begins, ends = starts - base, stops - base
@@ -130,10 +134,27 @@ def _parse_whole(
         return None
     try:
         content.decode("utf-8")  # Arrow does not look
-        table = _read_json(content, schema)
+        table, strange = _read_fields(content, schema, strict=strict)
     except (pa.ArrowException, UnicodeDecodeError):
         return None
-    return (table, rows, (begins, ends)) if table.num_rows == len(rows) else None
+    return (table, rows, (begins, ends), strange) if table.num_rows == len(rows) else None
+
+
+def _read_fields(content: bytes, schema: pa.Schema, *, strict: bool) -> tuple[pa.Table, bool]:
+    """The table, and, where strict, whether there may be fields that the schema lacks. Raises ArrowException."""
+    if strict:
+        try:
+            return _read_json(content, schema, unexpected="error"), False
+        except pa.ArrowException:
+            pass  # such a field, or what Arrow refuses either way
+    return _read_json(content, schema), strict
+
+
+def _leave_out(lines: Lines, schema: pa.Schema, carried: Carried) -> None:
+    """Count the fields of lines that the schema lacks."""
+    for _, line in lines if carried.every else ():
+        value, _ = parse_line(line)
+        carried.leave_out([name for name, given in value.items() if given is not None], schema=schema)
 
 
 def _parse_lines(lines: Lines, schema: pa.Schema, carried: Carried | None) -> tuple[pa.Table, pa.StructArray]:
@@ -196,11 +217,11 @@ def _read_field(value: Any, field: pa.Field) -> tuple[pa.Array, RowError | None]
         return pa.nulls(1, field.type), error
 
 
-def _read_json(content: bytes, schema: pa.Schema) -> pa.Table:
+def _read_json(content: bytes, schema: pa.Schema, *, unexpected: str = "ignore") -> pa.Table:
     return paj.read_json(
         io.BytesIO(content),
         read_options=paj.ReadOptions(use_threads=False, block_size=len(content) + 1),
-        parse_options=paj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+        parse_options=paj.ParseOptions(explicit_schema=schema, unexpected_field_behavior=unexpected),
     )
 
 

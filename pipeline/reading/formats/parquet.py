@@ -1,6 +1,6 @@
 """Parquet: rows and schema from the footer; row ranges streamed, also from inside a row group."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,7 @@ def opened(uri: str) -> Iterator[pq.ParquetFile]:
     try:
         with (
             storage.opened(uri, cache_type="readahead", block_size=BUFFER_BYTES) as handle,
-            pq.ParquetFile(handle, pre_buffer=False, buffer_size=BUFFER_BYTES) as file,
+            pq.ParquetFile(handle, pre_buffer=False, buffer_size=BUFFER_BYTES, page_checksum_verification=True) as file,
         ):
             yield file
     except SourceError:
@@ -106,7 +106,7 @@ def read_ranges(
         columns = [name for name in schema.names if name in names]
         batches = _batches(file, ranges, columns)
         yield from rows_of_ranges(
-            uri=uri, ranges=ranges, batches=batches, schema=schema, required=required, carried=carried
+            uri=uri, ranges=ranges, batches=batches, schema=schema, required=required, carried=carried, names=names
         )
 
 
@@ -118,8 +118,9 @@ def rows_of_ranges(
     schema: pa.Schema,
     required: Sequence[str],
     carried: Carried | None,
+    names: Collection[str],
 ) -> Iterator[pa.Table]:
-    """For each range its rows, cut out of batches that come with the number of their first row.
+    """For each range its rows, cut out of batches that come with the number of their first row. names: of the file's columns.
 
     Raises SourceError where the batches end too early.
     """
@@ -138,6 +139,8 @@ def rows_of_ranges(
             reached += piece.num_rows
         table = pa.concat_tables(pending) if pending else schema.empty_table()
         row = pa.array(range(first, stop), pa.int64())
+        if carried is not None:
+            carried.leave_out(names, schema=schema, rows=stop - first)
         yield conform(table, schema=schema, row=row, required=required, carried=carried)
 
 

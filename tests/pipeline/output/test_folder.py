@@ -9,11 +9,11 @@ import pytest
 from pipeline.bundle import ShardTables
 from pipeline.errors import OutputError
 from pipeline.output.folder import OutputFolder, new_run_id
-from pipeline.output.records import Entry, PlannedFile, Success, entry_of, totals
-from pipeline.output.sink import Receipt, to_parquet, write_shard
+from pipeline.output.records import Entry, PlannedFile, Success, entry_from_footer, totals
+from pipeline.output.sink import Receipt, shard_footer, to_parquet, write_shard
 from pipeline.rows import error_array
 from pipeline.shards import Shard
-from tests.pipeline.small import shard, source_file
+from tests.pipeline.small import FINGERPRINT, shard, source_file
 
 KNOWN = PlannedFile(file=source_file("s3://b/a.parquet"), rows=20, shards=((0, 10, "a-0"), (10, 20, "a-1")))
 STREAM = PlannedFile(file=source_file("s3://b/b.txt.gz", format="text", compression="gzip"), rows=None, shards=None)
@@ -35,6 +35,16 @@ def written(output: OutputFolder, *, first: int = 0, rows: int = 3, last: bool =
     table = pa.table({"truncated": [False] * rows, "error": errors})
     given = ShardTables(shard=shard(first, first + rows, last=last))
     return write_shard(given, table, data=output.data, prefix="", footer={})
+
+
+def entry_of(receipt: Receipt, output: OutputFolder) -> Entry:
+    """The entry that a receipt's object should have."""
+    footer = shard_footer(receipt.shard, rows=receipt.rows, errors=receipt.errors)
+    return entry_from_footer(footer, key=receipt.shard.key, version=output.objects()[receipt.shard.key])
+
+
+def known(output: OutputFolder) -> dict[str, Entry]:
+    return output.known_entries(objects=output.objects(), fingerprint=FINGERPRINT)
 
 
 def test_an_empty_folder_says_nothing(output: OutputFolder) -> None:
@@ -80,19 +90,18 @@ def test_written_keys_are_the_whole_objects_under_data(output: OutputFolder) -> 
 
 def test_what_no_manifest_names_is_known_by_its_footer(output: OutputFolder) -> None:
     first, second = written(output), written(output, first=3, last=True)
-    output.write_manifest(run=new_run_id(), entries=[entry_of(first)])
-    keys = output.written_keys()
-    found = output.known_entries(written=keys)
-    assert found == {receipt.shard.key: entry_of(receipt) for receipt in (first, second)}
+    output.write_manifest(run=new_run_id(), entries=[entry_of(first, output)])
+    found = known(output)
+    assert found == {receipt.shard.key: entry_of(receipt, output) for receipt in (first, second)}
     assert found[second.shard.key].last
 
 
 def test_a_manifest_does_not_bring_back_what_was_deleted(output: OutputFolder) -> None:
     first, second = written(output), written(output, first=3)
-    entries = [entry_of(first), entry_of(second)]
+    entries = [entry_of(first, output), entry_of(second, output)]
     output.write_manifest(run=new_run_id(), entries=entries)
     output.data.delete([first.shard.key])
-    found = output.known_entries(written=output.written_keys())
+    found = known(output)
     assert list(found) == [second.shard.key]
 
 
@@ -101,15 +110,15 @@ def test_objects_that_preln_did_not_write_are_passed_over(tmp_path: Path) -> Non
     receipt = written(output)
     pq.write_table(pa.table({"a": [1]}), tmp_path / "data" / "foreign.parquet")
     output.data.put("broken.parquet", b"no Parquet")
-    found = output.entries_from_footers([*output.written_keys(), "gone.parquet"])
-    assert [entry.key for entry in found] == [receipt.shard.key]
+    found = output.entries_from_footers({**output.objects(), "gone.parquet": "v"}, fingerprint=FINGERPRINT)
+    assert list(found) == [receipt.shard.key]
 
 
 def test_a_footer_without_a_field_is_refused_in_one_line(tmp_path: Path) -> None:
     output = OutputFolder(str(tmp_path))
     output.data.put("a.parquet", to_parquet(pa.table({"a": [1]}), footer={"source": "s3://b/a", "rows": 1}))
     with pytest.raises(OutputError, match=r"a\.parquet: it has no 'version'"):
-        output.entries_from_footers(["a.parquet"])
+        output.entries_from_footers({"a.parquet": "v"}, fingerprint=FINGERPRINT)
 
 
 def test_the_last_run_is_the_newest_record(output: OutputFolder) -> None:
@@ -140,4 +149,4 @@ def test_many_plans_and_entries_are_still_one_read_each(tmp_path: Path) -> None:
 def test_an_entry_of_a_receipt_is_that_of_its_footer(output: OutputFolder) -> None:
     receipt = written(output, first=7, last=True)
     assert isinstance(receipt.shard, Shard)
-    assert output.entries_from_footers([receipt.shard.key]) == [entry_of(receipt)]
+    assert known(output) == {receipt.shard.key: entry_of(receipt, output)}

@@ -44,7 +44,21 @@ def test_a_link_to_a_file_that_is_read_already_is_read_once_and_said(tmp_path: P
     (tmp_path / "b.txt").symlink_to(tmp_path / "a.txt")
     listing = list_files(InputSpec(urls=[f"file://{tmp_path}"]), output="file:///nowhere")
     assert [file.uri for file in listing.files] == [f"file://{tmp_path}/a.txt"]
-    assert "b.txt is a link to the same file" in listing.notes[0]
+    assert "b.txt is the same file by another name" in listing.notes[0]
+
+
+def test_a_link_that_sorts_first_takes_no_files_place(tmp_path: Path) -> None:
+    """Neither from the file itself, nor from a name under which its rows are in the output already."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "blob").write_text("one\n")
+    (tmp_path / "in" / "b.txt").symlink_to(tmp_path / "blob")
+    given, known = InputSpec(urls=[f"file://{tmp_path}/in"]), [f"file://{tmp_path}/in/b.txt"]
+    (tmp_path / "in" / "a.txt").symlink_to(tmp_path / "blob")
+    assert [file.uri for file in list_files(given, output="file:///nowhere", known=known).files] == known
+    (tmp_path / "in" / "c.txt").write_text("two\n")
+    (tmp_path / "in" / "0.txt").symlink_to(tmp_path / "in" / "c.txt")
+    found = [file.uri.rpartition("/")[2] for file in list_files(given, output="file:///nowhere").files]
+    assert found == ["c.txt", "a.txt"] or found == ["a.txt", "c.txt"]
 
 
 def test_a_link_has_the_time_of_its_file(tmp_path: Path) -> None:
