@@ -4,13 +4,13 @@ Such folders say model_type "roberta" and name tensors `roberta.…`; every self
 never used.
 """
 
-import json
 from typing import Any
 
 import fsspec
 
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig
 from models.errors import CheckpointError
+from models.json_object import json_object
 from models.tensors import PREFIX, UNUSED, neutral_names
 
 THEIR_PREFIX = "roberta."
@@ -34,7 +34,10 @@ def dinkytrain_config(url: str) -> RobertaPreLayerNormConfig:
         raise CheckpointError(f"{url}: {CONFIG_NAME} says model_type '{found}', not 'roberta'; it is another model")
     for name in ("architectures", "auto_map", "transformers_version", "_name_or_path"):
         fields.pop(name, None)
-    return RobertaPreLayerNormConfig.from_dict(fields)
+    try:
+        return RobertaPreLayerNormConfig.from_dict(fields)
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
+        raise CheckpointError(f"{url}: {CONFIG_NAME} is not valid: {error}; fix {CONFIG_NAME}") from None
 
 
 def dinkytrain_names(url: str, names: list[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -59,10 +62,4 @@ def _dressed(name: str) -> str:
 
 def _fields(url: str) -> dict[str, Any]:
     system, folder = fsspec.core.url_to_fs(url)
-    try:
-        fields = json.loads(system.cat_file(f"{folder}/{CONFIG_NAME}"))
-    except ValueError as error:
-        raise CheckpointError(f"{url}: {CONFIG_NAME} is not JSON ({error}); write it again") from None
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{url}: {CONFIG_NAME} holds a {type(fields).__name__}, not an object of fields")
-    return fields
+    return json_object(system.cat_file(f"{folder}/{CONFIG_NAME}"), where=f"{url}: {CONFIG_NAME}")
