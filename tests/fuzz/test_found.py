@@ -12,6 +12,7 @@ import pytest
 from models.checkpoint import Checkpoint, beside
 from models.embedder_folder import read_embedder
 from models.errors import CheckpointError
+from models.load import load
 from models.origin import open_origin
 from models.sentencepiece_file import tokenizer_json
 from models.tokenizer import load_tokenizer
@@ -220,3 +221,26 @@ def test_damaged_weights_of_every_format_are_refused(tmp_path: Path) -> None:
 def test_a_sentencepiece_model_with_fields_of_another_kind_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match="SentencePiece"):
         tokenizer_json(content, model_type="xlm-roberta")
+
+
+@pytest.mark.parametrize("name", ["../../other.safetensors", "/etc/passwd", "s3://bucket/x", "", "a/../x"])
+def test_an_index_that_names_a_file_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    index = {"weight_map": {"a": name}}
+    said = refusal(tmp_path, "sharded index", lambda _: json.dumps(index).encode(), Checkpoint.open)
+    assert "which is missing" in said
+
+
+def test_code_that_a_config_names_is_never_imported(tmp_path: Path) -> None:
+    trap = tmp_path / "sprung"
+    changes = {
+        "auto_map": {"AutoModel": "trap.Model", "AutoConfig": "trap--trap.Config"},
+        "architectures": ["trap.Model"],
+    }
+    seed = seed_of("config.json")
+    code = f"import pathlib\npathlib.Path({str(trap)!r}).touch()\nModel = Config = object\n".encode()
+    files = {**seed.files, "trap.py": code, "config.json": fields(**changes)(seed.files["config.json"])}
+    lay_out(files, tmp_path / "model")
+    assert read("checkpoint", tmp_path / "model") == "read"
+    model = load(checkpoint=str(tmp_path / "model"), heads=["sequence-classification"], device="cpu")
+    assert model is not None
+    assert not trap.exists()
