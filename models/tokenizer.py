@@ -31,6 +31,8 @@ SPECIAL_TOKENS = {
     "unk_token": "<unk>",
     "mask_token": "<mask>",
 }
+TRIAL = "A trial. \U0010fffd"
+"""The last is a character that no vocabulary has."""
 LARGEST_ID = 10**7
 """Of a token. The largest vocabularies have 250,000."""
 ENDLESS = 10**9  # a model_max_length above this is the reference's way to say "none"
@@ -144,6 +146,7 @@ def _from_files(url: str, files: dict[str, bytes], *, add_prefix_space: bool | N
     _refuse_unread(settings, backend)
     backend.no_truncation()
     backend.no_padding()
+    backend.encode(TRIAL)  # a vocabulary without bytes and without an unknown token fails at some row
     part = json.loads(backend.to_str())["pre_tokenizer"] or {}
     metaspace = _part_of_type(part, "Metaspace")
     ids = {name: -1 if (i := backend.token_to_id(token)) is None else i for name, token in specials.items()}

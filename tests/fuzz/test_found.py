@@ -74,6 +74,24 @@ def test_a_saved_data_set_whose_state_is_nested_deep_is_refused(tmp_path: Path) 
     assert read("input", tmp_path) == "refused"
 
 
+def test_a_unigram_vocabulary_without_an_unknown_token_is_refused(tmp_path: Path) -> None:
+    def change(content: bytes) -> bytes:
+        tree = json.loads(content)
+        tree["model"]["unk_id"] = None
+        return json.dumps(tree).encode()
+
+    assert "unk_id" in refusal(tmp_path, "tokenizer.json, Unigram", change, load_tokenizer)
+
+
+def test_a_value_nested_so_deep_that_only_reading_it_works_is_an_error_of_its_row(tmp_path: Path) -> None:
+    """Python reads JSON nested deeper than it writes."""
+    for depth in range(900, 1_000, 10):
+        lines = b'{"text": "A good text.", "id": 1}\n{"text": ' + b"[" * depth + b"]" * depth + b', "id": "x"}\n'
+        place = tmp_path / str(depth)
+        lay_out({"a.jsonl": lines}, place / "in")
+        assert read("input", place) == "rows with errors"
+
+
 def test_a_panic_of_the_tokenizers_library_is_a_refusal(tmp_path: Path) -> None:
     """An empty piece, where a merge makes a longer one: the library slices behind its end."""
 
