@@ -119,10 +119,9 @@ def annotate(
 
 def look(spec: JobSpec, *, rows: int, into: str | None, as_json: bool) -> None:
     """Answer the first rows of a job's input, and print them, or write them to a folder."""
-    from rich.console import Console
-
     from jobs.preview import first_answers, write_rows
     from jobs.show import as_table
+    from jobs.terminal import Terminal
 
     found = first_answers(spec, rows=rows)
     if into is not None:
@@ -131,7 +130,7 @@ def look(spec: JobSpec, *, rows: int, into: str | None, as_json: bool) -> None:
         for row in found.to_pylist():
             print(json.dumps({"event": "row", **row}, default=str), flush=True)
     else:
-        Console(highlight=False, markup=False).print(as_table(found))
+        Terminal(soft_wrap=False).print(as_table(found))
 
 
 def say_interrupted() -> None:
@@ -156,9 +155,9 @@ def annotate_again(spec: JobSpec, *, every: float, as_json: bool, options: run.R
 
     After a first successful run, one that fails is reported and tried again at the next interval: stores and clusters recover.
     """
-    from rich.console import Console
+    from jobs.terminal import Terminal
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    console = Terminal(stderr=True)
     ran = False
     try:
         while True:
@@ -181,14 +180,13 @@ def annotate_again(spec: JobSpec, *, every: float, as_json: bool, options: run.R
 
 def annotate_spec(spec: JobSpec, *, as_json: bool = False, options: run.RunOptions | None = None) -> Report:
     """Run a job with a progress line, and print how it ended."""
-    from rich.console import Console
-
     from jobs.connect import this_cluster
     from jobs.progress import ProgressLine
+    from jobs.terminal import Terminal
     from pipeline import run
     from pipeline.output.report import record_of
 
-    console = Console(stderr=as_json, highlight=False, soft_wrap=True, markup=False)
+    console = Terminal(stderr=as_json)
     with ProgressLine(console, as_json=as_json) as line:
         report = run.annotate(
             spec=spec, cluster=this_cluster(say=line.waiting), watcher=line, options=options or run.DEFAULT_OPTIONS

@@ -124,9 +124,9 @@ def debugging() -> bool:
 
 def say(message: str) -> None:
     """Print one line on standard error, red on a terminal."""
-    from rich.console import Console
+    from jobs.terminal import Terminal
 
-    Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(f"preln: {message}", style="red")
+    Terminal(stderr=True).print(f"preln: {message}", style="red")
 
 
 def unexpected(error: Exception) -> str:

@@ -117,8 +117,9 @@ def _check_choice(option: str, value: str | None, allowed: tuple[Any, ...] | lis
 
 def _print_conversion(done: Conversion, *, as_json: bool, destination: str | None, verbose: bool) -> None:
     """What happened to the tensors: how many, and each that was not simply taken over; with verbose, each."""
-    from rich.console import Console
     from rich.table import Table
+
+    from jobs.terminal import Terminal
 
     counts: dict[str, int] = {}
     for fate in done.fates:
@@ -139,7 +140,7 @@ def _print_conversion(done: Conversion, *, as_json: bool, destination: str | Non
             continue
         shape = " x ".join(map(str, fate.shape))
         table.add_row(fate.fate, fate.stored_name, fate.name or fate.detail, shape, style=COLOURS[fate.fate])
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Terminal()
     if table.row_count:
         console.print(table)
     more = "" if verbose else " (--verbose prints each)"
@@ -152,15 +153,16 @@ def _print_conversion(done: Conversion, *, as_json: bool, destination: str | Non
 
 def _print_difference(found: CheckpointDifference, first: str, second: str, *, as_json: bool) -> None:
     """Print what differs between two checkpoints: tensors only in one, shapes, config fields, stored types, values."""
-    from rich.console import Console
     from rich.table import Table
+
+    from jobs.terminal import Terminal
 
     if as_json:
         print(
             json.dumps({**asdict(found), "same": found.same, "largest_of_all": max(found.largest.values(), default=0)})
         )
         return
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Terminal()
     table = Table("", "tensor or field", first, second, box=None, pad_edge=False)
     for name in found.only_first:
         table.add_row("only in one", name, "there", "missing")

@@ -31,11 +31,10 @@ def demo(
     ] = None,
 ) -> None:
     """Annotate the embedded sample with four tasks at once, and show some answers."""
-    from rich.console import Console
-
+    from jobs.terminal import Terminal
     from pipeline.spec.job_spec import JobSpec
 
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Terminal()
     folder = output or Path(tempfile.mkdtemp(prefix="preln-demo-"))
     spec = JobSpec.parse(
         {

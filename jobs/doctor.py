@@ -48,12 +48,11 @@ def doctor(
     Exit code 1 if a job would fail. On a cluster's GPU node:
     ray job submit --working-dir . --entrypoint-num-gpus 1 -- python -m jobs doctor --gpu
     """
-    from rich.console import Console
-
     from jobs.diagnosis import examine
+    from jobs.terminal import Terminal
 
     device: Device | None = None if gpu is None else "cuda" if gpu else "cpu"
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Terminal()
     failed = False
     for finding in examine(frameworks=known(framework or ()), device=device, storage=storage or (), model=model):
         failed |= finding.good is False

@@ -63,10 +63,9 @@ def evaluate(
 
     Accuracy and macro-F1; entity F1; exact match and F1 of answers; guessed tokens; perplexity (text-scoring).
     """
-    from rich.console import Console
-
     from jobs.evaluation.measure import hide_tokens, measure, settings_of
     from jobs.evaluation.picture import draw_confusion
+    from jobs.terminal import Terminal
     from pipeline.store.storage import join, put
 
     folder = output or tempfile.mkdtemp(prefix="preln-evaluation-")
@@ -97,20 +96,19 @@ def evaluate(
     if as_json:
         print(json.dumps({**summary, "report": join(folder, "report.json")}))
         return
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Terminal()
     console.print(numbers_table(measured))
     console.print(f"Annotated rows, report.json{' and confusion.svg' if drawn else ''} are in {folder}")
 
 
 def _quietly(spec: JobSpec) -> Report:
     """A watcher that reports only the end of a run."""
-    from rich.console import Console
-
     from jobs.connect import this_cluster
     from jobs.progress import ProgressLine
+    from jobs.terminal import Terminal
     from pipeline import run
 
-    with ProgressLine(Console(stderr=True, quiet=True), as_json=False) as line:
+    with ProgressLine(Terminal(stderr=True, quiet=True), as_json=False) as line:
         return run.annotate(spec=spec, cluster=this_cluster(say=line.waiting), watcher=line)
 
 

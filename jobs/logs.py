@@ -16,12 +16,11 @@ def logs(
     ] = True,
 ) -> None:
     """Print the log of a submitted job, from its beginning."""
-    from rich.console import Console
-
     from jobs.submission import submission
     from jobs.submission.job_api import JobApi
+    from jobs.terminal import Terminal
 
-    api = JobApi.at(address, say=Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print)
+    api = JobApi.at(address, say=Terminal(stderr=True).print)
     api.job(submission_id)
     if not follow:
         print(api.log(submission_id), end="", flush=True)

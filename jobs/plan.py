@@ -27,8 +27,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")] = False,
 ) -> None:
     """Show what `annotate` would run: files, shards, rows and bytes."""
-    from rich.console import Console
-
+    from jobs.terminal import Terminal
     from pipeline.store.storage import readable
 
     spec = job_spec(
@@ -45,7 +44,7 @@ def plan(
     if as_json:
         print(json.dumps(figures))
         return
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Terminal()
     rows = "not known before reading" if figures["rows"] is None else f"{figures['rows']:,}"
     console.print(f"{figures['task']} with {figures['framework']} {figures['dtype']}, to {readable(figures['output'])}")
     console.print(

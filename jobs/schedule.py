@@ -61,10 +61,9 @@ def schedule(
     ] = True,
 ) -> None:
     """Write ready files that run a job again and again; every run annotates what is new."""
-    from rich.console import Console
-
     from jobs.scheduling import manifests, schedules
     from jobs.scheduling.cron import Cron
+    from jobs.terminal import Terminal
 
     times = Cron.parse(cron)
     called = name or _name_from(job)
@@ -74,7 +73,7 @@ def schedule(
         raise SpecError(f"--name {called}: at most 40 lower-case letters, digits and dashes, such as nightly-topics")
     _check_zone(zone)
     spec, local = with_absolute_paths(job_spec(job=job, settings=settings))
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Terminal()
     if local and (address or to == "kubernetes"):
         console.print(f"local paths must be there, with the same content, on every node: {', '.join(local)}")
     if checked:

@@ -20,10 +20,10 @@ def show(
     rows: Annotated[int, typer.Option("-n", "--rows", help="Rows to show.", min=1)] = 5,
 ) -> None:
     """Print some rows of an output folder as a readable table."""
-    from rich.console import Console
+    from jobs.terminal import Terminal
 
     found = first_rows(output, rows=rows)
-    Console(highlight=False, markup=False).print(as_table(found))
+    Terminal(soft_wrap=False).print(as_table(found))
 
 
 def first_rows(output: str, *, rows: int) -> pa.Table:

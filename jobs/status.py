@@ -18,8 +18,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")] = False,
 ) -> None:
     """Show what is done, missing and failed in an output folder."""
-    from rich.console import Console
-
+    from jobs.terminal import Terminal
     from pipeline.output.status import read_status
     from pipeline.store.storage import readable
 
@@ -27,7 +26,7 @@ def status(
     if as_json:
         print(json.dumps(as_values(found)))
         return
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Terminal()
     job = found.job
     console.print(
         f"{job.spec.task_name} with {readable(job.spec.model.checkpoint)} ({job.spec.model.framework} {job.dtype})"

@@ -66,10 +66,9 @@ def submit(
 
     Exit codes with --wait are those of annotate on the cluster; 130 where the job was stopped.
     """
-    from rich.console import Console
-
     from jobs.submission import submission
     from jobs.submission.job_api import JobApi
+    from jobs.terminal import Terminal
     from models.hub import refuse_hub_name
 
     spec = job_spec(
@@ -83,7 +82,7 @@ def submit(
         replicas=replicas,
         settings=settings,
     )
-    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    console = Terminal(stderr=True)
     refuse_hub_name(spec.model.checkpoint)
     spec, local = with_absolute_paths(spec)
     if local:

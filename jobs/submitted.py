@@ -35,11 +35,10 @@ def jobs(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, for machines.")] = False,
 ) -> None:
     """List the jobs that were submitted to a cluster, the newest last."""
-    from rich.console import Console
-
     from jobs.submission.job_api import JobApi
+    from jobs.terminal import Terminal
 
-    say = Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print
+    say = Terminal(stderr=True).print
     found = sorted(map(_submitted, _of_preln(JobApi.at(address, say=say).jobs())), key=lambda job: job.started or 0.0)
     if as_json:
         for job in found:

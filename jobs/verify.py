@@ -58,9 +58,9 @@ def recount_spec(urls: Sequence[str], format_: str) -> InputSpec:
 
 def print_verdict(verdict: Verdict) -> None:
     """Print a verdict."""
-    from rich.console import Console
+    from jobs.terminal import Terminal
 
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Terminal()
     checked = (
         f"{counted(verdict.shards, 'shard')} of {counted(verdict.files, 'file')} with {counted(verdict.rows, 'row')}"
     )

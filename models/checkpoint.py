@@ -150,7 +150,7 @@ class Checkpoint:
         """
         try:
             check_config(self.config)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise CheckpointError(f"{self.url}: {CONFIG_NAME} is not valid: {error}; fix {CONFIG_NAME}") from None
         refuse_labels(url=self.url, id2label=self.config.id2label, heads=heads)
         tensors = self.tensors
@@ -203,12 +203,12 @@ class Checkpoint:
         files = read_tokenizer_files(self.url)
         parts = [part for name in sorted(files) for part in (name.encode(), files[name])]
         try:
-            added = changes_digest(files)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            changed = changes_digest(files)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             raise CheckpointError(
                 f"{self.url}: the tokenizer's files can't be read: {error}; copy them again"
             ) from None
-        return _digest([*parts, b"added tokens are read"] if added else parts)
+        return _digest([*parts, b"added tokens are read"] if changed else parts)
 
     def digest(self, *, seen: TensorDigests | None = None) -> str:
         """Hash over weights, config and tokenizer: the same digest, the same answers. seen: as in `weights_digest`."""
@@ -236,16 +236,35 @@ def check(*, checkpoint: "Checkpoint | str", heads: Sequence[Head], tokenizer: b
 def _config(url: str, fields: dict[str, Any]) -> RobertaPreLayerNormConfig:
     try:
         return RobertaPreLayerNormConfig.from_dict(fields)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
         raise CheckpointError(f"{url}: {CONFIG_NAME} is not valid: {error}; fix {CONFIG_NAME}") from None
 
 
-def beside(*, url: str, name: str) -> str:
-    """Where `base_model_name_or_path` points: an absolute path or URL as it is, else a folder beside this one."""
-    if "://" in name or name.startswith("/"):
-        return name
+def beside(*, url: str, name: Any) -> str:
+    """Where `base_model_name_or_path` points: a folder beside this one, or an address in the same store and bucket.
+
+    Raises CheckpointError for any other, since whoever wrote the checkpoint would choose what this machine opens: `::` chains
+    file systems of fsspec, of which some run code, and another bucket is asked with this machine's credentials.
+    """
     parent, _, _ = url.rstrip("/").rpartition("/")
-    return f"{parent}/{name}" if parent else name
+    if not isinstance(name, str) or "::" in name or "\0" in name:
+        raise CheckpointError(f"{url}: base_model_name_or_path is {name!r}; it must be a folder's name or address")
+    absolute = "://" in name or name.startswith("/")
+    place = name if absolute or not parent else f"{parent}/{name}"
+    if store_of(place) != store_of(url):
+        raise CheckpointError(
+            f"{url}: base_model_name_or_path is {name!r}, in another store or bucket than this folder, which is not "
+            "followed; put the encoder's folder beside this one and write its name there"
+        )
+    return place
+
+
+def store_of(url: str) -> str:
+    """The protocol of an address, and the bucket or host where it has one: `s3://models`, `file://`."""
+    protocol, separator, path = url.partition("://")
+    if not separator or protocol in ("file", "local"):
+        return "file://"
+    return f"{protocol}://{path.partition('/')[0]}"
 
 
 def check_tokenizer_files(url: str) -> None:

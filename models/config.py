@@ -17,6 +17,7 @@ from models.addresses import open_address
 from models.errors import CheckpointError
 from models.families import FAMILIES, PRE_LAYER_NORM, Family
 from models.hub import HubOptions, checkpoint_folder
+from models.json_object import json_object
 
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 POSITION_TYPES = ("absolute", "relative_key", "relative_key_query")
@@ -294,13 +295,10 @@ def read_config(url: str) -> Json:
     system, path = open_address(url)
     path = path if path.endswith(".json") else f"{path}/{CONFIG_NAME}"
     try:
-        fields = json.loads(system.cat_file(path))
+        content = system.cat_file(path)
     except FileNotFoundError:
         raise CheckpointError(f"{url}: no {CONFIG_NAME}; a checkpoint is a folder with it and the weights") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{url}: {CONFIG_NAME} is not JSON ({error}); write it again") from None
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{url}: {CONFIG_NAME} holds a {type(fields).__name__}, not an object of fields")
+    fields = json_object(content, where=f"{url}: {CONFIG_NAME}")
     found = fields.get("model_type", PRE_LAYER_NORM)
     if not isinstance(found, str) or found not in FAMILIES:
         raise CheckpointError(

@@ -4,12 +4,12 @@ Such folders say model_type "roberta" and name tensors `roberta.…`; every self
 never used.
 """
 
-import json
 from typing import Any
 
 from models.addresses import open_address
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig
 from models.errors import CheckpointError
+from models.json_object import json_object
 from models.tensors import PREFIX, UNUSED, neutral_names
 
 THEIR_PREFIX = "roberta."
@@ -33,7 +33,10 @@ def dinkytrain_config(url: str) -> RobertaPreLayerNormConfig:
         raise CheckpointError(f"{url}: {CONFIG_NAME} says model_type '{found}', not 'roberta'; it is another model")
     for name in ("architectures", "auto_map", "transformers_version", "_name_or_path"):
         fields.pop(name, None)
-    return RobertaPreLayerNormConfig.from_dict(fields)
+    try:
+        return RobertaPreLayerNormConfig.from_dict(fields)
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
+        raise CheckpointError(f"{url}: {CONFIG_NAME} is not valid: {error}; fix {CONFIG_NAME}") from None
 
 
 def dinkytrain_names(url: str, names: list[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -58,10 +61,4 @@ def _dressed(name: str) -> str:
 
 def _fields(url: str) -> dict[str, Any]:
     system, folder = open_address(url)
-    try:
-        fields = json.loads(system.cat_file(f"{folder}/{CONFIG_NAME}"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{url}: {CONFIG_NAME} is not JSON ({error}); write it again") from None
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{url}: {CONFIG_NAME} holds a {type(fields).__name__}, not an object of fields")
-    return fields
+    return json_object(system.cat_file(f"{folder}/{CONFIG_NAME}"), where=f"{url}: {CONFIG_NAME}")

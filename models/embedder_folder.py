@@ -4,13 +4,14 @@ From modules.json, the pooling's config.json, sentence_bert_config.json and conf
 counterpart here is named in `refusal` rather than guessed. Source: sentence-transformers 6.2.
 """
 
-import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from models.addresses import open_address
 from models.errors import CheckpointError
+from models.json_object import json_value
 
 Pooling: TypeAlias = Literal["cls", "mean"]
 
@@ -19,6 +20,9 @@ SIZES = ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_
 PROMPTS = "config_sentence_transformers.json"
 POOLINGS: Mapping[str, Pooling] = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 MODES: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean"}
+
+_PLAIN_NAME = re.compile(r"\w[\w.-]*")
+"""A module's folder is one beside modules.json: its name leads nowhere else."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +45,25 @@ class Embedder:
 
 def read_embedder(url: str) -> Embedder | None:
     """The folder's embedder; None if it is not a sentence-transformers folder. Raises CheckpointError."""
+    try:
+        return _read_embedder(url)
+    except CheckpointError:
+        raise
+    except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
+        raise CheckpointError(
+            f"{url}: its sentence-transformers settings have a value of another type than they must ({error}); copy them again"
+        ) from None
+
+
+def _read_embedder(url: str) -> Embedder | None:
     system, folder = open_address(url)
 
     def read(name: str) -> Any:
         try:
-            return json.loads(system.cat_file(f"{folder}/{name}"))
+            content = system.cat_file(f"{folder}/{name}")
         except FileNotFoundError:
             return None
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{url}: {name} is not JSON ({error}); copy it again") from None
+        return json_value(content, where=f"{url}: {name}")
 
     modules = read(MODULES)
     if modules is None:
@@ -58,6 +72,11 @@ def read_embedder(url: str) -> Embedder | None:
         kinds = [(str(module["type"]).rpartition(".")[2], str(module.get("path", ""))) for module in modules]
     except (TypeError, KeyError, AttributeError):
         raise CheckpointError(f"{url}: {MODULES} is no list of modules; copy it again") from None
+    outside = next((path for _, path in kinds if path and not _PLAIN_NAME.fullmatch(path)), None)
+    if outside is not None:
+        raise CheckpointError(
+            f"{url}: {MODULES} names the folder {outside!r}; a module's folder has a plain name, such as 1_Pooling"
+        )
     sizes: dict[str, Any] = next((found for found in map(read, SIZES) if isinstance(found, dict)), {})
     prompt_settings: dict[str, Any] = read(PROMPTS) or {}
     pooling_path = next((path for kind, path in kinds if kind == "Pooling"), None)
@@ -78,12 +97,20 @@ def read_embedder(url: str) -> Embedder | None:
     return Embedder(
         pooling="cls" if pooling == "cls" else "mean",
         normalize=any(kind == "Normalize" for kind, _ in kinds),
-        max_length=int(limit) if limit else None,
+        max_length=_length(limit),
         prompts=prompts,
         default_prompt=default,
         include_prompt=bool(settings.get("include_prompt", True)),
         refusal=refusal,
     )
+
+
+def _length(limit: Any) -> int | None:
+    if not limit:
+        return None
+    if not isinstance(limit, int | float) or limit < 1:
+        raise ValueError(f"max_seq_length is {limit!r}")
+    return int(limit)
 
 
 def _unknown_modules(kinds: Sequence[tuple[str, str]]) -> str | None:

@@ -8,9 +8,15 @@ PrelnError                  everything that changing a command, spec, file or ch
 Wrong arguments of the model classes are plain `ValueError`s, as in the reference implementation.
 """
 
+from models.printable import one_line
+
 
 class PrelnError(ValueError):
-    """Anything that changing a command, spec, file or checkpoint can fix; `str()` of it is one readable line."""
+    """Anything that changing a command, spec, file or checkpoint can fix; `str()` of it is one readable line, whatever the file
+    or checkpoint that it quotes holds."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class CheckpointError(PrelnError):

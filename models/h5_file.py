@@ -26,6 +26,10 @@ def read_h5_header(*, system: AbstractFileSystem, path: str, shard: bool = False
     found: dict[str, TensorInfo] = {}
 
     def visit(place: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset) and (item.is_virtual or item.external):
+            raise CheckpointError(
+                f"{path}: '{place}' is stored in other files, which are not read; save the weights again"
+            )
         if isinstance(item, h5py.Dataset) and (shard or place.count("/") >= 2):
             info = TensorInfo(path=place, start=0, stop=item.nbytes, shape=item.shape, dtype=item.dtype)
             found.setdefault(place if shard else place.split("/", 2)[2], info)
@@ -33,9 +37,9 @@ def read_h5_header(*, system: AbstractFileSystem, path: str, shard: bool = False
     try:
         with system.open(path, "rb") as stream, h5py.File(stream, "r") as file:
             file.visititems(visit)
-    except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except (FileNotFoundError, CheckpointError):
+        raise
+    except Exception as error:  # HDF5's own come as OSError, RuntimeError, KeyError, ValueError and others
         raise CheckpointError(f"{path}: not an HDF5 file, or cut off ({error}); copy it again") from None
     return found
 
@@ -48,7 +52,11 @@ def read_h5_tensors(
 
     with system.open(path, "rb") as stream, h5py.File(stream, "r") as file:
         for name, info in tensors.items():
-            yield name, np.asarray(file[info.path][()])
+            try:
+                array = np.asarray(file[info.path][()])
+            except Exception as error:
+                raise CheckpointError(f"{path}: '{name}' can't be read ({error}); copy the file again") from None
+            yield name, array
 
 
 def write_h5(*, system: AbstractFileSystem, path: str, tensors: Mapping[str, AnyArray], model: str) -> None:

@@ -30,12 +30,12 @@ def read_msgpack(*, system: AbstractFileSystem, path: str) -> dict[str, AnyArray
 
     try:
         tree = msgpack.unpackb(system.cat_file(path), ext_hook=_unpack, raw=False, strict_map_key=False)
+        flat: dict[str, AnyArray] = {}
+        _flatten(tree.get("params", tree), "", flat)
     except FileNotFoundError:
         raise
-    except Exception as error:  # msgpack's own errors share no base
+    except Exception as error:  # msgpack's own errors share no base, and a tree may be of anything
         raise CheckpointError(f"{path}: not a Flax checkpoint, or cut off ({error}); copy it again") from None
-    flat: dict[str, AnyArray] = {}
-    _flatten(tree.get("params", tree), "", flat)
     return flat
 
 

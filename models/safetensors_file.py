@@ -65,11 +65,11 @@ def read_header(*, system: AbstractFileSystem, path: str) -> SafetensorsHeader:
         raise CheckpointError(f"{path}: not a safetensors file, or cut off ({size} bytes); copy it again")
     try:
         entries = json.loads(system.cat_file(path, start=8, end=8 + length))
-        metadata = entries.pop("__metadata__", {})
+        metadata = {str(name): str(text) for name, text in entries.pop("__metadata__", {}).items()}
         tensors = {name: _entry(path, 8 + length, entry) for name, entry in entries.items()}
     except CheckpointError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise CheckpointError(f"{path}: its safetensors header can't be read ({error!r}); copy it again") from None
     for name, info in tensors.items():
         if min(info.shape, default=0) < 0 or not 0 <= info.start <= info.stop:

@@ -12,6 +12,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from models.rust_panic import panics_caught
+
 PIECES, TRAINER, NORMALIZER = 1, 2, 3  # of ModelProto
 PIECE, SCORE = 1, 2  # of SentencePiece
 MODEL_TYPE, UNIGRAM = 3, 1  # of TrainerSpec
@@ -36,6 +38,16 @@ def tokenizer_json(content: bytes, *, model_type: str) -> bytes:
 
     Raises ValueError for anything but a Unigram model of SentencePiece.
     """
+    try:
+        with panics_caught():
+            return _tokenizer_json(content, model_type=model_type)
+    except ValueError:
+        raise
+    except Exception as error:  # fields of another kind than they must be, and what tokenizers raises as bare Exception
+        raise ValueError(f"not a SentencePiece model, or damaged ({error!r})") from None
+
+
+def _tokenizer_json(content: bytes, *, model_type: str) -> bytes:
     pieces: list[tuple[str, float]] = []
     charsmap, kind = b"", UNIGRAM
     for number, value in _fields(content):

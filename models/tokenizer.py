@@ -7,6 +7,7 @@ caller's decision. Source: spec of RobertaTokenizerFast.
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from models.checkpoint import SENTENCEPIECE_NAME, TOKENIZER_NAMES, check_tokeniz
 from models.encoded_texts import Texts, encode_texts
 from models.errors import CheckpointError
 from models.hub import HubOptions, checkpoint_folder
+from models.json_object import json_object
+from models.rust_panic import panics_caught
 
 SPECIAL_TOKENS = {
     "bos_token": "<s>",
@@ -28,6 +31,10 @@ SPECIAL_TOKENS = {
     "unk_token": "<unk>",
     "mask_token": "<mask>",
 }
+TRIAL = "A trial. \U0010fffd"
+"""The last is a character that no vocabulary has."""
+LARGEST_ID = 10**7
+"""Of a token. The largest vocabularies have 250,000."""
 ENDLESS = 10**9  # a model_max_length above this is the reference's way to say "none"
 
 
@@ -112,24 +119,34 @@ def load_tokenizer(
     check_tokenizer_files(url)
     files = read_tokenizer_files(url)
     try:
-        settings = json.loads(files.get("tokenizer_config.json", b"{}"))
-        specials = _special_tokens(settings, json.loads(files.get("special_tokens_map.json", b"{}")))
-        prefix_space = bool(settings.get("add_prefix_space", False)) if add_prefix_space is None else add_prefix_space
-        if "tokenizer.json" in files:
-            backend = _from_json(
-                files["tokenizer.json"], prefix_space=prefix_space, wanted="add_prefix_space" in settings
-            )
-        else:
-            backend = _from_vocabulary(files, specials=specials, prefix_space=prefix_space)
-        add_tokens(backend, files)
-        limit = _limit(settings.get("model_max_length"))
-        _refuse_unread(settings, backend)
-    except (ValueError, KeyError, TypeError) as error:
+        with panics_caught():
+            return _from_files(url, files, add_prefix_space=add_prefix_space)
+    except CheckpointError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise CheckpointError(f"{url}: the tokenizer's files can't be read: {error}; copy them again") from None
     except Exception as error:  # tokenizers raises bare Exception for bad JSON
         raise CheckpointError(f"{url}: the tokenizers library refuses the files: {error}; copy them again") from None
+
+
+def _from_files(url: str, files: dict[str, bytes], *, add_prefix_space: bool | None) -> CheckpointTokenizer:
+    def read(name: str) -> dict[str, Any]:
+        return json_object(files.get(name, b"{}"), where=f"{url}: {name}")
+
+    settings = read("tokenizer_config.json")
+    specials = _special_tokens(settings, read("special_tokens_map.json"))
+    prefix_space = bool(settings.get("add_prefix_space", False)) if add_prefix_space is None else add_prefix_space
+    if "tokenizer.json" in files:
+        backend = _from_json(read("tokenizer.json"), prefix_space=prefix_space, wanted="add_prefix_space" in settings)
+    else:
+        vocabulary = read("vocab.json")
+        backend = _from_vocabulary(vocabulary, files, specials=specials, prefix_space=prefix_space)
+    add_tokens(backend, files)
+    limit = _limit(settings.get("model_max_length"))
+    _refuse_unread(settings, backend)
     backend.no_truncation()
     backend.no_padding()
+    backend.encode(TRIAL)  # a vocabulary without bytes and without an unknown token fails at some row
     part = json.loads(backend.to_str())["pre_tokenizer"] or {}
     metaspace = _part_of_type(part, "Metaspace")
     ids = {name: -1 if (i := backend.token_to_id(token)) is None else i for name, token in specials.items()}
@@ -174,11 +191,23 @@ def _special_tokens(settings: dict[str, Any], mapped: dict[str, Any]) -> dict[st
     for name, default in SPECIAL_TOKENS.items():
         value = settings.get(name) or mapped.get(name) or default
         tokens[name] = value["content"] if isinstance(value, dict) else value
+        if not isinstance(tokens[name], str):
+            raise TypeError(f"{name} is {tokens[name]!r}, which is no text")
     return tokens
 
 
-def _from_json(content: bytes, *, prefix_space: bool, wanted: bool) -> Tokenizer:
-    fields = json.loads(content)
+def _check_ids(ids: Iterable[Any]) -> None:
+    """Raise ValueError for ids that no vocabulary has: the tokenizers library makes room for all ids up to the largest."""
+    wrong = next((one for one in ids if not isinstance(one, int) or not 0 <= one <= LARGEST_ID), None)
+    if wrong is not None:
+        raise ValueError(f"the vocabulary has the id {wrong!r}; ids are whole numbers from 0 to {LARGEST_ID}")
+
+
+def _from_json(fields: dict[str, Any], *, prefix_space: bool, wanted: bool) -> Tokenizer:
+    model, added = fields.get("model") or {}, fields.get("added_tokens") or ()
+    if isinstance(model.get("vocab"), dict):
+        _check_ids(model["vocab"].values())
+    _check_ids(token.get("id") for token in added)
     parts = [part for part in (fields.get("pre_tokenizer"), fields.get("post_processor")) if part]
     # tokenizer_config.json wins over tokenizer.json, as in the reference.
     for part in parts:
@@ -196,9 +225,11 @@ def _part_of_type(part: dict[str, Any], wanted: str) -> dict[str, Any] | None:
     return next((inner for inner in found if inner is not None), None)
 
 
-def _from_vocabulary(files: dict[str, bytes], *, specials: dict[str, str], prefix_space: bool) -> Tokenizer:
+def _from_vocabulary(
+    vocabulary: dict[str, int], files: dict[str, bytes], *, specials: dict[str, str], prefix_space: bool
+) -> Tokenizer:
     """The tokenizer that transformers builds from vocab.json and merges.txt; `<mask>` takes the space before it."""
-    vocabulary = json.loads(files["vocab.json"])
+    _check_ids(vocabulary.values())
     merges = [
         (pair[0], pair[2])
         for pair in (line.partition(" ") for line in files["merges.txt"].decode().split("\n"))

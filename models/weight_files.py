@@ -4,7 +4,6 @@ safetensors (torch, TF and Flax names), tf_model.h5 and flax_model.msgpack, whol
 by an opener that the caller brings (models.roberta_torch.pickle_file), and only if the caller does.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from models.errors import CheckpointError
 from models.families import Family
 from models.foreign_names import ForeignFormat, to_neutral
 from models.h5_file import H5_INDEX_NAME, H5_NAME, read_h5_header, read_h5_tensors
+from models.json_object import json_object
 from models.msgpack_file import MSGPACK_INDEX_NAME, MSGPACK_NAME, read_msgpack
 from models.safetensors_file import AnyArray, TensorInfo, read_header, read_tensors
 from models.tensors import neutral_names
@@ -154,9 +154,10 @@ def stored_weights(*, url: str, names: set[str], pickle: PickleOpener | None = N
 def shard_files(*, url: str, index: str, names: set[str]) -> list[str]:
     """The files that an index names; raises CheckpointError for one that is not there."""
     system, folder = open_address(url)
+    fields = json_object(system.cat_file(f"{folder}/{index}"), where=f"{url}: {index}")
     try:
-        files = sorted(set(json.loads(system.cat_file(f"{folder}/{index}"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        files = sorted(set(fields["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{url}: {index} can't be read ({error!r}); copy the folder again") from None
     for file in files:
         if file not in names:

@@ -5,7 +5,6 @@ settings and statistics are made of.
 """
 
 import argparse
-import pickle
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +16,7 @@ from fsspec.spec import AbstractFileSystem
 from torch import Tensor
 
 from models.errors import CheckpointError
+from models.roberta_torch.pickle_file import reason_of
 from models.roberta_torch.weights import to_numpy
 from models.safetensors_file import AnyArray
 
@@ -53,8 +53,8 @@ def _load(system: AbstractFileSystem, path: str) -> Any:
                 return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{path}: refused by torch.load(weights_only=True): {error}") from None
+    except Exception as error:  # what a damaged archive makes of it is anything from KeyError to OSError
+        raise CheckpointError(f"{path}: refused by torch.load(weights_only=True): {reason_of(error)}") from None
 
 
 def _settings(state: Mapping[str, Any]) -> dict[str, Any]:

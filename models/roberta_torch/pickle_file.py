@@ -4,7 +4,6 @@ Only for callers who allow pickle, and weights_only even then.
 """
 
 import io
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,12 +23,21 @@ def read_pickles(system: AbstractFileSystem, paths: Sequence[str]) -> dict[str, 
         try:
             with system.open(path, "rb") as file:
                 state = torch.load(file, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise CheckpointError(f"{path}: refused by torch.load(weights_only=True): {error}") from None
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # what a damaged archive makes of it is anything from KeyError to OSError
+            raise CheckpointError(f"{path}: refused by torch.load(weights_only=True): {reason_of(error)}") from None
         if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
             raise CheckpointError(f"{path}: not a state_dict of tensors; convert it with `preln convert`")
         found |= {name: to_numpy(tensor) for name, tensor in state.items()}
     return found
+
+
+def reason_of(error: Exception) -> str:
+    """Why torch.load refuses a file, without its advice to load it with weights_only=False."""
+    text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"{lines[0] if lines else type(error).__name__}; copy it again"
 
 
 def write_pickle(

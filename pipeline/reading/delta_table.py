@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import unquote
 
+from models.rust_panic import panics_caught
 from pipeline.errors import SpecError
 from pipeline.store.storage import FileInfo, find, read_bytes
 
@@ -30,9 +31,10 @@ def delta_files(root: str, within: Sequence[FileInfo], *, whole: bool) -> list[F
     """
     with _opened(root) as table:
         try:
-            refused = _refused(table)
-            start, uris = table.table_uri.removeprefix("file://").rstrip("/"), table.file_uris()
-            partitions = table.metadata().partition_columns
+            with panics_caught():
+                refused = _refused(table)
+                start, uris = table.table_uri.removeprefix("file://").rstrip("/"), table.file_uris()
+                partitions = table.metadata().partition_columns
         except Exception as error:
             raise SpecError(f"input.urls: {root} is a Delta table that can't be read: {_line(error)}") from None
     if refused:
@@ -68,8 +70,9 @@ def _opened(root: str) -> Iterator[Any]:
             _copy_log(root, Path(copy))
             local = copy
         try:
-            table = DeltaTable(local)
-        except Exception as error:  # deltalake has many, and a Rust panic is one
+            with panics_caught():
+                table = DeltaTable(local)
+        except Exception as error:  # deltalake has many
             raise SpecError(f"input.urls: {root} is a Delta table that can't be read: {_line(error)}") from None
         yield table
 
@@ -94,7 +97,7 @@ def _last_checkpoint(url: str, every: Sequence[FileInfo]) -> int:
         return 0
     try:
         return int(json.loads(read_bytes(url))["version"])
-    except (ValueError, KeyError, TypeError, RecursionError, FileNotFoundError):
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError, FileNotFoundError):
         return 0
 
 

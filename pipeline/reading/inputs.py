@@ -190,6 +190,9 @@ def _describe(file: SourceFile) -> Described:
         _refuse_names(file.uri, schema.names)
     except SourceError as error:
         return Described(file, failure=error)
+    except UnicodeDecodeError as error:
+        message = f"{file.uri}: the name of a column is not UTF-8 ({error.object[:60]!r}); rename it"
+        return Described(file, failure=SourceError(message, reason="unreadable"))
     return Described(file, rows=footer.rows, bytes=footer.bytes, schema=schema)
 
 

@@ -95,13 +95,14 @@ def _saved_files(root: str, within: Sequence[FileInfo]) -> list[FileInfo]:
     try:
         state = json.loads(read_bytes(f"{root}/state.json"))
         named = {f"{root}/{file['filename']}" for file in state["_data_files"]}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        indices = state.get("_indices_files")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SpecError(
             f"input.urls: {root}/state.json does not name the files of a saved data set: {error!r}"
         ) from None
     missing = named - {entry.uri for entry in within}
     if missing:
         raise SpecError(f"input.urls: {root} is a saved data set without its file {min(missing)}; save it again")
-    if state.get("_indices_files"):
+    if indices:
         raise SpecError(f"input.urls: {root} is a data set saved with indices; save it again after flatten_indices()")
     return [entry for entry in within if entry.uri in named]

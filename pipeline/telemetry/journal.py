@@ -10,6 +10,7 @@ import os
 import sys
 from datetime import UTC, datetime
 
+from models.printable import printable
 from pipeline.errors import SpecError
 
 LOGGER = "preln"
@@ -59,7 +60,8 @@ class PlainWords(logging.Formatter):
         """The line."""
         extra_fields = ", ".join(f"{key} {value}" for key, value in getattr(record, "fields", {}).items())
         cause = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
-        return f"preln: {record.getMessage()}{f' ({extra_fields})' if extra_fields else ''}{cause}"
+        message = printable(f"{record.getMessage()}{f' ({extra_fields})' if extra_fields else ''}")
+        return f"preln: {message}{cause}"
 
 
 class Terminal(logging.Handler):

@@ -68,7 +68,7 @@ def test_a_folder_without_tokenizer_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no tokenizer"):
         load_tokenizer(str(tmp_path))
     (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"can't be read|refuses"):
+    with pytest.raises(CheckpointError, match=r"is not JSON|refuses"):
         load_tokenizer(str(tmp_path))
 
 

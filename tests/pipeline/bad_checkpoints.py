@@ -136,7 +136,7 @@ CHECKPOINTS = [
     Bad(
         "a tokenizer.json that is not JSON",
         (REFUSED, "CheckpointError"),
-        ("tokenizer", "copy them again"),
+        ("tokenizer.json", "not JSON", "copy it again"),
         broken_checkpoint(cut("tokenizer.json", 0.5)),
     ),
 ]

@@ -34,9 +34,15 @@ def _reader(source: pa.NativeFile) -> Any:
 
 
 def _each(reader: Any) -> Iterator[pa.RecordBatch]:
-    if isinstance(reader, pa.ipc.RecordBatchFileReader):
-        return (reader.get_batch(index) for index in range(reader.num_record_batches))
-    return iter(reader)
+    every = (
+        (reader.get_batch(index) for index in range(reader.num_record_batches))
+        if isinstance(reader, pa.ipc.RecordBatchFileReader)
+        else iter(reader)
+    )
+    for batch in every:
+        # Buffers are taken from the file as they are: offsets that lead out of them would crash this process.
+        batch.validate(full=True)
+        yield batch
 
 
 def describe(uri: str) -> Footer:

@@ -169,7 +169,10 @@ def _cast(column: pa.Array, field: pa.Field) -> tuple[list[pa.Array], list[RowEr
 
 def shown(value: object) -> str:
     """A value as an error message quotes it."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a deeply nested {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

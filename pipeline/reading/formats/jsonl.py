@@ -209,6 +209,11 @@ def _read_field(value: Any, field: pa.Field) -> tuple[pa.Array, RowError | None]
     try:
         column = _read_json(json.dumps({"value": value}).encode(), pa.schema([field.with_name("value")]))["value"]
         return column.combine_chunks(), None
+    except RecursionError:
+        return pa.nulls(1, field.type), (
+            "wrong-type",
+            f"column {field.name!r}: a value nested too deep is no {field.type}",
+        )
     except pa.ArrowException:
         if isinstance(value, str) and pa.types.is_string(field.type):
             error = ("invalid-utf8", f"column {field.name!r}: the text holds a lone surrogate, which is no character")
