@@ -5,8 +5,9 @@ Only for callers who allow pickle, and weights_only even then.
 
 import io
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from fsspec.spec import AbstractFileSystem
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from models.errors import CheckpointError
 from models.roberta_torch.weights import dtype_of, to_numpy, to_tensor
-from models.safetensors_file import AnyArray
+from models.safetensors_file import HEADER_LIMIT, AnyArray
 
 
 def read_pickles(system: AbstractFileSystem, paths: Sequence[str]) -> dict[str, AnyArray]:
@@ -23,6 +24,7 @@ def read_pickles(system: AbstractFileSystem, paths: Sequence[str]) -> dict[str, 
     for path in paths:
         try:
             with system.open(path, "rb") as file:
+                _refuse_too_many(file, path)
                 state = torch.load(file, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise CheckpointError(f"{path}: refused by torch.load(weights_only=True): {error}") from None
@@ -30,6 +32,18 @@ def read_pickles(system: AbstractFileSystem, paths: Sequence[str]) -> dict[str, 
             raise CheckpointError(f"{path}: not a state_dict of tensors; convert it with `preln convert`")
         found |= {name: to_numpy(tensor) for name, tensor in state.items()}
     return found
+
+
+def _refuse_too_many(file: BinaryIO, path: str) -> None:
+    """Raise CheckpointError for a file of too many tensors, from the size of its part that names them."""
+    if zipfile.is_zipfile(file):
+        file.seek(0)
+        size = max(
+            (e.file_size for e in zipfile.ZipFile(file).infolist() if e.filename.endswith("data.pkl")), default=0
+        )
+        if size > HEADER_LIMIT:
+            raise CheckpointError(f"{path}: the names of its tensors have {size} bytes: no model of ours")
+    file.seek(0)
 
 
 def write_pickle(
