@@ -5,6 +5,7 @@ import random
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def interrupted(call: threading.Thread, *, after: float) -> None:
 def test_after_calls_interrupted_at_random_a_store_is_read_and_written_as_usual(s3_bucket: str) -> None:
     chance = random.Random(SEED)
     storage.put(f"{s3_bucket}/a", b"first")
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: storage.put(f"{s3_bucket}/big", bytes(2_000_000)),
         lambda: storage.read_bytes(f"{s3_bucket}/a"),
         lambda: storage.find(s3_bucket),
@@ -81,15 +82,13 @@ def test_a_store_that_accepts_and_never_answers_ends_the_call_at_its_deadline(
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         url = f"s3://silent/{tmp_path.name}"
         began = time.monotonic()
-        with pytest.raises(StorageError, match="did not finish in 0 s|did not finish in 1 s"):
-            if what == "read":
-                storage.read_bytes(url)
-            elif what == "put":
-                storage.put(url, b"x")
-            elif what == "find":
-                storage.find(url)
-            else:
-                with storage.opened(url):
-                    pass
+        calls: dict[str, Callable[[], object]] = {
+            "read": lambda: storage.read_bytes(url),
+            "put": lambda: storage.put(url, b"x"),
+            "find": lambda: storage.find(url),
+            "open": lambda: storage.opened(url).__enter__(),
+        }
+        with pytest.raises(StorageError, match="did not finish in"):
+            calls[what]()
         assert time.monotonic() - began < 10
         s3fs.S3FileSystem.clear_instance_cache()
