@@ -136,9 +136,10 @@ class Checkpoint:
     def heads(self) -> list[Head]:
         """The heads whose tensors are all here in the right size (the bare encoder always counts as one)."""
         found: list[Head] = []
+        tensors = self.tensors
         for head in HEADS:
             shapes = expected_tensors(config=self.config, head=head)
-            if all(name in self.tensors and self.tensors[name].shape == shape for name, shape in shapes.items()):
+            if all(name in tensors and tensors[name].shape == shape for name, shape in shapes.items()):
                 found.append(head)
         return found
 

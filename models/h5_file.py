@@ -7,13 +7,14 @@ h5py is imported only when such a file is read or written, so that others need n
 """
 
 import io
+import itertools
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 from fsspec.spec import AbstractFileSystem
 
 from models.errors import CheckpointError
-from models.safetensors_file import AnyArray, TensorInfo
+from models.safetensors_file import MOST_TENSORS, AnyArray, TensorInfo
 
 H5_NAME = "tf_model.h5"
 H5_INDEX_NAME = "tf_model.h5.index.json"
@@ -25,7 +26,11 @@ def read_h5_header(*, system: AbstractFileSystem, path: str, shard: bool = False
 
     found: dict[str, TensorInfo] = {}
 
+    seen = itertools.count(1)
+
     def visit(place: str, item: object) -> None:
+        if next(seen) > MOST_TENSORS:
+            raise CheckpointError(f"{path}: it holds more than {MOST_TENSORS} tensors: no model of ours")
         if isinstance(item, h5py.Dataset) and (item.is_virtual or item.external):
             raise CheckpointError(
                 f"{path}: '{place}' is stored in other files, which are not read; save the weights again"

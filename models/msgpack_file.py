@@ -5,6 +5,7 @@ arrays above 1 GiB in chunks. It is read with msgpack alone; nothing in it can r
 file is read or written, so that others need not install it.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from fsspec.spec import AbstractFileSystem
 
 from models.errors import CheckpointError
-from models.safetensors_file import AnyArray
+from models.safetensors_file import MOST_TENSORS, AnyArray
 
 MSGPACK_NAME = "flax_model.msgpack"
 MSGPACK_INDEX_NAME = "flax_model.msgpack.index.json"
@@ -28,8 +29,17 @@ def read_msgpack(*, system: AbstractFileSystem, path: str) -> dict[str, AnyArray
     """Dotted name -> array of the whole file."""
     import msgpack
 
+    seen = itertools.count(1)
+
+    def unpack(code: int, data: bytes) -> Any:
+        if next(seen) > MOST_TENSORS:
+            raise ValueError(f"it holds more than {MOST_TENSORS} tensors: no model of ours")
+        return _unpack(code, data)
+
     try:
-        tree = msgpack.unpackb(system.cat_file(path), ext_hook=_unpack, raw=False, strict_map_key=False)
+        tree = msgpack.unpackb(
+            system.cat_file(path), ext_hook=unpack, raw=False, strict_map_key=False, max_map_len=MOST_TENSORS
+        )
         flat: dict[str, AnyArray] = {}
         _flatten(tree.get("params", tree), "", flat)
     except FileNotFoundError:

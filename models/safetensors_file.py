@@ -35,7 +35,9 @@ DTYPES: Mapping[str, npt.DTypeLike] = {
     "BOOL": np.bool_,
 }
 DTYPE_NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
-HEADER_LIMIT = 100_000_000  # the format's own limit in bytes
+HEADER_LIMIT = 20_000_000
+"""Bytes: about 150,000 tensors, many times what any model of these families has. The format's own limit is 100 MB."""
+MOST_TENSORS = 150_000
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,17 @@ def read_header(*, system: AbstractFileSystem, path: str) -> SafetensorsHeader:
     """The header of one file. Raises CheckpointError where the file is cut off or is not safetensors."""
     size = int(system.info(path)["size"])
     length = int.from_bytes(system.cat_file(path, start=0, end=8), "little") if size >= 8 else 0
-    if not 2 <= length <= min(size - 8, HEADER_LIMIT):
+    if HEADER_LIMIT < length <= size - 8:
+        raise CheckpointError(f"{path}: its header has {length} bytes, more than {HEADER_LIMIT}: no model of ours")
+    if not 2 <= length <= size - 8:
         raise CheckpointError(f"{path}: not a safetensors file, or cut off ({size} bytes); copy it again")
     try:
         entries = json.loads(system.cat_file(path, start=8, end=8 + length))
         metadata = {str(name): str(text) for name, text in entries.pop("__metadata__", {}).items()}
+        if len(entries) > MOST_TENSORS:
+            raise CheckpointError(
+                f"{path}: it holds {len(entries)} tensors, more than {MOST_TENSORS}: no model of ours"
+            )
         tensors = {name: _entry(path, 8 + length, entry) for name, entry in entries.items()}
     except CheckpointError:
         raise

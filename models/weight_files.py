@@ -18,7 +18,7 @@ from models.foreign_names import ForeignFormat, to_neutral
 from models.h5_file import H5_INDEX_NAME, H5_NAME, read_h5_header, read_h5_tensors
 from models.json_object import json_object
 from models.msgpack_file import MSGPACK_INDEX_NAME, MSGPACK_NAME, read_msgpack
-from models.safetensors_file import AnyArray, TensorInfo, read_header, read_tensors
+from models.safetensors_file import HEADER_LIMIT, AnyArray, TensorInfo, read_header, read_tensors
 from models.tensors import neutral_names
 from models.unread_parts import plain_names, refuse_unread
 
@@ -154,6 +154,9 @@ def stored_weights(*, url: str, names: set[str], pickle: PickleOpener | None = N
 def shard_files(*, url: str, index: str, names: set[str]) -> list[str]:
     """The files that an index names; raises CheckpointError for one that is not there."""
     system, folder = open_address(url)
+    size = int(system.info(f"{folder}/{index}")["size"])
+    if size > HEADER_LIMIT:
+        raise CheckpointError(f"{url}: {index} has {size} bytes, more than {HEADER_LIMIT}: no model of ours")
     fields = json_object(system.cat_file(f"{folder}/{index}"), where=f"{url}: {index}")
     try:
         files = sorted(set(fields["weight_map"].values()))

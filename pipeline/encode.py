@@ -5,20 +5,23 @@ Identical inputs are encoded, and later computed, once: the distinct ones are th
 Legend: R rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.bundle import TaskTables
+from pipeline.errors import PrelnError, RowError
 from pipeline.inference.windows import numbered
 from pipeline.ragged import offsets_of
 from pipeline.reading.text_columns import checked_parts
-from pipeline.rows import first_error
+from pipeline.rows import error_array, first_error
 from pipeline.spec.job_spec import JobSpec
 from pipeline.spec.named_tasks import NamedTask
-from pipeline.tasks.task import ModelFacts
+from pipeline.tasks.task import Encoding, ModelFacts
+
+PANIC = "PanicException"
 
 
 def encode_tasks(rows: pa.Table, *, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> TaskTables:
@@ -37,11 +40,39 @@ def encode_rows(rows: pa.Table, *, task: NamedTask, spec: JobSpec, facts: ModelF
     items, item_of_row = distinct({name: part.filter(pa.array(answerable)) for name, part in parts.items()})
     item_R = np.full(rows.num_rows, -1, np.int32)
     item_R[answerable] = item_of_row
-    encoding = task.task.encode(items, facts)
+    encoding = encode_items(items, encode=lambda some: task.task.encode(some, facts))
     item = pa.array(item_R, mask=~answerable)
     errors = first_error([errors, encoding.errors.take(item)])
     truncated = pc.fill_null(pa.array(encoding.truncated).take(item), False)
     return pa.table({"item": item, "truncated": truncated, "error": errors}), encoding.windows
+
+
+def encode_items(items: Mapping[str, pa.Array], *, encode: Callable[[Mapping[str, pa.Array]], Encoding]) -> Encoding:
+    """The items' encoding; an item that the tokenizer fails on has an error, found by halving."""
+    count = len(next(iter(items.values())))
+    try:
+        return encode(items)
+    except BaseException as error:
+        # The tokenizers library reports a panic, for instance of a regular expression, by a bare BaseException.
+        if (not isinstance(error, Exception) and type(error).__name__ != PANIC) or not count:
+            raise
+        if isinstance(error, PrelnError | MemoryError):
+            raise
+        if count == 1:
+            none = encode({name: part.slice(0, 0) for name, part in items.items()})
+            reason: RowError = ("exception", f"the tokenizer failed: {' '.join(str(error).split())[:200]}")
+            return Encoding(windows=none.windows, truncated=np.zeros(1, bool), errors=error_array([reason]))
+    half = (count + 1) // 2
+    first = encode_items({name: part.slice(0, half) for name, part in items.items()}, encode=encode)
+    second = encode_items({name: part.slice(half) for name, part in items.items()}, encode=encode)
+    place = second.windows.column_names.index("item")
+    item = pc.add(second.windows["item"], pa.scalar(half, second.windows["item"].type))
+    moved = second.windows.set_column(place, second.windows.schema.field(place), item)
+    return Encoding(
+        windows=pa.concat_tables([first.windows, moved]).combine_chunks(),
+        truncated=np.concatenate([first.truncated, second.truncated]),
+        errors=pa.concat_arrays([first.errors, second.errors]),
+    )
 
 
 def distinct(parts: Mapping[str, pa.Array]) -> tuple[dict[str, pa.Array], np.ndarray]:

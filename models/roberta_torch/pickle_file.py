@@ -4,8 +4,9 @@ Only for callers who allow pickle, and weights_only even then.
 """
 
 import io
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from fsspec.spec import AbstractFileSystem
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from models.errors import CheckpointError
 from models.roberta_torch.weights import dtype_of, to_numpy, to_tensor
-from models.safetensors_file import AnyArray
+from models.safetensors_file import HEADER_LIMIT, AnyArray
 
 
 def read_pickles(system: AbstractFileSystem, paths: Sequence[str]) -> dict[str, AnyArray]:
@@ -22,8 +23,9 @@ def read_pickles(system: AbstractFileSystem, paths: Sequence[str]) -> dict[str, 
     for path in paths:
         try:
             with system.open(path, "rb") as file:
+                _refuse_too_many(file, path)
                 state = torch.load(file, map_location="cpu", weights_only=True)
-        except FileNotFoundError:
+        except (FileNotFoundError, CheckpointError):
             raise
         except Exception as error:  # what a damaged archive makes of it is anything from KeyError to OSError
             raise CheckpointError(f"{path}: refused by torch.load(weights_only=True): {reason_of(error)}") from None
@@ -38,6 +40,18 @@ def reason_of(error: Exception) -> str:
     text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return f"{lines[0] if lines else type(error).__name__}; copy it again"
+
+
+def _refuse_too_many(file: BinaryIO, path: str) -> None:
+    """Raise CheckpointError for a file of too many tensors, from the size of its part that names them."""
+    if zipfile.is_zipfile(file):
+        file.seek(0)
+        size = max(
+            (e.file_size for e in zipfile.ZipFile(file).infolist() if e.filename.endswith("data.pkl")), default=0
+        )
+        if size > HEADER_LIMIT:
+            raise CheckpointError(f"{path}: the names of its tensors have {size} bytes: no model of ours")
+    file.seek(0)
 
 
 def write_pickle(

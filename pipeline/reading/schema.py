@@ -116,7 +116,8 @@ def _unified(schemas: Iterable[tuple[str, pa.Schema]], *, columns: Columns) -> p
 
 def _merged(one: pa.Schema, other: pa.Schema) -> pa.Schema:
     """Both schemas merged by Arrow's promotions; a column that is a dictionary in only one of them is plain in the result."""
-    for name in [name for name in one.names if name in other.names]:
+    others = set(other.names)
+    for name in [name for name in one.names if name in others]:
         kinds = one.field(name).type, other.field(name).type
         if is_json(kinds[0]) != is_json(kinds[1]):
             one, other = (

@@ -21,6 +21,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_expone
 
 from pipeline.errors import StorageError
 from pipeline.store import local_disk
+from pipeline.store.deadlines import with_deadlines
 
 Result = TypeVar("Result")
 
@@ -92,6 +93,7 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     except ValueError as error:
         raise StorageError(f"{url}: {error}; write a path, or a URL such as s3://, gs:// or abfs://") from error
     _tell_of_errors(fs)
+    with_deadlines(fs)
     return fs, path
 
 

@@ -8,6 +8,7 @@ import fsspec
 import ml_dtypes
 import numpy as np
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from safetensors.numpy import load_file, save_file
 
 from models.boundary import Head
@@ -15,7 +16,7 @@ from models.checkpoint import Checkpoint, check
 from models.checkpoint_writer import parse_size, write_checkpoint
 from models.config import RobertaPreLayerNormConfig
 from models.errors import CheckpointError
-from models.safetensors_file import AnyArray
+from models.safetensors_file import AnyArray, read_header
 from models.tensors import PREFIX, expected_tensors
 
 TOKENIZER = {"vocab.json": b"{}", "merges.txt": b"#version: 0.2\n"}
@@ -246,3 +247,12 @@ def test_sizes_of_shards_are_read_as_people_write_them() -> None:
     assert [parse_size(text) for text in (7, "2KB", "1.5 MiB", "5gb")] == [7, 2000, 1572864, 5 * 10**9]
     with pytest.raises(ValueError, match="give bytes as a number"):
         parse_size("many")
+
+
+def test_a_header_of_hundreds_of_thousands_of_tensors_is_refused_at_once(tmp_path: Path) -> None:
+    entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    for count, wanted in ((200_000, "200000 tensors"), (400_000, "its header has")):
+        header = json.dumps({f"e{number}": entry for number in range(count)}).encode()
+        (tmp_path / "many.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+        with pytest.raises(CheckpointError, match=wanted):
+            read_header(system=LocalFileSystem(), path=str(tmp_path / "many.safetensors"))

@@ -1,15 +1,19 @@
 """Each row is encoded once, or has the reason why it can't be."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Regex, Tokenizer, pre_tokenizers
 
-from pipeline.encode import distinct, encode_rows
+from pipeline.encode import distinct, encode_items, encode_rows
 from pipeline.errors import SpecError
 from pipeline.reading.text_columns import is_text, is_texts
 from pipeline.rows import error_array
+from pipeline.tasks.task import Encoding
 from tests.pipeline.small import only_facts, only_task, reasons, rows_table, spec
 
 SPEC = spec()
@@ -202,3 +206,32 @@ def test_distinct_lists_are_told_apart_by_all_their_texts() -> None:
     kind = pa.large_list(pa.large_string())
     _, numbers = distinct({"choices": pa.array([["a", "b"], ["ab"], ["a", "b"], None, ["a", None], []], kind)})
     assert np.asarray(numbers).tolist() == [0, 1, 0, 2, 3, 4]
+
+
+def test_a_text_on_which_the_tokenizers_regular_expression_panics_is_an_error_of_its_row_alone() -> None:
+    chosen = spec()
+    facts = only_facts(chosen)
+    backend = Tokenizer.from_str(facts.tokenizer.backend.to_str())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex("(?=(a+)+b)"), "isolated"), pre_tokenizers.ByteLevel()]
+    )
+    texts = ["one", "two", "a" * 40 + "!", None, "three"]
+
+    def encode(items: Mapping[str, pa.Array]) -> Encoding:
+        values = [text for text in items["text"].to_pylist() if text is not None]
+        backend.encode_batch(values)
+        return only_task(chosen).task.encode(items, facts)
+
+    encoding = encode_items({"text": pa.array([text for text in texts if text], pa.large_string())}, encode=encode)
+    assert reasons(encoding.errors) == [None, None, "exception", None]
+    assert "retry-limit" in encoding.errors[2].as_py()["message"]
+    assert encoding.windows["item"].to_pylist() == [0, 1, 3]
+    assert [text_of(ids) for ids in encoding.windows["input_ids"].to_pylist()] == ["one", "two", "three"]
+
+
+def test_what_interrupts_a_run_while_it_tokenizes_is_no_error_of_a_row() -> None:
+    def encode(_: Mapping[str, pa.Array]) -> Encoding:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_items({"text": pa.array(["a", "b"])}, encode=encode)

@@ -65,7 +65,8 @@ def read_ranges(
 ) -> Iterator[pa.Table]:
     """For each range [first, stop) of ascending row numbers its rows, in one pass over the file. Raises SourceError."""
     with batches_of(uri) as (own, batches):
-        names = [name for name in schema.names if name in own.names]
+        present = set(own.names)
+        names = [name for name in schema.names if name in present]
         yield from rows_of_ranges(
             uri=uri,
             ranges=ranges,

@@ -64,8 +64,9 @@ def conform(
     """
     columns: list[pa.ChunkedArray | pa.Array] = []
     found = [no_errors(table.num_rows) if errors is None else errors]
+    present = set(table.column_names)
     for field in schema:
-        if field.name not in table.column_names:
+        if field.name not in present:
             columns.append(pa.nulls(table.num_rows, field.type))
             if field.name in required:
                 found.append(absent_column(name=field.name, count=table.num_rows))
