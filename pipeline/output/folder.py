@@ -37,8 +37,10 @@ from pipeline.output.records import (
 )
 from pipeline.output.sink import read_footer
 from pipeline.output.stored import from_stored
+from pipeline.spec.accepts import certificates_of, with_certificates
 from pipeline.store.folder import Folder
 from pipeline.store.storage import readable
+from pipeline.tasks.acceptance import THRESHOLD
 
 SUCCESS = "_SUCCESS"
 READERS = 32
@@ -85,8 +87,13 @@ class OutputFolder:
         Raises OutputError where another driver was first with another job.
         """
         frozen = FrozenJob.from_json(self._root.put_if_absent(JOB_FILE, job.to_json()), where=self.url)
-        refuse_another(frozen=frozen, identity=job.identity, output=self.url)
-        return replace(frozen, spec=job.spec)
+        first = certificates_of(frozen.spec)
+        # Two drivers may certify thresholds that differ in the last digit: the first one's is the job's.
+        thresholds = {
+            key: frozen.identity[key] for key in job.identity if key.endswith(THRESHOLD) and key in frozen.identity
+        }
+        refuse_another(frozen=frozen, identity={**job.identity, **thresholds}, output=self.url)
+        return replace(frozen, spec=with_certificates(job.spec, first))
 
     def sweep(self) -> None:
         """Remove what a killed process left half written; only local disks keep such files."""

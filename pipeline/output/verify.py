@@ -5,7 +5,7 @@ Reads footers, and the `source` and `row` columns of every object; with a recoun
 
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError
+from pipeline.output.drift import Drift, ScoreCounts, counted_columns, counts_of, drift_of
 from pipeline.output.folder import OutputFolder
 from pipeline.output.job import FrozenJob
 from pipeline.output.plan import is_whole, newest
@@ -40,13 +41,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was checked, and what is wrong with it; no findings if the folder is OK."""
+    """What was checked, and what is wrong with it; no findings if the folder is OK.
+
+    drift: of scores from those of the labelled rows, for tasks with a known error rate; no fault of the folder.
+    """
 
     files: int
     shards: int
     rows: int
     recounted: bool
     findings: Sequence[Finding] = field(default_factory=tuple)
+    drift: Sequence[Drift] = ()
 
     @property
     def holds(self) -> bool:
@@ -64,6 +69,7 @@ class Seen:
     row_numbers: np.ndarray
     sources: frozenset[str]
     problem: str | None = None
+    scores: Mapping[str, ScoreCounts] = field(default_factory=dict)
 
 
 def verify(output: str, *, input_spec: InputSpec | None = None) -> Verdict:
@@ -91,7 +97,16 @@ def verify(output: str, *, input_spec: InputSpec | None = None) -> Verdict:
         rows=sum(item.rows for key, item in seen.items() if key in entries),
         recounted=input_spec is not None,
         findings=tuple(findings),
+        drift=drift_of(job, _scores(seen[key] for key in entries if key in seen)),
     )
+
+
+def _scores(seen: Iterable[Seen]) -> dict[str, ScoreCounts]:
+    whole: dict[str, ScoreCounts] = defaultdict(ScoreCounts)
+    for item in seen:
+        for name, counts in item.scores.items():
+            whole[name] += counts
+    return whole
 
 
 def look(key: str, *, folder: OutputFolder, job: FrozenJob) -> Seen:
@@ -100,11 +115,13 @@ def look(key: str, *, folder: OutputFolder, job: FrozenJob) -> Seen:
     try:
         content = io.BytesIO(folder.data.read(key))
         footer = read_footer(content)
-        table = pq.read_table(content, columns=[f"{prefix}source", f"{prefix}row"])
+        counted = [column for columns in counted_columns(job).values() for column in columns]
+        table = pq.read_table(content, columns=[f"{prefix}source", f"{prefix}row", *counted])
+        scores = counts_of(table, job=job)
     except Exception as error:
         return Seen(key, None, 0, np.empty(0, np.int64), frozenset(), problem=f"{type(error).__name__}: {error}")
     sources = frozenset(pc.unique(table[f"{prefix}source"]).to_pylist())
-    return Seen(key, footer, table.num_rows, table[f"{prefix}row"].to_numpy(), sources)
+    return Seen(key, footer, table.num_rows, table[f"{prefix}row"].to_numpy(), sources, scores=scores)
 
 
 def _objects(seen: Iterable[Seen], *, job: FrozenJob) -> list[Finding]:
