@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from models.boundary import Head
 from pipeline.errors import SpecError
 from pipeline.spec.job_spec import Urls
-from pipeline.spec.urls import Url
+from pipeline.urls import Url
 
 TaskName: TypeAlias = Literal[
     "fill-mask", "text-classification", "token-classification", "question-answering", "multiple-choice"

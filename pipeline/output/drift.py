@@ -102,7 +102,7 @@ def drift_of(job: FrozenJob, counts: Mapping[str, ScoreCounts]) -> tuple[Drift, 
                 distance=float(np.abs(here_B - there_B).max()),
                 chance=CRITICAL * math.sqrt(1 / rows + 1 / certificate.rows),
                 accepted=scores.accepted / rows,
-                expected=certificate.accepted / certificate.tested,
+                expected=certificate.accepted / max(1, certificate.tested),
             )
         )
     return tuple(found)

@@ -4,6 +4,7 @@ data/{stem}-{first}-{digest}.parquet   one shard, whole; its existence is the co
 _job.json                              the resolved job; put if absent, then frozen
 _plans/ _manifest/ _runs/              what each run found, what is current, what it did
 _SUCCESS                               everything planned is there
+_accept/                               labelled rows with their answers, where a task accepts labels
 
 No database, no lock, no rename: one listing of `data/` says what is done, and everything else can be rebuilt from it and
 the plans. Files are named by time and run, so that the newest sorts last and two drivers never share one.

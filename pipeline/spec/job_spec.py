@@ -31,8 +31,8 @@ from pipeline.errors import SpecError
 from pipeline.spec.messages import readable_errors
 from pipeline.spec.named_tasks import NamedTask
 from pipeline.spec.settings import override, read_yaml
-from pipeline.spec.urls import Url
 from pipeline.tasks import TASK_NAMES, AnyTask
+from pipeline.urls import Url
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
