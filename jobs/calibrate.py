@@ -1,4 +1,7 @@
-"""`preln calibrate`: makes a classifier's scores mean something, in a new checkpoint folder."""
+"""`preln calibrate`: makes a classifier's scores mean something, in a new checkpoint folder.
+
+Legend: N rows, L labels.
+"""
 
 from __future__ import annotations
 

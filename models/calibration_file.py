@@ -2,6 +2,8 @@
 
 `preln calibrate` writes it beside config.json, and every framework's answers go by it, since it is applied to logits. It belongs
 to the folder's sequence classification head and its labels.
+
+Legend: G rows, L labels.
 """
 
 import json

@@ -1,6 +1,8 @@
 """Scores a checkpoint on labelled data, using the pipeline that annotates.
 
 The data is annotated as any job's, the truth carried along in its own columns, and the annotated rows are scored.
+
+Legend: N rows, L labels.
 """
 
 import io
