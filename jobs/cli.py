@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from jobs.annotate import annotate
 from jobs.bench import bench
+from jobs.calibrate import calibrate
 from jobs.convert import convert
 from jobs.demo import demo
 from jobs.doctor import doctor
@@ -71,6 +72,7 @@ for verb in (
     schedule,
     convert,
     evaluate,
+    calibrate,
     train,
     bench,
     doctor,

@@ -61,7 +61,8 @@ def evaluate(
 ) -> None:
     """Annotate labelled data as `annotate` would, and score the answers.
 
-    Accuracy and macro-F1; entity F1; exact match and F1 of answers; guessed tokens; perplexity (text-scoring).
+    Accuracy, macro-F1, ECE, Brier score and accuracy against coverage; entity F1; exact match and F1 of answers; guessed tokens;
+    perplexity (text-scoring).
     """
     from jobs.evaluation.measure import hide_tokens, measure, settings_of
     from jobs.evaluation.picture import draw_confusion
@@ -87,8 +88,10 @@ def evaluate(
         replicas=replicas,
         settings=asked,
     )
-    measured = measure(spec, annotate=_quietly if as_json else annotate_spec, gold=gold)
+    measured = measure(spec, annotate=run_quietly if as_json else annotate_spec, gold=gold)
     summary = {"task": task, "model": model, "data": data, "framework": spec.model.framework, **measured.numbers}
+    if measured.accuracy_at:
+        summary["accuracy_at_coverage"] = {f"{coverage:g}": value for coverage, value in measured.accuracy_at.items()}
     put(join(folder, "report.json"), (json.dumps({**summary, "by_label": measured.by_label}, indent=1) + "\n").encode())
     drawn = None if measured.confusion is None else draw_confusion(measured.confusion)
     if drawn is not None:
@@ -101,8 +104,8 @@ def evaluate(
     console.print(f"Annotated rows, report.json{' and confusion.svg' if drawn else ''} are in {folder}")
 
 
-def _quietly(spec: JobSpec) -> Report:
-    """A watcher that reports only the end of a run."""
+def run_quietly(spec: JobSpec) -> Report:
+    """Run a job without a progress line."""
     from jobs.connect import this_cluster
     from jobs.progress import ProgressLine
     from jobs.terminal import Terminal
@@ -119,6 +122,8 @@ def numbers_table(measured: Measured) -> Table:
     table = Table("", "value")
     for name, value in measured.numbers.items():
         table.add_row(name.replace("_", " "), f"{value:,.0f}" if name in COUNTS else f"{value:.4f}")
+    for coverage, value in measured.accuracy_at.items():
+        table.add_row(f"accuracy of the {coverage:.0%} with the best scores", f"{value:.4f}")
     ranked = sorted(measured.by_label.items(), key=lambda item: -item[1]["support"])
     for label, rates in ranked[:SHOWN_LABELS]:
         table.add_row(f"F1 of {label}", f"{rates['f1']:.4f}")

@@ -20,6 +20,7 @@ from pipeline.output.report import Report
 from pipeline.output.status import Status, read_status
 from pipeline.output.verify import Verdict
 from pipeline.output.verify import verify as verify_output
+from pipeline.spec.accepts import accepts_of, certificates_of
 from pipeline.spec.job_spec import JobSpec
 from pipeline.spec.settings import override, read_yaml
 
@@ -91,6 +92,9 @@ class Model:
             gpu=gpu,
             isolate=isolate,
         )
+        for name, certificate in certificates_of(self._annotator.spec).items():
+            if certificate.threshold is None:
+                warnings.warn(accepts_of(self._annotator.spec)[name].note(), stacklevel=2)
 
     def __call__(self, data: Any) -> Any:
         """The rows with their answers: a frame for a frame, an Arrow table for texts, dicts and Arrow tables.
@@ -148,7 +152,7 @@ def run(job: Job, *, retry_errors: bool = False, prune: bool = False, accept_fai
     from pipeline import run as runs
 
     options = runs.RunOptions(retry_errors=retry_errors, prune=prune, accept_failed=accept_failed)
-    return runs.annotate(spec=job_spec(job), cluster=this_cluster(), watcher=Quiet(), options=options)
+    return runs.annotate(spec=job_spec(job), cluster=this_cluster(), watcher=runs.Unwatched(), options=options)
 
 
 def plan(job: Job) -> PlanSummary:
@@ -181,13 +185,3 @@ def job_spec(job: Job) -> JobSpec:
         return JobSpec.parse(override(values=read_yaml(Path(job).read_text(encoding="utf-8")), settings=()))
     except OSError as error:
         raise SpecError(f"{os.fspath(job)}: {error.strerror or error}") from None
-
-
-class Quiet:
-    """A watcher that prints nothing, since the caller gets the report."""
-
-    def planned(self, job: Any, plan: Any) -> None:
-        """The plan stands."""
-
-    def committed(self, receipt: Any) -> None:
-        """A shard is done, or has failed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,12 +37,7 @@ def verify(
 
     verdict = verify_output(output, input_spec=recount_spec(input_urls, input_format) if input_urls else None)
     if as_json:
-        findings = [vars(finding) for finding in verdict.findings]
-        print(
-            json.dumps(
-                {**{key: value for key, value in vars(verdict).items() if key != "findings"}, "findings": findings}
-            )
-        )
+        print(json.dumps({**asdict(verdict), "drift": [{**vars(d), "meaning": d.meaning} for d in verdict.drift]}))
     else:
         print_verdict(verdict)
     raise typer.Exit(0 if verdict.holds else 3)
@@ -73,6 +69,8 @@ def print_verdict(verdict: Verdict) -> None:
         console.print(
             f"  and {len(verdict.findings) - SHOWN:,} more: " + ", ".join(f"{n} {rule}" for rule, n in by_rule.items())
         )
+    for drift in verdict.drift:
+        console.print(f"  {drift}")
     if verdict.holds:
         console.print("OK: every planned shard is there, every row once, nothing from another job.")
     else:

@@ -17,6 +17,7 @@ import numpy as np
 from models.added_tokens import changes_digest
 from models.addresses import open_address
 from models.boundary import Head
+from models.calibration_file import CALIBRATION_NAME, Calibration, parse_calibration
 from models.checks import check_config
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig, read_config
 from models.errors import CheckpointError
@@ -51,11 +52,13 @@ class Checkpoint:
     """One folder, opened: only config.json and the headers have been read.
 
     url: as given. config: config.json. sources: the files of this folder, then those of the encoder it names.
+    calibration: the folder's own, if it has one.
     """
 
     url: str
     config: RobertaPreLayerNormConfig
     sources: tuple[WeightFiles, ...]
+    calibration: Calibration | None = None
 
     @classmethod
     def open(
@@ -77,6 +80,7 @@ class Checkpoint:
         names = _find_folder(url, bare=config is not None)
         fields = config.to_dict() if config is not None and CONFIG_NAME not in names else read_config(url)
         config = _config(url, fields)
+        calibration = read_calibration(url, id2label=config.id2label) if CALIBRATION_NAME in names else None
         names = without_other_kinds(names, kept=preferred)
         sources = [open_weights(url=url, names=names, pickle=pickle, family=config.family)]
         refuse_unread(url=url, names=names, fields=fields, tensors=())
@@ -99,7 +103,7 @@ class Checkpoint:
             raise CheckpointError(
                 f"{url}: base_model_name_or_path chains more than {MAX_BASES} folders; is it circular?"
             )
-        return cls(url=url, config=config, sources=tuple(sources))
+        return cls(url=url, config=config, sources=tuple(sources), calibration=calibration)
 
     @property
     def tensors(self) -> dict[str, TensorInfo]:
@@ -212,9 +216,14 @@ class Checkpoint:
         return _digest([*parts, b"added tokens are read"] if changed else parts)
 
     def digest(self, *, seen: TensorDigests | None = None) -> str:
-        """Hash over weights, config and tokenizer: the same digest, the same answers. seen: as in `weights_digest`."""
+        """Hash over weights, config, tokenizer and calibration: the same digest, the same answers. seen: as in
+        `weights_digest`."""
         parts = (self.weights_digest(seen=seen), self.config_digest(), self.tokenizer_digest())
-        return _digest(part.encode() for part in parts)
+        return _digest([*(part.encode() for part in parts), *self._calibrated()])
+
+    def _calibrated(self) -> list[bytes]:
+        """Nothing for a folder without calibration.json, whose digest stays what it was."""
+        return [] if self.calibration is None else [CALIBRATION_NAME.encode(), self.calibration.identity()]
 
     def stamp(self) -> str:
         """Cheap key of the folder's state (each weights file's path, size, etag or time) to cache digests by."""
@@ -224,7 +233,7 @@ class Checkpoint:
                 info = source.system.info(path)
                 state = next((info[key] for key in STATE_KEYS if info.get(key)), "")
                 lines.append(f"{path} {info['size']} {state}")
-        return _digest(line.encode() for line in lines)
+        return _digest([*(line.encode() for line in lines), *self._calibrated()])
 
 
 def check(*, checkpoint: "Checkpoint | str", heads: Sequence[Head], tokenizer: bool = True) -> Checkpoint:
@@ -266,6 +275,12 @@ def store_of(url: str) -> str:
     if not separator or protocol in ("file", "local"):
         return "file://"
     return f"{protocol}://{path.partition('/')[0]}"
+
+
+def read_calibration(url: str, *, id2label: Any) -> Calibration:
+    """A folder's calibration.json. Raises CheckpointError."""
+    system, folder = open_address(url)
+    return parse_calibration(system.cat_file(f"{folder}/{CALIBRATION_NAME}"), url=url, id2label=id2label)
 
 
 def check_tokenizer_files(url: str) -> None:

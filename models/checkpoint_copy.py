@@ -1,7 +1,7 @@
 """Copies checkpoint folders from any URL to a local folder, file by file.
 
-Copied is what answers depend on: config.json, weights, their index and the tokenizer. A checkpoint that names its encoder by
-`base_model_name_or_path` brings that folder along under a name of its own.
+Copied is what answers depend on: config.json, weights, their index, the tokenizer and calibration.json. A checkpoint that names
+its encoder by `base_model_name_or_path` brings that folder along under a name of its own.
 """
 
 import json
@@ -10,6 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from models.addresses import open_address
+from models.calibration_file import CALIBRATION_NAME
 from models.checkpoint import TOKENIZER_NAMES, Checkpoint
 from models.config import CONFIG_NAME
 from models.named_heads import head_folder
@@ -44,7 +45,7 @@ def _copy_folder(url: str, *, into: Path) -> None:
         if folder.exists() and depth:
             continue  # heads of one encoder
         folder.mkdir(parents=True, exist_ok=True)
-        extra = [CONFIG_NAME, *INDEX_NAMES, *(TOKENIZER_NAMES if depth == 0 else ())]
+        extra = [CONFIG_NAME, *INDEX_NAMES, *((*TOKENIZER_NAMES, CALIBRATION_NAME) if depth == 0 else ())]
         there = {str(path).rpartition("/")[2] for path in source.system.ls(remote, detail=False)}
         for path in [*source.paths, *(f"{remote}/{name}" for name in extra if name in there)]:
             source.system.get_file(path, str(folder / path.rpartition("/")[2]))

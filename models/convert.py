@@ -12,6 +12,7 @@ import numpy as np
 
 from models.addresses import open_address
 from models.boundary import Head
+from models.calibration_file import CALIBRATION_NAME
 from models.checkpoint_writer import WeightsFormat, write_checkpoint
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig
 from models.errors import CheckpointError
@@ -28,7 +29,7 @@ StoredType: TypeAlias = Literal["stored", "float32", "float16", "bfloat16"]
 Fate: TypeAlias = Literal["mapped", "missing", "unexpected", "another shape", "dropped"]
 
 # Files that show that a folder already holds a checkpoint.
-TAKEN = (CONFIG_NAME, WEIGHTS_NAME, INDEX_NAME, PICKLE_NAME, PICKLE_INDEX_NAME, H5_NAME, MSGPACK_NAME)
+TAKEN = (CONFIG_NAME, WEIGHTS_NAME, INDEX_NAME, PICKLE_NAME, PICKLE_INDEX_NAME, H5_NAME, MSGPACK_NAME, CALIBRATION_NAME)
 POOLER_NAME = PREFIX + "pooler.dense.weight"
 
 

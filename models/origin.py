@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from models.addresses import open_address
+from models.calibration_file import CALIBRATION_NAME
 from models.checkpoint import SENTENCEPIECE_NAME, Checkpoint, read_tokenizer_files
 from models.config import CONFIG_NAME, RobertaPreLayerNormConfig
 from models.dinkytrain_folder import dinkytrain_config, dinkytrain_names, is_dinkytrain
@@ -100,6 +101,8 @@ def _open_hf(url: str, pickle: PickleOpener | None) -> Origin:
     checkpoint = Checkpoint.open(url, pickle=pickle)
     stored = {name: real for source in reversed(checkpoint.sources) for name, real in source.stored_names.items()}
     files, notes = _tokenizer_files(url, checkpoint.config)
+    if checkpoint.calibration is not None:
+        notes = (*notes, f"{CALIBRATION_NAME} is left behind: run `preln calibrate` on the new folder")
     return Origin(
         url=url,
         kind="hf",

@@ -8,6 +8,7 @@ import pyarrow as pa
 from models.families import PRE_LAYER_NORM
 from models.hub import refuse_hub_name
 from models.named_heads import open_heads
+from pipeline.certification import with_digests
 from pipeline.cluster.placement import Cluster
 from pipeline.errors import OptionError, OutputError, SpecError
 from pipeline.inference.checkpoint_state import checkpoint_state
@@ -20,6 +21,7 @@ from pipeline.reading.partitions import partition_keys
 from pipeline.reading.schema import EVERY_COLUMN, Columns, resolve_schema
 from pipeline.reading.text_columns import is_text, is_texts
 from pipeline.shards import CutRule
+from pipeline.spec.accepts import accepts_of, certificates_of, with_accepts, with_certificates
 from pipeline.spec.job_spec import JobSpec
 from pipeline.spec.named_tasks import NamedTask
 from pipeline.store.storage import canonical
@@ -33,6 +35,7 @@ def open_job(*, spec: JobSpec, cluster: Cluster) -> tuple[FrozenJob, list[Descri
     """
     spec = absolute(spec)
     facts = checked_tasks(spec)
+    spec = with_digests(spec)
     known = OutputFolder(spec.output.url).read_job()
     if known is not None:
         return _known_job(known, spec=spec, facts=facts), []
@@ -145,6 +148,13 @@ def absolute(spec: JobSpec) -> JobSpec:
     Raises CheckpointError for the name of a Hub's model without `hf://`, which would be a path then.
     """
     refuse_hub_name(spec.model.checkpoint)
+    spec = with_accepts(
+        spec,
+        {
+            name: accept.model_copy(update={"calibration": canonical(accept.calibration)})
+            for name, accept in accepts_of(spec).items()
+        },
+    )
     return spec.model_copy(
         update={
             "input": spec.input.model_copy(update={"urls": [canonical(url) for url in spec.input.urls]}),
@@ -159,6 +169,7 @@ def _known_job(known: FrozenJob, *, spec: JobSpec, facts: Mapping[str, ModelFact
     spec = spec.at_versions(
         {task.name: known.identity.get(f"{task.key}'s answer version") for task in spec.named_tasks.values()}
     )
+    spec = with_certificates(spec, certificates_of(known.spec))
     dtype = known.dtype if spec.model.dtype == "auto" else spec.model.dtype
     state = checkpoint_state(spec.model.checkpoint, known=known.checkpoint, names=head_folders(spec))
     refuse_another(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
+from pipeline.certification import certified, uncertified
 from pipeline.cluster.placement import Cluster
 from pipeline.errors import PrelnError, RunFailed, SpecError
 from pipeline.flow import annotate_shards
@@ -29,6 +30,16 @@ class Watcher(Protocol):
 
     def planned(self, job: FrozenJob, plan: Plan) -> None:
         """The plan stands; nothing has run yet."""
+
+    def committed(self, receipt: Receipt) -> None:
+        """A shard is done, or has failed."""
+
+
+class Unwatched:
+    """A watcher of a run that nobody follows."""
+
+    def planned(self, job: FrozenJob, plan: Plan) -> None:
+        """The plan stands."""
 
     def committed(self, receipt: Receipt) -> None:
         """A shard is done, or has failed."""
@@ -64,6 +75,13 @@ def annotate(
     """
     began, cpu_began = time.monotonic(), time.process_time()
     job, described = open_job(spec=spec, cluster=cluster)
+    if uncertified(job.spec):
+        cluster.say("accept: answering its labelled rows first, to find the threshold")
+        job = certified(
+            job,
+            check=lambda labelled: open_job(spec=labelled, cluster=cluster)[0],
+            answer=lambda labelled: annotate(spec=labelled, cluster=cluster, watcher=Unwatched(), loader=loader),
+        )
     folder = OutputFolder(job.output)
     plan_of = partial(
         make_plan, folder=folder, described=described, retry_errors=options.retry_errors, prune=options.prune

@@ -1,20 +1,28 @@
 """Scores a checkpoint on labelled data, using the pipeline that annotates.
 
 The data is annotated as any job's, the truth carried along in its own columns, and the annotated rows are scored.
+
+Legend: N rows, L labels.
 """
 
+import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from jobs.evaluation import scores
+from jobs.evaluation import confidence, scores
 from jobs.evaluation.hidden import hide
 from jobs.evaluation.scores import Measured
 from jobs.training.records import Record, read_records, texts_of
 from models.tokenizer import load_tokenizer
 from pipeline.errors import RunFailed, SpecError
+from pipeline.inference.questions import facts_of
 from pipeline.output.folder import OutputFolder
 from pipeline.output.report import Report
 from pipeline.spec.job_spec import JobSpec
@@ -40,8 +48,11 @@ def settings_of(task: str) -> list[str]:
     """What an evaluation asks of a task, as key=value; the user's own come after it. Raises SpecError."""
     if task not in TASKS:
         raise SpecError(f"task: {task!r} can't be evaluated; valid tasks: {', '.join(TASKS)}")
-    words = ["task.words=true", "task.add_prefix_space=true"] if task == "token-classification" else []
-    return [f"output.prefix={PREFIX}", *words]
+    own = {
+        "token-classification": ["task.words=true", "task.add_prefix_space=true"],
+        "text-classification": ["task.top_k=all"],
+    }
+    return [f"output.prefix={PREFIX}", *own.get(task, [])]
 
 
 def hide_tokens(*, urls: Sequence[str], column: str, checkpoint: str, into: str, rate: float) -> str:
@@ -65,14 +76,46 @@ def measure(spec: JobSpec, *, annotate: Annotate, gold: str | None = None) -> Me
     report = annotate(spec)
     if report.state != "done":
         raise RunFailed(f"the evaluation's run ended as {report.state!r}; what it wrote is in {spec.output.url}")
-    rows = read_records(OutputFolder(spec.output.url).data.url)
+    table = annotated_table(spec)
+    # All labels' scores of every row are many objects, and are counted as arrays.
+    rows = table.drop_columns([name for name in [f"{PREFIX}scores"] if name in table.column_names]).to_pylist()
     measured = score(rows, task=spec.task_name, gold=gold)
+    more: scores.Numbers = {}
+    accuracy_at: dict[float, float] = {}
+    if spec.task_name == "text-classification":
+        more, accuracy_at = confidence_of(table, spec=spec, gold=gold or GOLD[spec.task_name])
     errors = sum(row[f"{PREFIX}error"] is not None for row in rows)
-    return Measured(
-        numbers={**measured.numbers, "rows": float(len(rows)), "rows_with_errors": float(errors)},
-        by_label=measured.by_label,
-        confusion=measured.confusion,
+    return replace(
+        measured,
+        numbers={**measured.numbers, **more, "rows": float(len(rows)), "rows_with_errors": float(errors)},
+        accuracy_at=accuracy_at,
     )
+
+
+def annotated_table(spec: JobSpec) -> pa.Table:
+    """All rows that a job has written."""
+    folder = OutputFolder(spec.output.url)
+    return pa.concat_tables(pq.read_table(io.BytesIO(folder.data.read(key))) for key in sorted(folder.written_keys()))
+
+
+def confidence_of(table: pa.Table, *, spec: JobSpec, gold: str) -> tuple[scores.Numbers, dict[float, float]]:
+    """ECE and Brier score, where scores are from 0 to 1, and coverage -> accuracy. Rows without an answer cover nothing, and a
+    label that the model does not have is never right."""
+    table = table.filter(table[gold].is_valid())
+    (facts,) = facts_of(spec).values()
+    truth_NL, _ = confidence.truth_marks(table[gold], labels=facts.labels)
+    answered = table[f"{PREFIX}label"].is_valid().to_numpy()
+    best_N = pc.index_in(table[f"{PREFIX}label"], value_set=pa.array(facts.labels)).to_numpy()[answered].astype(int)
+    score_N, truth_NL = table[f"{PREFIX}score"].to_numpy()[answered], truth_NL[answered]
+    right_N = truth_NL[np.arange(len(best_N)), best_N]
+    found: scores.Numbers = {}
+    if len(score_N) and score_N.min() >= 0 and score_N.max() <= 1:
+        found["ece"] = confidence.calibration_error(score_N=score_N, right_N=right_N)
+        if f"{PREFIX}scores" in table.column_names:
+            scores_NL = confidence.label_scores(table[f"{PREFIX}scores"], labels=facts.labels)[answered]
+            if not np.isnan(scores_NL).any():
+                found["brier"] = confidence.brier(scores_NL=scores_NL, truth_NL=truth_NL)
+    return found, confidence.accuracy_at(score_N=score_N, right_N=right_N, rows=table.num_rows)
 
 
 def score(rows: Sequence[Record], *, task: str, gold: str | None = None) -> Measured:
@@ -90,6 +133,12 @@ def score(rows: Sequence[Record], *, task: str, gold: str | None = None) -> Meas
         )
     truth = [row[column] for row in known]
     match task:
+        case "text-classification" if all(isinstance(labels, list) for labels in truth):
+            listed = [row.get(f"{PREFIX}labels") for row in known]
+            return scores.several_labels(
+                [{str(label) for label in labels} for labels in truth],
+                [None if found is None else {one["label"] for one in found} for found in listed],
+            )
         case "text-classification":
             return scores.classification([str(label) for label in truth], [row[f"{PREFIX}label"] for row in known])
         case "multiple-choice":

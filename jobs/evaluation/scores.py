@@ -31,11 +31,12 @@ class Confusion:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """numbers: by name, in the order to be shown. by_label: the same for each label or type."""
+    """numbers: by name, in the order to be shown. by_label: the same for each label or type. accuracy_at: by coverage."""
 
     numbers: Numbers
     by_label: dict[str, Numbers] = field(default_factory=dict)
     confusion: Confusion | None = None
+    accuracy_at: dict[float, float] = field(default_factory=dict)
 
 
 def classification(gold: Sequence[str], answered: Sequence[str | None]) -> Measured:
@@ -57,6 +58,31 @@ def classification(gold: Sequence[str], answered: Sequence[str | None]) -> Measu
         },
         by_label={label: rates for label, rates in by_label.items() if label != UNANSWERED},
         confusion=Confusion(labels=labels, counts_LL=counts_LL),
+    )
+
+
+def several_labels(gold: Sequence[set[str]], answered: Sequence[set[str] | None]) -> Measured:
+    """Rows with exactly the true labels, and F1 over all labels together (micro) and averaged over them (macro)."""
+    given = [answer or set() for answer in answered]
+    labels = sorted(set().union(*gold, *given))
+    by_label = {
+        label: _rates(
+            sum(label in true and label in found for true, found in zip(gold, given, strict=True)),
+            sum(label in found for found in given),
+            sum(label in true for true in gold),
+        )
+        for label in labels
+    }
+    right = sum(len(true & found) for true, found in zip(gold, given, strict=True))
+    whole = _rates(right, sum(map(len, given)), sum(map(len, gold)))
+    exact = [found is not None and true == found for true, found in zip(gold, answered, strict=True)]
+    return Measured(
+        numbers={
+            "exact_match": float(np.mean(exact)),
+            "micro_f1": whole["f1"],
+            "macro_f1": float(np.mean([rates["f1"] for rates in by_label.values()])) if by_label else 0.0,
+        },
+        by_label=by_label,
     )
 
 

@@ -7,8 +7,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from models.boundary import Head
 from pipeline.errors import SpecError
-from pipeline.spec.job_spec import Url, Urls
+from pipeline.spec.job_spec import Urls
 from pipeline.spec.settings import YAML_FAULTS
+from pipeline.urls import Url
 
 TaskName: TypeAlias = Literal[
     "fill-mask", "text-classification", "token-classification", "question-answering", "multiple-choice"

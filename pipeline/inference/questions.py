@@ -59,7 +59,8 @@ def load_order(spec: JobSpec, *, dtype: str, device: Device, loader: str = MODEL
 @cache
 def _model_facts(root: str, folder: str | None, wanted_length: int | None, embeds: bool) -> ModelFacts:
     checkpoint = root if folder is None else head_folder(checkpoint=root, name=folder)
-    config = Checkpoint.open(checkpoint).config
+    opened = Checkpoint.open(checkpoint)
+    config = opened.config
     tokenizer = load_tokenizer(checkpoint)
     limit = config.max_position_embeddings - config.pad_token_id - 1
     limit = min(limit, tokenizer.model_max_length or limit)
@@ -69,4 +70,10 @@ def _model_facts(root: str, folder: str | None, wanted_length: int | None, embed
         raise SpecError(
             f"model.max_length: {wanted_length} tokens are more than the {limit} that {checkpoint} can take"
         )
-    return ModelFacts(config=config, tokenizer=tokenizer, max_length=wanted_length or default, embedder=embedder)
+    return ModelFacts(
+        config=config,
+        tokenizer=tokenizer,
+        max_length=wanted_length or default,
+        embedder=embedder,
+        calibration=opened.calibration,
+    )

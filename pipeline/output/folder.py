@@ -4,6 +4,7 @@ data/{stem}-{first}-{digest}.parquet   one shard, whole; its existence is the co
 _job.json                              the resolved job; put if absent, then frozen
 _plans/ _manifest/ _runs/              what each run found, what is current, what it did
 _SUCCESS                               everything planned is there
+_accept/                               labelled rows with their answers, where a task accepts labels
 
 No database, no lock, no rename: one listing of `data/` says what is done, and everything else can be rebuilt from it and
 the plans. Files are named by time and run, so that the newest sorts last and two drivers never share one.
@@ -37,8 +38,10 @@ from pipeline.output.records import (
 )
 from pipeline.output.sink import footer_of
 from pipeline.output.stored import from_stored
+from pipeline.spec.accepts import certificates_of, with_certificates
 from pipeline.store.folder import Folder
 from pipeline.store.storage import readable
+from pipeline.tasks.acceptance import THRESHOLD
 
 SUCCESS = "_SUCCESS"
 READERS = 32
@@ -88,8 +91,13 @@ class OutputFolder:
         Raises OutputError where another driver was first with another job.
         """
         frozen = FrozenJob.from_json(self._root.put_if_absent(JOB_FILE, job.to_json()), where=self.url)
-        refuse_another(frozen=frozen, identity=job.identity, output=self.url)
-        return replace(frozen, spec=job.spec)
+        first = certificates_of(frozen.spec)
+        # Two drivers may certify thresholds that differ in the last digit: the first one's is the job's.
+        thresholds = {
+            key: frozen.identity[key] for key in job.identity if key.endswith(THRESHOLD) and key in frozen.identity
+        }
+        refuse_another(frozen=frozen, identity={**job.identity, **thresholds}, output=self.url)
+        return replace(frozen, spec=with_certificates(job.spec, first))
 
     def sweep(self) -> None:
         """Remove what a killed process left half written; only local disks keep such files."""

@@ -1,7 +1,8 @@
 """An object under `data/` in, what it says of itself and what is in it out: what `preln verify` holds against the records."""
 
 import io
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.output.columns import TRUNCATED, carried_columns
+from pipeline.output.drift import ScoreCounts, counts_of
 from pipeline.output.folder import OutputFolder
 from pipeline.output.job import FrozenJob
 from pipeline.output.records import Entry, entry_from_footer
@@ -23,7 +25,7 @@ BATCH_ROWS = 8_192
 class Inspected:
     """One object, read. entry: as its footer says; None, and the problem, where it is none of ours or can't be read.
 
-    rows, row_numbers, sources, errors: what is in it. source_bytes: the size of its file, as the footer has it.
+    rows, row_numbers, sources, errors, scores: what is in it. source_bytes: the size of its file, as the footer has it.
     """
 
     key: str
@@ -34,6 +36,7 @@ class Inspected:
     row_numbers: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     sources: frozenset[str] = frozenset()
     errors: Counter[str] = field(default_factory=Counter)
+    scores: Mapping[str, ScoreCounts] = field(default_factory=dict)
     problem: str = ""
 
     @property
@@ -51,13 +54,15 @@ def inspect(key: str, *, folder: OutputFolder, job: FrozenJob) -> Inspected:
             missing = [name.name for name in _own_fields(job) if name.name not in file.schema_arrow.names]
             if missing:
                 return Inspected(key, problem=f"it has no column {missing[0]!r}")
-            return _read(key, file, footer, prefix=job.spec.output.prefix)
+            return _read(key, file, footer, job=job)
     except Exception as error:
         problem = "it has no footer of preln" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         return Inspected(key, problem=" ".join(problem.split())[:200])
 
 
-def _read(key: str, file: pq.ParquetFile, footer: dict[str, Any], *, prefix: str) -> Inspected:
+def _read(key: str, file: pq.ParquetFile, footer: dict[str, Any], *, job: FrozenJob) -> Inspected:
+    prefix = job.spec.output.prefix
+    scores: dict[str, ScoreCounts] = defaultdict(ScoreCounts)
     numbers: list[np.ndarray] = [np.empty(0, np.int64)]
     sources: set[str] = set()
     errors: Counter[str] = Counter()
@@ -65,6 +70,8 @@ def _read(key: str, file: pq.ParquetFile, footer: dict[str, Any], *, prefix: str
         numbers.append(batch[prefix + ROW.name].to_numpy(zero_copy_only=False))
         sources.update(batch[prefix + SOURCE.name].unique().to_pylist())
         errors.update(count_reasons(batch[prefix + ERROR.name]))
+        for name, counts in counts_of(pa.Table.from_batches([batch]), job=job).items():
+            scores[name] += counts
     return Inspected(
         key,
         entry=entry_from_footer(footer, key=key),
@@ -74,6 +81,7 @@ def _read(key: str, file: pq.ParquetFile, footer: dict[str, Any], *, prefix: str
         row_numbers=np.concatenate(numbers),
         sources=frozenset(sources),
         errors=errors,
+        scores=scores,
     )
 
 

@@ -18,8 +18,10 @@ from pipeline.errors import OutputError
 from pipeline.inference.checkpoint_state import CheckpointState
 from pipeline.output.stored import from_stored
 from pipeline.shards import READING, CutRule
+from pipeline.spec.accepts import certificates_of, with_certificates
 from pipeline.spec.job_spec import InputSpec, JobSpec
 from pipeline.spec.named_tasks import NamedTask
+from pipeline.tasks.acceptance import Certificate
 from pipeline.tasks.task import ModelFacts
 
 JOB_FILE = "_job.json"
@@ -75,6 +77,9 @@ class FrozenJob:
             "schema": base64.b64encode(self.schema.serialize().to_pybytes()).decode(),
             "spec": self.spec.model_dump(mode="json", by_alias=True),
         }
+        certificates = {name: asdict(certificate) for name, certificate in certificates_of(self.spec).items()}
+        if certificates:
+            fields["certificates"] = certificates
         return json.dumps(fields, indent=2, sort_keys=True).encode() + b"\n"
 
     @classmethod
@@ -87,6 +92,11 @@ class FrozenJob:
             if fields.get("reading", 1) > READING:
                 raise ValueError(f"its files are read by rules {fields['reading']}, and this is an older preln")
             spec = JobSpec.parse(fields["spec"], unknown="ignore")  # what changes answers is in the identity too
+            certificates = {
+                name: from_stored(Certificate, {**stored, "scores": tuple(stored["scores"])}, where=where)
+                for name, stored in fields.get("certificates", {}).items()
+            }
+            spec = with_certificates(spec, certificates)
             partitions = fields.get("partitions")
             return cls(
                 spec=spec,
@@ -140,7 +150,7 @@ def _task_identity(named: NamedTask, facts: ModelFacts) -> dict[str, Any]:
     """What identifies one task: its options, and the columns that it reads."""
     task = named.task
     defaults = {name for name in task.later_options if getattr(task, name) == type(task).model_fields[name].default}
-    options = {**task.model_dump(mode="json", exclude=defaults), **task.resolved_options(facts)}
+    options = {**task.model_dump(mode="json", exclude=defaults | task.restated_options), **task.resolved_options(facts)}
     return {
         **{f"{named.key}.{option}": value for option, value in options.items()},
         f"{named.key}'s answer version": task.version,

@@ -4,7 +4,7 @@ Reads every object, the plans, the manifest and _SUCCESS, and holds each against
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from typing import TypeVar
@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from pipeline.errors import OutputError, SourceError
+from pipeline.output.drift import Drift, ScoreCounts, drift_of
 from pipeline.output.folder import SUCCESS, OutputFolder
 from pipeline.output.inspection import Inspected, faults_of, inspect
 from pipeline.output.job import JOB_FILE, FrozenJob, fingerprint_of
@@ -39,13 +40,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was checked, and what is wrong with it; no findings if the folder is OK."""
+    """What was checked, and what is wrong with it; no findings if the folder is OK.
+
+    drift: of scores from those of the labelled rows, for tasks with a known error rate; no fault of the folder.
+    """
 
     files: int
     shards: int
     rows: int
     recounted: bool
     findings: Sequence[Finding] = field(default_factory=tuple)
+    drift: Sequence[Drift] = ()
 
     @property
     def holds(self) -> bool:
@@ -89,7 +94,16 @@ def verify(output: str, *, input_spec: InputSpec | None = None) -> Verdict:
         rows=sum(item.rows for key, item in seen.items() if key in entries),
         recounted=input_spec is not None,
         findings=tuple(findings),
+        drift=drift_of(job, _scores(seen[key] for key in entries if key in seen)),
     )
+
+
+def _scores(seen: Iterable[Inspected]) -> dict[str, ScoreCounts]:
+    whole: dict[str, ScoreCounts] = defaultdict(ScoreCounts)
+    for item in seen:
+        for name, counts in item.scores.items():
+            whole[name] += counts
+    return whole
 
 
 def _readable(rule: str, where: str, read: Callable[[], Record], default: Record, findings: list[Finding]) -> Record:

@@ -32,6 +32,7 @@ from pipeline.spec.messages import readable_errors
 from pipeline.spec.named_tasks import NamedTask
 from pipeline.spec.settings import override, read_yaml
 from pipeline.tasks import TASK_NAMES, AnyTask
+from pipeline.urls import Url
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -71,25 +72,6 @@ def _dotted(value: object) -> object:
     return flat
 
 
-SECRETS = re.compile(
-    r"://[^/@]*:[^/@]*@|^(?:https?|s3a?|gs|gcs)://[^/?#@]+@|"
-    r"[?&#;](?:x-amz-(?:signature|security-token|credential)|x-goog-(?:signature|credential)|sig|signature|(?:[a-z]+[_-])?token|"
-    r"(?:api|access|secret|account)?[_-]?key|(?:client[_-]?)?secret|password|passwd|pwd|auth|authorization|jwt|bearer)=",
-    re.IGNORECASE,
-)
-"""A password, or a signature, in a URL: it would be written into the output, the logs and every message."""
-
-
-def _without_secret(value: str) -> str:
-    if SECRETS.search(value):
-        raise PydanticCustomError(
-            "secret",
-            "the URL contains credentials, which don't belong in a job: fsspec and the cloud SDKs read them from the environment",
-        )
-    return value
-
-
-Url = Annotated[str, Field(min_length=1), AfterValidator(_without_secret)]
 Urls = Annotated[list[Url], BeforeValidator(_listed), Field(min_length=1), PlainSerializer(list)]
 
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from tokenizers import Tokenizer
 
 from models.boundary import Answers, Head, HeadAsk
+from models.calibration_file import Calibration
 from models.config import RobertaPreLayerNormConfig
 from models.embedder_folder import Embedder
 from models.tokenizer import CheckpointTokenizer
@@ -44,13 +45,14 @@ class Part:
 class ModelFacts:
     """What a task may know about the checkpoint: its config, its tokenizer, and how many tokens an input may have.
 
-    embedder: how a sentence-transformers folder makes vectors, for feature-extraction.
+    embedder: how a sentence-transformers folder makes vectors, for feature-extraction. calibration: of its classifier's scores.
     """
 
     config: RobertaPreLayerNormConfig
     tokenizer: CheckpointTokenizer
     max_length: int
     embedder: Embedder | None = None
+    calibration: Calibration | None = None
 
     @cached_property
     def labels(self) -> list[str]:
@@ -114,6 +116,9 @@ class Task(BaseModel, ABC):
     def resolved_options(self, facts: ModelFacts) -> dict[str, Any]:
         """Options and other settings that the checkpoint decides."""
         return {}
+
+    restated_options: ClassVar[frozenset[str]] = frozenset()
+    """Options that a job's identity has as `resolved_options` states them, instead of as they are written."""
 
     @property
     def version(self) -> int:

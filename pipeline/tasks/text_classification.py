@@ -4,15 +4,18 @@ Legend: N items, W windows, L labels.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
 from models.boundary import Answers, Head, HeadAsk
+from models.calibration_file import CALIBRATION_NAME
 from pipeline.errors import OptionError
 from pipeline.rows import no_errors
+from pipeline.tasks.acceptance import Accept
 from pipeline.tasks.scores import LABEL_SCORE, Floats, Function, ranked, scored
 from pipeline.tasks.task import Decoded, Encoding, ModelFacts, Part, Task
 from pipeline.tasks.tokens import OnLong, encode_from_start, first_positions
@@ -22,9 +25,12 @@ THRESHOLD = 0.5
 
 
 class TextClassification(Task):
-    """text-classification: `label`, `score`; `labels` of those over a threshold; `scores` where top_k is asked for."""
+    """text-classification: `label`, `score`; `labels` of those over a threshold; `scores` where top_k is asked for; `accepted`
+    where an error rate is."""
 
     answer_version: ClassVar[int] = 2
+    later_options: ClassVar[frozenset[str]] = frozenset({"accept"})
+    restated_options: ClassVar[frozenset[str]] = frozenset({"accept"})
 
     name: Literal["text-classification"] = "text-classification"
     top_k: int | Literal["all"] | None = Field(default=None)
@@ -39,6 +45,8 @@ class TextClassification(Task):
     """Thresholds of single labels, over `threshold`."""
     on_long: OnLong = "truncate"
     """A text longer than the model: truncate (sets `truncated`) or error."""
+    accept: Accept | None = None
+    """The column `accepted`: labels from the score on that keeps an error rate on labelled rows; no such column when absent."""
 
     def parts(self) -> tuple[Part, ...]:
         return (Part("text"), Part("text_pair", required=False))
@@ -52,10 +60,21 @@ class TextClassification(Task):
     def fields(self, facts: ModelFacts) -> list[pa.Field]:
         if isinstance(self.top_k, int) and self.top_k < 1:
             raise OptionError("top_k", f"{self.top_k} labels are none; give 1 or more, or all")
+        function = self.resolved_function(facts)
+        if self.accept is not None and function == "none":
+            raise OptionError("accept", "needs scores from 0 to 1, and this function, or a regression, gives others")
         fields = [pa.field("label", pa.string()), pa.field("score", pa.float32())]
         if self.least_scores(facts) is not None:
             fields.append(pa.field("labels", pa.list_(LABEL_SCORE)))
-        return [*fields, pa.field("scores", pa.list_(LABEL_SCORE))] if self.top_k is not None else fields
+        if self.top_k is not None:
+            fields.append(pa.field("scores", pa.list_(LABEL_SCORE)))
+        return fields if self.accept is None else [*fields, pa.field("accepted", pa.bool_())]
+
+    def resolved_options(self, facts: ModelFacts) -> dict[str, Any]:
+        return {} if self.accept is None else dict(self.accept.identity())
+
+    def notes(self, facts: ModelFacts) -> list[str]:
+        return [] if self.accept is None else [self.accept.note()]
 
     def encode(self, parts: Mapping[str, pa.Array], facts: ModelFacts) -> Encoding:
         encoding = encode_from_start(parts["text"], facts=facts, on_long=self.on_long, pairs=parts.get("text_pair"))
@@ -66,7 +85,7 @@ class TextClassification(Task):
         self, *, parts: Mapping[str, pa.Array], windows: pa.Table, answers: Answers, facts: ModelFacts
     ) -> Decoded:
         items = len(parts["text"])
-        scores_WL = scored(answers["logits"], function=self.resolved_function(facts))
+        scores_WL = self.scores(answers["logits"], facts)
         scores_NL = np.zeros((items, scores_WL.shape[1]), np.float32)
         scores_NL[windows["item"].to_numpy()] = scores_WL
         labels = pa.array(facts.labels)
@@ -78,12 +97,29 @@ class TextClassification(Task):
         if self.top_k is not None:
             top_k = len(labels) if self.top_k == "all" else self.top_k
             columns.append(ranked(scores_NL, labels=labels, top_k=top_k))
+        if self.accept is not None:
+            columns.append(self.accept.accepted(scores_NL[np.arange(items), best_N]))
         return Decoded(columns=columns, errors=no_errors(items))
 
+    def scores(self, logits_WL: npt.NDArray[Any], facts: ModelFacts) -> Floats:
+        """[W, L], by the checkpoint's calibration if it has one; `none` gives logits as they are."""
+        function = self.resolved_function(facts)
+        if facts.calibration is not None and function != "none":
+            logits_WL = facts.calibration.applied(logits_WL)
+        return scored(logits_WL, function=function)
+
     def resolved_function(self, facts: ModelFacts) -> Function:
-        """The function that turns this checkpoint's logits into scores."""
+        """The function that turns this checkpoint's logits into scores. Raises SpecError if it is calibrated for another."""
+        fitted = None if facts.calibration is None else facts.calibration.function
         if self.function != "auto":
+            if fitted not in (None, self.function) and self.function != "none":
+                raise OptionError(
+                    "function",
+                    f"the checkpoint's {CALIBRATION_NAME} is for {fitted}, not {self.function}; leave it out",
+                )
             return self.function
+        if fitted is not None:
+            return fitted
         configured = facts.task_parameter(task=self.name, key="function_to_apply")
         if configured in ("softmax", "sigmoid", "none"):
             return configured
@@ -95,7 +131,10 @@ class TextClassification(Task):
     def least_scores(self, facts: ModelFacts) -> Floats | None:
         """[L], the score from which each label is listed; None if no threshold is set. Raises SpecError for thresholds of labels
         that the checkpoint does not have."""
-        single = {**(facts.task_parameter(task=self.name, key="thresholds") or {}), **self.thresholds}
+        single = {**(facts.task_parameter(task=self.name, key="thresholds") or {})}
+        if facts.calibration is not None and self.threshold is None and self.resolved_function(facts) != "none":
+            single |= facts.calibration.thresholds
+        single |= self.thresholds
         unknown = [label for label in single if label not in facts.labels]
         if unknown:
             raise OptionError(

@@ -43,6 +43,9 @@ def test_four_heads_over_one_encoder_are_measured_by_the_pipeline_itself(
         assert printed["rows"] == len(rows) == len(DATA[name]())
         if name == "text-classification":
             assert printed[number] == pytest.approx(in_training)
+            assert printed["accuracy_at_coverage"]["1"] == printed[number]
+            assert 0 <= printed["ece"] <= 1
+            assert 0 <= printed["brier"] <= 2
 
 
 def test_what_can_not_be_evaluated_is_told_with_what_can() -> None:
