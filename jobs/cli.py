@@ -24,7 +24,9 @@ from jobs.exit_codes import exit_code_of
 from jobs.interruption import INTERRUPTED
 from jobs.logs import logs
 from jobs.plan import plan
+from jobs.sample_rows import sample
 from jobs.schedule import schedule
+from jobs.score import score
 from jobs.show import show
 from jobs.status import status
 from jobs.stop import stop
@@ -64,6 +66,8 @@ for verb in (
     status,
     verify,
     show,
+    sample,
+    score,
     submit,
     jobs,
     logs,

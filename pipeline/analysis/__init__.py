@@ -1,0 +1,1 @@
+"""Finished outputs: rows drawn for review, error rates, two outputs compared."""
