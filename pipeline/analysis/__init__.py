@@ -1,1 +1,1 @@
-"""Finished outputs: rows drawn for review, error rates, two outputs compared."""
+"""An output folder in, what is in it out: nothing here annotates or writes."""
