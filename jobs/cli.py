@@ -18,6 +18,7 @@ from jobs.annotate import annotate
 from jobs.bench import bench
 from jobs.convert import convert
 from jobs.demo import demo
+from jobs.diff import diff
 from jobs.doctor import doctor
 from jobs.evaluate import evaluate
 from jobs.exit_codes import exit_code_of
@@ -66,6 +67,7 @@ for verb in (
     status,
     verify,
     show,
+    diff,
     sample,
     score,
     submit,

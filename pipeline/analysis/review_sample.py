@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.analysis.answers import NO_ANSWER, Floats, answered
+from pipeline.analysis.dataset import Dataset
 from pipeline.analysis.error_rate import Design
-from pipeline.analysis.lookup import look_up, look_up_texts, wanted_rows
+from pipeline.analysis.lookup import look_up, look_up_texts, tables, wanted_rows
 from pipeline.analysis.lottery import Lowest, lowest_of_groups, uniform
 from pipeline.analysis.predictions import REVIEWABLE, Judged, Kind, confidence, group, prediction
-from pipeline.analysis.stored_rows import StoredRows
 from pipeline.errors import PrelnError, SpecError
 from pipeline.inference.questions import facts_of
 from pipeline.tasks.tags import Tags
@@ -76,11 +76,11 @@ def review_sample(
 
     Raises OutputError, SpecError for answers that can't be judged or drawn so, SourceError for texts that are not there any more.
     """
-    stored = StoredRows(output)
+    stored = Dataset(output)
     judged = judged_task(stored, task)
-    draw = Draw(judged=judged, design=design, rows=rows, seed=seed, prefix=stored.prefix)
-    names = [f"{stored.prefix}source", f"{stored.prefix}row", *judged.columns.values()]
-    for entry, table in stored.tables(names):
+    draw = Draw(judged=judged, design=design, rows=rows, seed=seed, prefix=stored.own(""))
+    names = [stored.own("source"), stored.own("row"), *judged.columns.values()]
+    for entry, table in tables(stored, names):
         draw.add(entry.key, table)
     chosen, strata = draw.chosen()
     checkpoint = stored.job.spec.model.checkpoint.rstrip("/").rpartition("/")[2]
@@ -104,7 +104,7 @@ def review_sample(
     )
 
 
-def judged_task(stored: StoredRows, name: str | None) -> Judged:
+def judged_task(stored: Dataset, name: str | None) -> Judged:
     """The task of an output that is to be reviewed. Raises SpecError."""
     tasks = stored.job.spec.named_tasks
     if name is None:
@@ -119,7 +119,7 @@ def judged_task(stored: StoredRows, name: str | None) -> Judged:
     return Judged.of(tasks[name], names=stored.schema.names)
 
 
-def labels_of(judged: Judged, *, stored: StoredRows, seen: Collection[str]) -> list[str]:
+def labels_of(judged: Judged, *, stored: Dataset, seen: Collection[str]) -> list[str]:
     """The labels that a reviewer may choose: those of the checkpoint, if it is still there, and those that the answers have."""
     if judged.kind not in ("label", "labels", "entities"):
         return []
@@ -131,7 +131,7 @@ def labels_of(judged: Judged, *, stored: StoredRows, seen: Collection[str]) -> l
     return [*(label for label in known if label not in ignored), *sorted({*seen} - {*known, NO_ANSWER})]
 
 
-def with_texts(chosen: pa.Table, *, stored: StoredRows, judged: Judged) -> tuple[list[Drawn], bool]:
+def with_texts(chosen: pa.Table, *, stored: Dataset, judged: Judged) -> tuple[list[Drawn], bool]:
     """(the chosen rows, with their texts and answers; whether the texts had to be read from the input)."""
     rows = chosen.to_pylist()
     wanted = wanted_rows(rows, key="key")
