@@ -1,4 +1,4 @@
-"""The commands of docs/after-a-run.md run, and print lines of the form shown; their numbers depend on the processor."""
+"""The commands of docs/after-a-run.md that compare and sample outputs run, and print lines of the form shown: numbers vary."""
 
 import json
 import re
