@@ -128,8 +128,7 @@ def test_the_verb_prints_the_bound_and_ends_with_3_where_rows_differ(
 
 def test_the_bound_is_that_of_clopper_and_pearson() -> None:
     """Values from the beta distribution: the 0.95 quantile of Beta(k + 1, n - k)."""
-    from scipy.stats import beta  # scikit-learn brings it
-
+    beta = pytest.importorskip("scipy.stats", reason="scikit-learn, which brings scipy, is not installed").beta
     for wrong, sampled in ((0, 200), (1, 200), (17, 200), (199, 200), (3, 5), (40, 10_000)):
         assert upper_bound(wrong=wrong, sampled=sampled) == pytest.approx(beta.ppf(0.95, wrong + 1, sampled - wrong))
     assert upper_bound(wrong=5, sampled=5) == 1.0
