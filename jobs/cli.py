@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from jobs.annotate import annotate
+from jobs.audit import audit
 from jobs.bench import bench
 from jobs.convert import convert
 from jobs.demo import demo
@@ -25,6 +26,7 @@ from jobs.exit_codes import exit_code_of
 from jobs.interruption import INTERRUPTED
 from jobs.logs import logs
 from jobs.plan import plan
+from jobs.report import report
 from jobs.sample_rows import sample
 from jobs.schedule import schedule
 from jobs.score import score
@@ -67,6 +69,8 @@ for verb in (
     status,
     verify,
     show,
+    report,
+    audit,
     diff,
     sample,
     score,

@@ -12,7 +12,7 @@ from tests.pipeline.outputs import demo_output, short_output
 
 __all__ = ["demo_output", "short_output"]
 
-EXAMPLE = re.compile(r"<!-- executed -->\n```sh\n(.*?)```\n```text\n(.*?)```", re.DOTALL)
+EXAMPLE = re.compile(r"<!-- executed -->\n```bash\n(.*?)```\n```text\n(.*?)```", re.DOTALL)
 EXPECTED_CODES = {"--max-flips": 3}
 
 

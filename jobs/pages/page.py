@@ -32,12 +32,17 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jobs.pages", ""),
         autoescape=True,
-        undefined=jinja2.StrictUndefined,
+        undefined=jinja2.ChainableUndefined,  # older folders lack fields: shown as nothing
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"words": words, "number": number, "percent": percent}
+    environment.filters |= {"words": words, "text": text, "number": number, "percent": percent}
     return environment.get_template(template).render({"preln_version": __version__, **values})
+
+
+def text(value: str) -> str:
+    """Text of several lines, without characters that don't print."""
+    return "".join(character if character.isprintable() or character == "\n" else " " for character in value)
 
 
 def number(value: float) -> str:

@@ -159,6 +159,10 @@ class OutputFolder:
         names = self._runs.names()
         return json.loads(self._runs.read(names[-1])) if names else None
 
+    def read_runs(self, most: int) -> list[dict[str, Any]]:
+        """The records of the last runs, newest last; at most so many."""
+        return [json.loads(self._runs.read(name)) for name in self._runs.names()[-most:]]
+
     def write_success(self, success: Success) -> None:
         """Declare the newest plan done."""
         values = {**vars(success), "accepted_failures": list(success.accepted_failures)}
