@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline import run
+    from pipeline.output.forecast import Forecast, Range
     from pipeline.output.report import Report
+    from pipeline.output.tally import Tally
     from pipeline.spec.job_spec import JobSpec
 
-EXIT_CODES = {"done": 0, "failed-shards": 3, "too-many-errors": 3, "interrupted": INTERRUPTED}
+EXIT_CODES = {"done": 0, "failed-shards": 3, "too-many-errors": 3, "interrupted": INTERRUPTED, "probed": 0}
 
 
 def annotate(
@@ -68,6 +70,23 @@ def annotate(
         str | None,
         typer.Option("--into", help="With --limit: write those rows to this folder instead.", show_default=False),
     ] = None,
+    report_too: Annotated[
+        bool, typer.Option("--report", help="Write report.html when the run ends, as `preln report` does.")
+    ] = False,
+    probe: Annotated[
+        int | None,
+        typer.Option(
+            "--probe",
+            metavar="SHARDS",
+            help="Only run a few shards, spread over the input, and forecast the rest; without it, the command resumes.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    price: Annotated[
+        float | None,
+        typer.Option("--price", help="With --probe: the price of a replica and hour.", min=0.0, show_default=False),
+    ] = None,
     every: Annotated[
         str | None,
         typer.Option(
@@ -99,6 +118,8 @@ def annotate(
     if show_spec:
         print(spec.to_yaml(), end="")
         return
+    if report_too and (limit is not None or every is not None):
+        raise SpecError("--report is about a run that ends: leave out --limit and --every, or run preln report")
     if into is not None and limit is None:
         raise SpecError(
             "--into names the folder for the rows of --limit; give --limit too, or --output for the whole job"
@@ -106,14 +127,26 @@ def annotate(
     if limit is not None:
         look(spec, rows=limit, into=into, as_json=as_json)
         return
-    options = run.RunOptions(retry_errors=retry_errors, prune=prune, accept_failed=accept_failed)
+    if report_too:
+        from jobs.pages.page import require_extra
+
+        require_extra()  # now, and not after hours
+    if probe is not None and (limit is not None or every is not None):
+        raise SpecError("--probe runs real shards once: leave out --limit and --every")
+    if price is not None and probe is None:
+        raise SpecError("--price is for the forecast of --probe; give --probe too, such as --probe 3")
+    options = run.RunOptions(retry_errors=retry_errors, prune=prune, accept_failed=accept_failed, probe=probe)
     if every is not None:
         raise typer.Exit(annotate_again(spec, every=duration(every), as_json=as_json, options=options))
     try:
-        report = annotate_spec(spec, as_json=as_json, options=options)
+        report = annotate_spec(spec, as_json=as_json, options=options, price=price)
     except KeyboardInterrupt:
         say_interrupted()
         raise typer.Exit(INTERRUPTED) from None
+    if report_too and report.shards:
+        from jobs.report import DEFAULT, write_report
+
+        sys.stderr.write(f"report written to {write_report(report.job.output, into=DEFAULT)}\n")
     raise typer.Exit(EXIT_CODES[report.state])
 
 
@@ -178,8 +211,10 @@ def annotate_again(spec: JobSpec, *, every: float, as_json: bool, options: run.R
         return INTERRUPTED
 
 
-def annotate_spec(spec: JobSpec, *, as_json: bool = False, options: run.RunOptions | None = None) -> Report:
-    """Run a job with a progress line, and print how it ended."""
+def annotate_spec(
+    spec: JobSpec, *, as_json: bool = False, options: run.RunOptions | None = None, price: float | None = None
+) -> Report:
+    """Run a job with a progress line, and print how it ended. price: of a replica and hour, for a forecast."""
     from jobs.connect import this_cluster
     from jobs.progress import ProgressLine
     from jobs.terminal import Terminal
@@ -195,6 +230,8 @@ def annotate_spec(spec: JobSpec, *, as_json: bool = False, options: run.RunOptio
         print(json.dumps({"event": "finished", **record_of(report)}), flush=True)
     else:
         print_report(report, console)
+        if report.state == "probed":
+            console.print("\n".join(forecast_lines(report.forecast, price=price)))
     return report
 
 
@@ -215,15 +252,8 @@ def print_report(report: Report, console: Console) -> None:
         console.print(f"  {counted(count, 'row')} with the error {reason}{note}")
     if tally.truncated:
         console.print(f"  {counted(tally.truncated, 'text')} cut at the model's maximum length (column truncated)")
-    for column, count in tally.unfit_values().items():
-        console.print(
-            f"  {counted(count, 'value')} of the column {column!r} did not fit its type: null; set input.schema"
-        )
-    for column, count in tally.left_out_columns().items():
-        console.print(
-            f"  {counted(count, 'row')} with a column {column!r} that is not carried: it was not in the files, or not in their "
-            "first megabyte, when this output folder was begun; declare the columns in input.schema, with a new output"
-        )
+    for line in _columns_not_carried(tally):
+        console.print(line)
     for note in report.notes[:10]:
         console.print(f"  {note}")
     for name in report.ignored[:3]:
@@ -243,7 +273,47 @@ def print_report(report: Report, console: Console) -> None:
             "including earlier runs, have errors, more than limits.error_rows and limits.error_share allow. Committed shards "
             "stay. Fix the input or raise the limits, then run the same command."
         )
-    else:
+    elif report.state == "interrupted":
         console.print(
             f"Interrupted: {counted(len(tally.receipts), 'shard')} of this run committed; run the same command to resume."
         )
+
+
+def _columns_not_carried(tally: Tally) -> list[str]:
+    """What carried columns lost, and how to declare them."""
+    unfit = [
+        f"  {counted(count, 'value')} of the column {column!r} did not fit its type: null; set input.schema"
+        for column, count in tally.unfit_values().items()
+    ]
+    return unfit + [
+        f"  {counted(count, 'row')} with a column {column!r} that is not carried: it was not in the files, or not in their "
+        "first megabyte, when this output folder was begun; declare the columns in input.schema, with a new output"
+        for column, count in tally.left_out_columns().items()
+    ]
+
+
+def forecast_lines(forecast: Forecast | None, *, price: float | None) -> list[str]:
+    """A forecast as lines of text, each number as a range with what it rests on."""
+    again = "The same command without --probe resumes; the probe's shards are done."
+    if forecast is None:
+        return ["No forecast: no shard of the probe has rows; probe more shards.", again]
+
+    def line(name: str, found: Range, digits: int, ground: str) -> str:
+        low, likely, high = (f"{number:,.{digits}f}" for number in (found.low, found.likely, found.high))
+        shown = low if low == high else f"{low} to {high}, about {likely}"
+        return f"  {name:<8} {shown} ({ground})"
+
+    hours = forecast.hours
+    digits = 0 if hours.likely >= 100 else 1 if hours.likely >= 10 else 2 if hours.likely >= 0.1 else 4
+    grounds = forecast.grounds
+    lines = [
+        f"Left after {counted(forecast.shards, 'probed shard')}, on {counted(forecast.replicas, 'replica')}:",
+        line("rows", forecast.rows, 0, grounds["rows"]),
+        line("tokens", forecast.tokens, 0, grounds["tokens"]),
+        line("hours", hours, digits, grounds["hours"]),
+    ]
+    if price is not None:
+        cost = price * forecast.replicas
+        money = type(hours)(hours.low * cost, hours.likely * cost, hours.high * cost)
+        lines.append(line("money", money, 2, f"{price:g} a replica and hour"))
+    return [*lines, again]

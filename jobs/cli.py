@@ -15,17 +15,22 @@ import typer
 from typer.core import TyperGroup
 
 from jobs.annotate import annotate
+from jobs.audit import audit
 from jobs.bench import bench
 from jobs.calibrate import calibrate
 from jobs.convert import convert
 from jobs.demo import demo
+from jobs.diff import diff
 from jobs.doctor import doctor
 from jobs.evaluate import evaluate
 from jobs.exit_codes import exit_code_of
 from jobs.interruption import INTERRUPTED
 from jobs.logs import logs
 from jobs.plan import plan
+from jobs.report import report
+from jobs.sample_rows import sample
 from jobs.schedule import schedule
+from jobs.score import score
 from jobs.show import show
 from jobs.status import status
 from jobs.stop import stop
@@ -65,6 +70,11 @@ for verb in (
     status,
     verify,
     show,
+    report,
+    audit,
+    diff,
+    sample,
+    score,
     submit,
     jobs,
     logs,

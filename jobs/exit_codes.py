@@ -8,6 +8,8 @@ LATER = 1
 """Exit code if the same command may succeed later: a failed run, missing nodes, an unreachable cluster."""
 WRONG = 2
 """Exit code if nothing was started and something must be changed."""
+NOT_OK = 3
+"""Exit code if the command did its work and found that something is not as asked."""
 
 
 def exit_code_of(error: PrelnError) -> int:

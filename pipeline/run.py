@@ -13,6 +13,7 @@ from pipeline.errors import PrelnError, RunFailed, SpecError
 from pipeline.flow import annotate_shards
 from pipeline.inference.questions import MODEL_LOADER
 from pipeline.output.folder import OutputFolder, new_run_id
+from pipeline.output.forecast import spread
 from pipeline.output.job import FrozenJob
 from pipeline.output.plan import Plan, make_plan
 from pipeline.output.records import Entry, totals
@@ -50,12 +51,14 @@ class RunOptions:
     """What one command asks for beyond bringing the folder up to date.
 
     retry_errors: run the shards with error rows again. prune: drop the rows of input files that are gone.
-    accept_failed: close the run although some files failed.
+    accept_failed: close the run although some files failed. probe: run so many shards, spread over the work, and forecast
+    the rest.
     """
 
     retry_errors: bool = False
     prune: bool = False
     accept_failed: bool = False
+    probe: int | None = None
 
 
 DEFAULT_OPTIONS = RunOptions()
@@ -106,14 +109,17 @@ def annotate(
             folder.withdraw_success()
         within_limits = True
         if placement is not None:
-            flow = annotate_shards(
-                job=job, work=plan.work, placement=placement, loader=loader, say=cluster.say, run=run
-            )
+            work = plan.work if options.probe is None else spread(plan.work, options.probe)
+            flow = annotate_shards(job=job, work=work, placement=placement, loader=loader, say=cluster.say, run=run)
             with closing(flow) as receipts:
-                within_limits = consume(receipts, tally=tally, plan=plan, job=job, watcher=watcher)
+                within_limits = consume(receipts, tally=tally, plan=plan, job=job, watcher=watcher, most=options.probe)
         settled = settle(folder=folder, tally=tally, run=run, fingerprint=job.fingerprint)
         if not within_limits:
             return ended.record(state="too-many-errors", settled=settled)
+        if placement is not None and options.probe is not None and not settled.complete:
+            if success is not None:
+                folder.withdraw_success()
+            return ended.probed(settled=settled, replicas=placement.initial)
         state = close(folder=folder, settled=settled, before=success, accept_failed=options.accept_failed)
         return ended.record(state=state, settled=settled)
     except KeyboardInterrupt:
@@ -127,8 +133,17 @@ def annotate(
         raise
 
 
-def consume(receipts: Iterator[Receipt], *, tally: Tally, plan: Plan, job: FrozenJob, watcher: Watcher) -> bool:
-    """Take receipts until they end; False where the rows with errors, of all runs of this output, pass the limits."""
+def consume(
+    receipts: Iterator[Receipt],
+    *,
+    tally: Tally,
+    plan: Plan,
+    job: FrozenJob,
+    watcher: Watcher,
+    most: int | None = None,
+) -> bool:
+    """Take receipts until they end, or until there are `most`. False where the rows with errors of all runs
+    pass the limits."""
     tally.earlier_rows, tally.earlier_bad_rows, _ = totals(standing(plan))
     limits = job.spec.limits
     for receipt in receipts:
@@ -137,6 +152,8 @@ def consume(receipts: Iterator[Receipt], *, tally: Tally, plan: Plan, job: Froze
         rows, bad = tally.earlier_rows + tally.rows, tally.earlier_bad_rows + tally.bad_rows
         if bad > limits.error_rows and bad > limits.error_share * rows:
             return False
+        if len(tally.receipts) == most:
+            break  # a compressed file has more shards than a probe asks for
     return True
 
 

@@ -122,6 +122,7 @@ def test_the_extras_are_those_that_the_documents_promise(project: dict[str, Any]
         "azure",
         "delta",
         "hub",
+        "report",
         "train",
         "bench",
         "dev",

@@ -194,6 +194,10 @@ class OutputFolder:
         names = [name for name in self._runs.names() if name.endswith(".json") and not name.startswith((".", "_"))]
         return _read_json(self._runs, names[-1]) if names else None
 
+    def read_runs(self, most: int) -> list[dict[str, Any]]:
+        """The records of the last runs, newest last; at most so many."""
+        return [json.loads(self._runs.read(name)) for name in self._runs.names()[-most:]]
+
     def write_success(self, success: Success) -> None:
         """Declare the newest plan done."""
         values = {**vars(success), "accepted_failures": list(success.accepted_failures)}

@@ -5,7 +5,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -14,6 +14,7 @@ from models.families import PRE_LAYER_NORM
 from pipeline import __version__
 from pipeline.errors import StorageError
 from pipeline.output.folder import OutputFolder
+from pipeline.output.forecast import Forecast, forecast
 from pipeline.output.job import FrozenJob
 from pipeline.output.plan import Plan
 from pipeline.output.records import totals
@@ -27,6 +28,7 @@ PACKAGES = ("ray", "torch", "tensorflow", "jax", "flax", "tokenizers", "pyarrow"
 class Report:
     """How a run ended.
 
+    forecast: what is left after a probe. began: by the monotonic clock.
     seconds: all of it; first_shard: to the first receipt; driver_cpu: of this process alone.
     files, shards, total_rows, total_errors: of the whole dataset as it stands now. failures: file and reason. reason: why
     the run itself could not go on.
@@ -46,6 +48,8 @@ class Report:
     ignored: Sequence[str]
     reason: str | None = None
     notes: Sequence[str] = ()
+    began: float = 0.0
+    forecast: Forecast | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,18 @@ class Ended:
             self.folder.write_run(run=self.run, record=record_of(report))
         return report
 
+    def probed(self, *, settled: Settled, replicas: int) -> Report:
+        """The report of a probe, with its forecast; only its own failures count, since the rest has not been tried."""
+        failures = tuple(dict.fromkeys(receipt.message or receipt.shard.file.uri for receipt in self.tally.failed))
+        report = self.report(state="probed", settled=replace(settled, failures=failures))
+        if any(receipt.rows for receipt in self.tally.receipts):
+            found = forecast(
+                plan=self.plan, tally=self.tally, replicas=replicas, first_shard=report.first_shard or report.seconds
+            )
+            report = replace(report, forecast=found)
+        self.folder.write_run(run=self.run, record=record_of(report))
+        return report
+
     def report(self, *, state: State, settled: Settled, reason: str | None = None) -> Report:
         """How the run ended."""
         rows, _, errors = totals(settled.entries.values())
@@ -97,6 +113,7 @@ class Ended:
             ignored=self.plan.ignored,
             reason=reason,
             notes=self.plan.notes,
+            began=self.began,
         )
 
 
@@ -128,6 +145,9 @@ def record_of(report: Report) -> dict[str, Any]:
             name: round(value, 3) for name, value in sorted(tally.facts.items()) if re.fullmatch(r"\w+_s", name)
         },
         "replica_shares": tally.replica_shares(),
+        "progress": tally.progress(began=report.began),
+        "slowest": tally.slowest(),
+        **({} if report.forecast is None else {"forecast": asdict(report.forecast)}),
         "runs_on": tally.runs_on(),
         "dataset": {"files": report.files, "shards": report.shards, "rows": report.total_rows},
         "versions": {"preln": __version__, "python": platform.python_version(), **package_versions()},

@@ -9,7 +9,7 @@ from pipeline.output.plan import as_planned, is_whole, newest
 from pipeline.output.records import Entry, PlannedFile, Success, same_entries, totals
 from pipeline.output.tally import Tally
 
-State = Literal["done", "failed-shards", "too-many-errors", "interrupted", "crashed"]
+State = Literal["done", "failed-shards", "too-many-errors", "interrupted", "crashed", "probed"]
 
 
 SETTLING_ROUNDS = 8

@@ -1,0 +1,1 @@
+"""The differences between two output folders as words, as plain values, and as a page."""

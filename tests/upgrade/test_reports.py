@@ -1,0 +1,20 @@
+"""Output folders of earlier commits are reported from their columns."""
+
+import pytest
+
+from jobs.report import page_of
+from pipeline.analysis.dataset import Dataset
+from tests.jobs.page import Page
+from tests.upgrade.half_written import NAMES, HalfWritten, VersionedStore
+
+pytestmark = [pytest.mark.storage]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_of_an_earlier_commit_has_a_report(name: str, store: VersionedStore) -> None:
+    folder = HalfWritten.load(name)
+    for objects in (folder.before, folder.after):
+        store.put(folder, objects)
+        page = Page(page_of(folder.url))
+        assert all(answer.column in page.text for answer in Dataset(folder.url).answers)
+    store.empty(folder)
