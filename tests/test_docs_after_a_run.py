@@ -12,6 +12,7 @@ FENCE = re.compile(r"^```(yaml|sh)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 @pytest.mark.ray
 @pytest.mark.torch
+@pytest.mark.timeout(400)  # a dozen commands, also on a busy machine
 @pytest.mark.usefixtures("local_ray")
 def test_the_commands_of_the_page_run(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

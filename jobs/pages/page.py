@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jobs.show import words
@@ -36,7 +36,8 @@ def render(template: str, values: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"words": words, "text": text, "number": number, "percent": percent}
+    filters: dict[str, Callable[..., str]] = {"words": words, "text": text, "number": number, "percent": percent}
+    environment.filters |= filters
     return environment.get_template(template).render({"preln_version": __version__, **values})
 
 

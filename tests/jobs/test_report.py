@@ -12,6 +12,7 @@ import pytest
 
 from jobs.checkpoints.make_random import make_random
 from jobs.report import bars, page_of
+from models.boundary import Head
 from pipeline.analysis.dataset import Dataset
 from pipeline.analysis.histogram import BINS, Histogram
 from pipeline.output.folder import OutputFolder
@@ -25,7 +26,7 @@ from tests.pipeline.small import CHECKPOINT
 HOSTILE = "<script>alert(1)</script> &amp; \"'> \x1b[31m \u202e $x$ </pre></section>"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
-TASKS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+TASKS: dict[str, tuple[Head, dict[str, Any], dict[str, Any]]] = {
     "feature-extraction": ("encoder", {}, {"text": "One text."}),
     "fill-mask": ("masked-lm", {}, {"text": "One <mask>."}),
     "multiple-choice": ("multiple-choice", {}, {"prompt": "One?", "choices": ["a", "b"]}),

@@ -77,6 +77,7 @@ def test_the_money_is_that_of_all_replicas() -> None:
 
 @pytest.mark.ray
 @pytest.mark.torch
+@pytest.mark.timeout(400)  # three runs, also on a busy machine
 @pytest.mark.usefixtures("local_ray")
 def test_a_probe_stops_with_a_forecast_and_the_same_command_does_each_row_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

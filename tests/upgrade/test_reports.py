@@ -10,7 +10,13 @@ from tests.upgrade.half_written import NAMES, HalfWritten, VersionedStore
 pytestmark = [pytest.mark.storage]
 
 
-@pytest.mark.parametrize("name", NAMES)
+ALWAYS = ("changed-file", "parquet-tasks-two")
+"""Folders of the default run; the others take some seconds each."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in ALWAYS else [pytest.mark.slow]) for name in NAMES]
+)
 def test_a_folder_of_an_earlier_commit_has_a_report(name: str, store: VersionedStore) -> None:
     folder = HalfWritten.load(name)
     for objects in (folder.before, folder.after):
