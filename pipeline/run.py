@@ -117,8 +117,6 @@ def annotate(
         if not within_limits:
             return ended.record(state="too-many-errors", settled=settled)
         if placement is not None and options.probe is not None and not settled.complete:
-            if success is not None:
-                folder.withdraw_success()
             return ended.probed(settled=settled, replicas=placement.initial)
         state = close(folder=folder, settled=settled, before=success, accept_failed=options.accept_failed)
         return ended.record(state=state, settled=settled)

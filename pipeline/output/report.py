@@ -85,6 +85,7 @@ class Ended:
 
     def probed(self, *, settled: Settled, replicas: int) -> Report:
         """The report of a probe, with its forecast; only its own failures count, since the rest has not been tried."""
+        self.folder.withdraw_success()  # of an earlier run: there is more to do now
         failures = tuple(dict.fromkeys(receipt.message or receipt.shard.file.uri for receipt in self.tally.failed))
         report = self.report(state="probed", settled=replace(settled, failures=failures))
         if any(receipt.rows for receipt in self.tally.receipts):
