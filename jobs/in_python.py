@@ -20,6 +20,7 @@ from pipeline.output.report import Report
 from pipeline.output.status import Status, read_status
 from pipeline.output.verify import Verdict
 from pipeline.output.verify import verify as verify_output
+from pipeline.prepare import notes_of
 from pipeline.spec.job_spec import JobSpec
 from pipeline.spec.settings import override, read_yaml
 
@@ -91,6 +92,8 @@ class Model:
             gpu=gpu,
             isolate=isolate,
         )
+        for note in notes_of(self._annotator.spec):
+            warnings.warn(note, stacklevel=2)
 
     def __call__(self, data: Any) -> Any:
         """The rows with their answers: a frame for a frame, an Arrow table for texts, dicts and Arrow tables.
