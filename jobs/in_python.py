@@ -149,8 +149,9 @@ def run(job: Job, *, retry_errors: bool = False, prune: bool = False, accept_fai
     """Bring a job's output folder up to date on Ray, quietly, as `preln annotate` does. Raises PrelnError."""
     from jobs.connect import this_cluster
     from pipeline import run as runs
+    from pipeline.run_options import RunOptions
 
-    options = runs.RunOptions(retry_errors=retry_errors, prune=prune, accept_failed=accept_failed)
+    options = RunOptions(retry_errors=retry_errors, prune=prune, accept_failed=accept_failed)
     return runs.annotate(spec=job_spec(job), cluster=this_cluster(), watcher=Quiet(), options=options)
 
 

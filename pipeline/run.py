@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -20,8 +20,10 @@ from pipeline.output.settle import close, settle
 from pipeline.output.sink import Receipt
 from pipeline.output.tally import Tally
 from pipeline.prepare import notes_of, open_job
+from pipeline.run_options import DEFAULT_OPTIONS, RunOptions
 from pipeline.shards import Shard, Stream
 from pipeline.spec.job_spec import JobSpec
+from pipeline.telemetry.flight import Flight
 
 
 class Watcher(Protocol):
@@ -34,20 +36,14 @@ class Watcher(Protocol):
         """A shard is done, or has failed."""
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """What one command asks for beyond bringing the folder up to date.
+class Live(Protocol):
+    """Is shown what a run does between two receipts."""
 
-    retry_errors: run the shards with error rows again. prune: drop the rows of input files that are gone.
-    accept_failed: close the run although some files failed.
-    """
+    def running(self, flight: Flight) -> None:
+        """What the replicas are doing now; called once a second, from another thread."""
 
-    retry_errors: bool = False
-    prune: bool = False
-    accept_failed: bool = False
-
-
-DEFAULT_OPTIONS = RunOptions()
+    def settling(self) -> None:
+        """All work is done; the records are being written."""
 
 
 def annotate(
@@ -57,6 +53,7 @@ def annotate(
     watcher: Watcher,
     loader: str = MODEL_LOADER,
     options: RunOptions = DEFAULT_OPTIONS,
+    live: Live | None = None,
 ) -> Report:
     """Annotate every row that is not annotated yet. Raises PrelnError for what stops a run before it goes, RunFailed while.
 
@@ -85,10 +82,18 @@ def annotate(
         within_limits = True
         if placement is not None:
             flow = annotate_shards(
-                job=job, work=plan.work, placement=placement, loader=loader, say=cluster.say, run=run
+                job=job,
+                work=plan.work,
+                placement=placement,
+                loader=loader,
+                say=cluster.say,
+                run=run,
+                on_flight=None if live is None else live.running,
             )
             with closing(flow) as receipts:
                 within_limits = consume(receipts, tally=tally, plan=plan, job=job, watcher=watcher)
+        if live is not None:
+            live.settling()
         settled = settle(folder=folder, tally=tally, run=run)
         if not within_limits:
             return ended.record(state="too-many-errors", settled=settled)

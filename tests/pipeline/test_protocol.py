@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pipeline.run import RunOptions
+from pipeline.run_options import RunOptions
 from tests.pipeline.drill_promise import assert_done, assert_manifest_is_exact, assert_objects_are_whole
 from tests.pipeline.drill_run import BAD, Drill
 from tests.pipeline.drill_store import SCHEME, STORE, Crash, Trouble, When, crash_at, meanwhile_at, stumble_at

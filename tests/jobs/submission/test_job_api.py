@@ -1,6 +1,5 @@
 """Commands survive a dashboard that fails, forgets and refuses, and say why where they can't."""
 
-import json
 import shlex
 import sys
 import time
@@ -17,6 +16,7 @@ from jobs.submission import job_api, submission
 from jobs.submission.job_api import JobApi, NotAuthorized, UnknownJob, Unreachable
 from models.errors import PrelnError
 from tests.command import Command, in_this_process
+from tests.events import events_of
 from tests.jobs.dashboard import Dashboard, serving
 from tests.pipeline.on_nodes import free_port
 from tests.pipeline.small import CHECKPOINT, spec
@@ -250,6 +250,5 @@ def test_the_jobs_of_a_cluster_are_listed(dashboard: Dashboard, capsys: pytest.C
     cli.app(["jobs", "--address", dashboard.address], standalone_mode=False)
     assert capsys.readouterr().out == f"{NAME}  failed (exit code 3)  fill-mask  s3://bucket/out\n"
     cli.app(["jobs", "--address", dashboard.address, "--json"], standalone_mode=False)
-    (line,) = capsys.readouterr().out.splitlines()
-    told = json.loads(line)
+    (told,) = events_of(capsys.readouterr().out)
     assert (told["event"], told["id"], told["status"], told["exit_code"]) == ("job", NAME, "FAILED", 3)
