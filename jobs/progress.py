@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from jobs.time_left import TimeLeft
+    from pipeline.cluster.flight import Flight
     from pipeline.output.job import FrozenJob
     from pipeline.output.plan import Plan
     from pipeline.output.sink import Receipt
     from pipeline.output.tally import Tally
-    from pipeline.telemetry.flight import Flight
 
 QUIET_SECONDS = 10.0
 """Seconds between lines when not on a terminal."""
@@ -265,6 +265,6 @@ def _joined(parts: list[tuple[int, str]]) -> str:
 
 
 def _device(receipt: Receipt) -> str:
-    from pipeline.telemetry.replica_news import device_words
+    from pipeline.inference.replica_news import device_words
 
     return device_words(receipt.runs_on, dtype="")

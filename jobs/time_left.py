@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pipeline.cluster.flight import Flight
 from pipeline.output.sink import Receipt
 from pipeline.rows import SKIPPED, STORED
 from pipeline.shards import SourceFile
-from pipeline.telemetry.flight import Flight
 
 WINDOW = 60.0
 """Seconds over which the rate counts."""

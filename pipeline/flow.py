@@ -23,6 +23,7 @@ from pipeline.bundle import ShardTables, pack, unpack
 from pipeline.cluster.capacity_wait import CapacityWait, Notify
 from pipeline.cluster.contention import refitted, when_there_is_room
 from pipeline.cluster.failures import caused_by
+from pipeline.cluster.flight import OnFlight, following
 from pipeline.cluster.placement import READ_CPUS, WRITE_CPUS, Placement, warn
 from pipeline.cluster.pool_watch import ReplicasLostError, StarvedError, watching
 from pipeline.cluster.ray_state import call_at_each_step, nodes_of_ray
@@ -38,7 +39,6 @@ from pipeline.reading.source import Reading, ShardSource
 from pipeline.shards import Stream, Work
 from pipeline.spec.job_spec import JobSpec
 from pipeline.telemetry import journal, metrics
-from pipeline.telemetry.flight import OnFlight, following
 
 INIT_TRIES = 3
 """How often a replica that can't start is tried, on another node if there is one, before the run ends."""

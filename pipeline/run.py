@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
+from pipeline.cluster.flight import Flight
 from pipeline.cluster.placement import Cluster
 from pipeline.errors import PrelnError, RunFailed, SpecError
 from pipeline.flow import annotate_shards
@@ -23,7 +24,6 @@ from pipeline.prepare import notes_of, open_job
 from pipeline.run_options import DEFAULT_OPTIONS, RunOptions
 from pipeline.shards import Shard, Stream
 from pipeline.spec.job_spec import JobSpec
-from pipeline.telemetry.flight import Flight
 
 
 class Watcher(Protocol):

@@ -24,9 +24,9 @@ from pipeline.inference.checkpoint_state import CheckpointState
 from pipeline.inference.child import LoadOrder
 from pipeline.inference.desk import Desk
 from pipeline.inference.node_cache import checkpoint_here, compiler_settings
+from pipeline.inference.replica_news import Publisher, device_words
 from pipeline.inference.supervisor import Supervisor
 from pipeline.telemetry import journal, metrics
-from pipeline.telemetry.replica_news import Publisher, device_words
 
 USABLE = 0.9
 """The part of its share of a GPU's memory that JAX may preallocate; the rest is for allocations outside its pool."""

@@ -14,13 +14,13 @@ from rich.console import Console
 from jobs import progress
 from jobs.progress import ProgressLine
 from jobs.time_left import TimeLeft
+from pipeline.cluster.flight import Flight, Gathered
+from pipeline.inference.replica_news import Publisher
+from pipeline.inference.replica_news import Work as Done
 from pipeline.output.plan import Plan
 from pipeline.output.sink import Receipt
 from pipeline.rows import SKIPPED, STORED
 from pipeline.shards import Stream, Work
-from pipeline.telemetry.flight import Flight, Gathered
-from pipeline.telemetry.replica_news import Publisher
-from pipeline.telemetry.replica_news import Work as Done
 from tests.pipeline.small import frozen_job, rows_table, shard, source_file, spec, windows_shard
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pipeline.cluster.ray_state import forget_published, published
-from pipeline.telemetry.replica_news import ReplicaNews, Work
+from pipeline.inference.replica_news import ReplicaNews, Work
 
 PERIOD = 1.0
 """Seconds between two looks."""
