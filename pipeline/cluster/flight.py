@@ -78,6 +78,7 @@ def following(run: str, *, on_flight: OnFlight | None, queued: Callable[[], int]
         while not ended.wait(PERIOD):
             gathered.take(published(run))
             on_flight(gathered.flight(queued=queued()))
+        forget_published(run)  # in this thread: a run whose head is gone must not wait for it
 
     thread = threading.Thread(target=look, name="preln-flight", daemon=True)
     thread.start()
@@ -86,4 +87,3 @@ def following(run: str, *, on_flight: OnFlight | None, queued: Callable[[], int]
     finally:
         ended.set()
         thread.join(timeout=2 * PERIOD)
-        forget_published(run)
