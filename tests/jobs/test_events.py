@@ -30,7 +30,7 @@ def preln(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.fixture
 def words(tmp_path: Path) -> list[str]:
-    """A run over 200 texts in a compressed file, cut into shards of 50."""
+    """A run over 200 texts in a compressed file, cut into shards of 10."""
     (tmp_path / "in").mkdir()
     lines = "".join(
         json.dumps({"text": f"Text number {number}." if number % 10 else ""}) + "\n" for number in range(200)
@@ -38,7 +38,7 @@ def words(tmp_path: Path) -> list[str]:
     (tmp_path / "in" / "a.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     flags = ["--task", "text-classification", "--model", CHECKPOINT, "--dtype", "float32", "--json"]
     flags += ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
-    return ["annotate", *flags, "--set", "shards.rows=50", "--set", "resources.gpus=0"]
+    return ["annotate", *flags, "--set", "shards.rows=10", "--set", "resources.gpus=0"]
 
 
 def test_the_schema_is_that_of_the_code(preln: Command) -> None:
@@ -95,7 +95,8 @@ def test_a_run_that_is_interrupted_resumed_finished_and_given_again(
     assert (kinds["planned"], kinds["ready"], kinds["finished"]) == (1, 1, 1)
     assert [event["phase"] for event in events if event["event"] == "phase"][:2] == ["planning", "loading the model"]
     (planned,) = [event for event in events if event["event"] == "planned"]
-    assert (planned["streams"], planned["done"]) == (1, 2)
+    assert planned["streams"] == 1
+    assert 2 <= planned["done"] < 20  # workers may write what they have for a moment longer
     assert events[-1]["dataset"]["rows"] == 200
     assert events[-1]["errors"] == {"empty": 10}
     assert kinds["progress"] > 0
