@@ -31,8 +31,9 @@ slow: $(VENV)/.installed-dev ## run the tests marked slow: minutes and gigabytes
 chaos: $(VENV)/.installed-dev ## run the tests marked chaos: processes killed, connections broken
 	$(PYTEST) -m chaos --timeout 3600 $(ARGS)
 
-schema: $(VENV)/.installed-dev ## write docs/jobspec.schema.json again, which editors complete job files by
+schema: $(VENV)/.installed-dev ## write docs/jobspec.schema.json and docs/events.schema.json again
 	$(PY) -m pipeline.spec > docs/jobspec.schema.json
+	$(PY) -m jobs.events > docs/events.schema.json
 
 clean: ## remove caches and demo output; the virtual environment stays
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo-output *.egg-info build

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -28,10 +27,10 @@ from pipeline.plurals import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipeline import run
     from pipeline.output.forecast import Forecast, Range
     from pipeline.output.report import Report
     from pipeline.output.tally import Tally
+    from pipeline.run_options import RunOptions
     from pipeline.spec.job_spec import JobSpec
 
 EXIT_CODES = {"done": 0, "failed-shards": 3, "too-many-errors": 3, "interrupted": INTERRUPTED, "probed": 0}
@@ -102,19 +101,21 @@ def annotate(
     Exit codes: 0 done, 1 the run could not continue, 2 wrong use and nothing was started, 3 finished with failed shards or
     too many bad rows, 130 interrupted.
     """
-    from pipeline import run
+    from jobs import events
+    from pipeline.run_options import RunOptions
 
-    spec = job_spec(
-        job=job,
-        task=task,
-        model=model,
-        input_urls=input_urls,
-        output=output,
-        framework=framework,
-        dtype=dtype,
-        replicas=replicas,
-        settings=settings,
-    )
+    with events.failures_emitted(wanted=as_json):
+        spec = job_spec(
+            job=job,
+            task=task,
+            model=model,
+            input_urls=input_urls,
+            output=output,
+            framework=framework,
+            dtype=dtype,
+            replicas=replicas,
+            settings=settings,
+        )
     if show_spec:
         print(spec.to_yaml(), end="")
         return
@@ -125,7 +126,8 @@ def annotate(
             "--into names the folder for the rows of --limit; give --limit too, or --output for the whole job"
         )
     if limit is not None:
-        look(spec, rows=limit, into=into, as_json=as_json)
+        with events.failures_emitted(wanted=as_json):
+            look(spec, rows=limit, into=into, as_json=as_json)
         return
     if report_too:
         from jobs.pages.page import require_extra
@@ -135,7 +137,7 @@ def annotate(
         raise SpecError("--probe runs real shards once: leave out --limit and --every")
     if price is not None and probe is None:
         raise SpecError("--price is for the forecast of --probe; give --probe too, such as --probe 3")
-    options = run.RunOptions(retry_errors=retry_errors, prune=prune, accept_failed=accept_failed, probe=probe)
+    options = RunOptions(retry_errors=retry_errors, prune=prune, accept_failed=accept_failed, probe=probe)
     if every is not None:
         raise typer.Exit(annotate_again(spec, every=duration(every), as_json=as_json, options=options))
     try:
@@ -152,6 +154,7 @@ def annotate(
 
 def look(spec: JobSpec, *, rows: int, into: str | None, as_json: bool) -> None:
     """Answer the first rows of a job's input, and print them, or write them to a folder."""
+    from jobs.events import emit_values
     from jobs.preview import first_answers, write_rows
     from jobs.show import as_table
     from jobs.terminal import Terminal
@@ -161,7 +164,7 @@ def look(spec: JobSpec, *, rows: int, into: str | None, as_json: bool) -> None:
         print(f"{counted(found.num_rows, 'row')} written to {write_rows(found, folder=into, spec=spec)}")
     elif as_json:
         for row in found.to_pylist():
-            print(json.dumps({"event": "row", **row}, default=str), flush=True)
+            emit_values("row", row=row)
     else:
         Terminal(soft_wrap=False).print(as_table(found))
 
@@ -183,11 +186,12 @@ def duration(text: str) -> float:
         raise SpecError(f"--every {text}: write a duration such as 90s, 15m, 2h") from None
 
 
-def annotate_again(spec: JobSpec, *, every: float, as_json: bool, options: run.RunOptions) -> int:
+def annotate_again(spec: JobSpec, *, every: float, as_json: bool, options: RunOptions) -> int:
     """Run a job repeatedly until it is interrupted or has too many bad rows; returns the exit code.
 
     After a first successful run, one that fails is reported and tried again at the next interval: stores and clusters recover.
     """
+    from jobs.events import failures_emitted
     from jobs.terminal import Terminal
 
     console = Terminal(stderr=True)
@@ -205,29 +209,37 @@ def annotate_again(spec: JobSpec, *, every: float, as_json: bool, options: run.R
                 ran = True
                 if report.state in ("interrupted", "too-many-errors"):
                     return EXIT_CODES[report.state]
-            time.sleep(max(0.0, every - (time.monotonic() - began)))
+            with failures_emitted(wanted=as_json):
+                time.sleep(max(0.0, every - (time.monotonic() - began)))
     except KeyboardInterrupt:
         say_interrupted()
         return INTERRUPTED
 
 
 def annotate_spec(
-    spec: JobSpec, *, as_json: bool = False, options: run.RunOptions | None = None, price: float | None = None
+    spec: JobSpec, *, as_json: bool = False, options: RunOptions | None = None, price: float | None = None
 ) -> Report:
     """Run a job with a progress line, and print how it ended. price: of a replica and hour, for a forecast."""
-    from jobs.connect import this_cluster
+    from jobs import events
     from jobs.progress import ProgressLine
     from jobs.terminal import Terminal
-    from pipeline import run
-    from pipeline.output.report import record_of
 
     console = Terminal(stderr=as_json)
-    with ProgressLine(console, as_json=as_json) as line:
+    with events.failures_emitted(wanted=as_json), ProgressLine(console, as_json=as_json) as line:
+        from jobs.connect import this_cluster
+        from pipeline import run
+        from pipeline.output.report import record_of
+        from pipeline.run_options import DEFAULT_OPTIONS
+
         report = run.annotate(
-            spec=spec, cluster=this_cluster(say=line.waiting), watcher=line, options=options or run.DEFAULT_OPTIONS
+            spec=spec,
+            cluster=this_cluster(say=line.waiting, phase=line.phase),
+            watcher=line,
+            options=options or DEFAULT_OPTIONS,
+            live=line,
         )
     if as_json:
-        print(json.dumps({"event": "finished", **record_of(report)}), flush=True)
+        events.emit_values("finished", **record_of(report))
     else:
         print_report(report, console)
         if report.state == "probed":

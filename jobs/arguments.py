@@ -89,14 +89,7 @@ def job_spec(
     from pipeline.spec.job_spec import JobSpec
     from pipeline.spec.settings import override, read_yaml
 
-    values: dict[str, Any] = {}
-    if job is not None:
-        try:
-            values = read_yaml(job.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SpecError(f"{job}: {error.strerror or error}") from None
-        except UnicodeDecodeError as error:
-            raise SpecError(f"{job}: byte {error.start} is not UTF-8; a job file is YAML in UTF-8") from None
+    values: dict[str, Any] = {} if job is None else read_yaml(job_text(job))
     flags = {
         "task.name": task,
         "model.checkpoint": model,
@@ -112,3 +105,13 @@ def job_spec(
         settings=settings or (),
     )
     return JobSpec.parse(values)
+
+
+def job_text(job: Path) -> str:
+    """The text of a job file. Raises SpecError."""
+    try:
+        return job.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"{job}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{job}: byte {error.start} is not UTF-8; a job file is YAML in UTF-8") from None

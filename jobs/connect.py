@@ -81,6 +81,16 @@ def silent_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def this_cluster(*, say: Notify = warn) -> Cluster:
-    """Ray as a job sees it, connected on first use. say: called with what the run is waiting for."""
-    return Cluster(connect, say=say)
+def this_cluster(*, say: Notify = warn, phase: Notify | None = None) -> Cluster:
+    """Ray as a job sees it, connected on first use. say: called with what the run is waiting for. phase: called with what
+    begins, before Ray is started or connected to, and after it."""
+
+    def connecting() -> None:
+        if phase is None or ray.is_initialized():
+            connect()
+            return
+        phase("starting Ray" if ray_address(os.environ) == "local" else "connecting to Ray")
+        connect()
+        phase("planning")
+
+    return Cluster(connecting, say=say)

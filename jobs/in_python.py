@@ -20,6 +20,7 @@ from pipeline.output.report import Report
 from pipeline.output.status import Status, read_status
 from pipeline.output.verify import Verdict
 from pipeline.output.verify import verify as verify_output
+from pipeline.prepare import notes_of
 from pipeline.spec.accepts import accepts_of, certificates_of
 from pipeline.spec.job_spec import JobSpec
 from pipeline.spec.settings import override, read_yaml
@@ -92,9 +93,15 @@ class Model:
             gpu=gpu,
             isolate=isolate,
         )
-        for name, certificate in certificates_of(self._annotator.spec).items():
-            if certificate.threshold is None:
-                warnings.warn(accepts_of(self._annotator.spec)[name].note(), stacklevel=2)
+        certificates = certificates_of(self._annotator.spec)
+        certified = [
+            accept.note()
+            for name, accept in accepts_of(self._annotator.spec).items()
+            if name in certificates and certificates[name].threshold is not None
+        ]
+        for note in notes_of(self._annotator.spec):
+            if not note.endswith(tuple(certified)):
+                warnings.warn(note, stacklevel=2)
 
     def __call__(self, data: Any) -> Any:
         """The rows with their answers: a frame for a frame, an Arrow table for texts, dicts and Arrow tables.
@@ -150,8 +157,9 @@ def run(job: Job, *, retry_errors: bool = False, prune: bool = False, accept_fai
     """Bring a job's output folder up to date on Ray, quietly, as `preln annotate` does. Raises PrelnError."""
     from jobs.connect import this_cluster
     from pipeline import run as runs
+    from pipeline.run_options import RunOptions
 
-    options = runs.RunOptions(retry_errors=retry_errors, prune=prune, accept_failed=accept_failed)
+    options = RunOptions(retry_errors=retry_errors, prune=prune, accept_failed=accept_failed)
     return runs.annotate(spec=job_spec(job), cluster=this_cluster(), watcher=runs.Unwatched(), options=options)
 
 

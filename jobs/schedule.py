@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
-from jobs.arguments import Settings, job_spec
+from jobs.arguments import Settings, job_spec, job_text
 from jobs.submit import with_absolute_paths
 from pipeline.errors import SpecError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jobs.scheduling import manifests
     from jobs.scheduling.cron import Cron
     from pipeline.spec.job_spec import JobSpec
@@ -24,6 +28,11 @@ Target = Literal["kubernetes", "crontab", "systemd", "airflow"]
 ROOT = Path(__file__).resolve().parents[1]
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 """Names that Kubernetes and systemd both take, with room for what KubeRay appends."""
+
+LOCAL_SCHEMES = ("file", "local", "memory")
+"""Schemes of addresses that only one machine, or one process, has."""
+CHAINED = ("simplecache", "filecache", "blockcache")
+"""What fsspec takes before `::`, without an address of its own."""
 
 HOW_TO = {
     "kubernetes": "kubectl apply -f {0}   (KubeRay's own RayCronJob)   or   kubectl apply -f {1}   (a CronJob; any KubeRay)",
@@ -72,16 +81,22 @@ def schedule(
     if not NAME.fullmatch(called):
         raise SpecError(f"--name {called}: at most 40 lower-case letters, digits and dashes, such as nightly-topics")
     _check_zone(zone)
-    spec, local = with_absolute_paths(job_spec(job=job, settings=settings))
+    written_spec = job_spec(job=job, settings=settings)
+    if to == "kubernetes":
+        _check_addresses(written_spec)
+        _check_gpus(written_spec)
+    else:
+        _check_paths(written_spec, to=to)
+    spec, local = with_absolute_paths(written_spec)
     console = Terminal()
-    if local and (address or to == "kubernetes"):
+    if local and address:
         console.print(f"local paths must be there, with the same content, on every node: {', '.join(local)}")
     if checked:
         validate(spec)
     if to == "kubernetes":
-        _check_gpus(spec)
+        content = as_written(job, settings=settings or ())
         files = for_kubernetes(
-            manifests.Running(name=called, job=spec.to_yaml(), cpu=cpu_image, cuda=cuda_image), times, zone=zone
+            manifests.Running(name=called, job=content, cpu=cpu_image, cuda=cuda_image), times, zone=zone
         )
     else:
         if settings:
@@ -117,6 +132,17 @@ def for_kubernetes(running: manifests.Running, times: Cron, *, zone: str | None)
     }
 
 
+def as_written(job: Path, *, settings: Sequence[str]) -> str:
+    """The job file as its author wrote it, with each `--set` in its place: defaults stay those of the version that runs it."""
+    if not settings:
+        return job_text(job)
+    import yaml
+
+    from pipeline.spec.settings import override, read_yaml
+
+    return yaml.safe_dump(override(values=read_yaml(job_text(job)), settings=settings), sort_keys=False)
+
+
 def validate(spec: JobSpec) -> None:
     """Check whether the job could run now, as far as possible without a cluster. Raises PrelnError."""
     from pipeline.prepare import check_columns, checked_tasks, schema_of
@@ -130,6 +156,44 @@ def validate(spec: JobSpec) -> None:
 def _name_from(job: Path) -> str:
     stem = re.sub(r"[^a-z0-9]+", "-", job.stem.lower()).strip("-")[:30].strip("-")
     return f"preln-{stem}" if stem and stem != "preln" else "preln"
+
+
+def _addresses(spec: JobSpec) -> dict[str, list[str]]:
+    return {"input": spec.input.urls, "model": [spec.model.checkpoint], "output": [spec.output.url]}
+
+
+def _is_of_this_machine(url: str) -> bool:
+    return any(
+        "://" not in link
+        or link.partition("://")[0].lower() in LOCAL_SCHEMES
+        or urlsplit(link).hostname in ("localhost", "127.0.0.1", "::1")
+        for link in url.split("::")
+        if link not in CHAINED
+    )
+
+
+def _check_addresses(spec: JobSpec) -> None:
+    """Refuse what only this machine has: a pod would not find the input, or would write where nobody looks."""
+    local = [f"{key}: {url}" for key, urls in _addresses(spec).items() for url in urls if _is_of_this_machine(url)]
+    if local:
+        raise SpecError(
+            f"--to kubernetes: a pod can't see paths of this machine ({'; '.join(local)}); write addresses that every node "
+            "reads, such as s3://, gs://, abfs:// or hf://"
+        )
+
+
+def _check_paths(spec: JobSpec, *, to: str) -> None:
+    """Refuse relative paths: the scheduler does not start the command in the folder that they are relative to."""
+    relative = [
+        f"{key}: {url}"
+        for key, urls in _addresses(spec).items()
+        for url in urls
+        if "://" not in url and not os.path.isabs(os.path.expanduser(url))
+    ]
+    if relative:
+        raise SpecError(
+            f"--to {to}: the schedule does not run in this folder, so paths must be absolute; the job has {'; '.join(relative)}"
+        )
 
 
 def _check_gpus(spec: JobSpec) -> None:

@@ -40,8 +40,13 @@ def status(
     console.print(f"  failed    {counted(len(found.failed), 'file')}")
     for failure in found.failed[:10]:
         console.print(f"            {failure}")
-    as_of = "" if found.complete else ", as of the last finished run"
-    console.print(f"  rows      {found.rows:,}{as_of}")
+    more = f", and those of {counted(found.uncounted, 'shard')} more" if found.uncounted else ""
+    console.print(f"  rows      {found.rows:,}{more}")
+    if found.unfinished:
+        console.print(
+            f"            {found.unfinished_rows:,}{' or more' if found.uncounted else ''} in "
+            f"{counted(found.unfinished, 'shard')} of a run that is not finished: killed, interrupted or at work"
+        )
     for reason, count in found.errors.most_common():
         console.print(f"            {count:,} with the error {reason}")
     if found.last_state:

@@ -102,8 +102,8 @@ def submit(
         console.print(f"\nThe job keeps running. `preln logs {found.id}` follows it, `preln stop {found.id}` ends it.")
         raise typer.Exit(submission.EXIT_STOPPED) from None
     code = submission.exit_code(api, found.id)
-    if code == submission.EXIT_FAILED and (message := api.job(found.id).message):
-        console.print(message)
+    if code == submission.EXIT_FAILED:
+        console.print(submission.why_it_failed(api, found.id))
     raise typer.Exit(code)
 
 
@@ -115,7 +115,7 @@ def with_absolute_paths(spec: JobSpec) -> tuple[JobSpec, list[str]]:
     def anchored(url: str) -> str:
         if "://" in url:
             return url
-        local.append(os.path.abspath(url))
+        local.append(os.path.abspath(os.path.expanduser(url)))
         return local[-1]
 
     changes = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -35,6 +34,7 @@ def jobs(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, for machines.")] = False,
 ) -> None:
     """List the jobs that were submitted to a cluster, the newest last."""
+    from jobs.events import emit_values
     from jobs.submission.job_api import JobApi
     from jobs.terminal import Terminal
 
@@ -42,7 +42,7 @@ def jobs(
     found = sorted(map(_submitted, _of_preln(JobApi.at(address, say=say).jobs())), key=lambda job: job.started or 0.0)
     if as_json:
         for job in found:
-            print(json.dumps({"event": "job", **asdict(job)}))
+            emit_values("job", **asdict(job))
         return
     if not found:
         print(f"{address}: no job of preln; `preln submit` starts one")

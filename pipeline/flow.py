@@ -23,6 +23,7 @@ from pipeline.bundle import ShardTables, pack, unpack
 from pipeline.cluster.capacity_wait import CapacityWait, Notify
 from pipeline.cluster.contention import refitted, when_there_is_room
 from pipeline.cluster.failures import caused_by
+from pipeline.cluster.flight import OnFlight, following
 from pipeline.cluster.placement import READ_CPUS, WRITE_CPUS, Placement, warn
 from pipeline.cluster.pool_watch import ReplicasLostError, StarvedError, watching
 from pipeline.cluster.ray_state import call_at_each_step, nodes_of_ray
@@ -157,10 +158,12 @@ def annotate_shards(
     loader: str = MODEL_LOADER,
     say: Notify = warn,
     run: str = "",
+    on_flight: OnFlight | None = None,
 ) -> Generator[Receipt, None, None]:
     """Run the work on Ray and yield a receipt for every shard as it is committed.
 
-    say: called with what the run is waiting for. run: names this run in journals. Closing the iterator early ends the run;
+    say: called with what the run is waiting for. run: names this run in journals. on_flight: called once a second, from
+    another thread, with what the replicas are doing. Closing the iterator early ends the run;
     what is committed stays. Raises ResourceError if no replica has a node for `placement.wait` seconds. If replicas are lost
     with their nodes, and only the shards they had are left, those are restarted on the remaining replicas. If several
     runs leave each other nothing to read with, one releases its replicas and continues later.
@@ -170,7 +173,7 @@ def annotate_shards(
         attempt += 1
         received: list[Receipt] = []
         try:
-            with closing(_one_dataset(job, rest, placement, loader, say, run, attempt)) as receipts:
+            with closing(_one_dataset(job, rest, placement, loader, say, run, attempt, on_flight)) as receipts:
                 for receipt in receipts:
                     received.append(receipt)
                     yield receipt
@@ -190,7 +193,14 @@ def annotate_shards(
 
 
 def _one_dataset(
-    job: FrozenJob, work: Sequence[Work], placement: Placement, loader: str, say: Notify, run: str, attempt: int
+    job: FrozenJob,
+    work: Sequence[Work],
+    placement: Placement,
+    loader: str,
+    say: Notify,
+    run: str,
+    attempt: int,
+    on_flight: OnFlight | None,
 ) -> Generator[Receipt, None, None]:
     order = replica_order(job=job, placement=placement, loader=loader, run=run)
     capacity_wait = CapacityWait(
@@ -199,7 +209,11 @@ def _one_dataset(
         say=say,
         look=lambda: nodes_of_ray(home=Path.home()),
     )
-    with watching(capacity_wait) as watch, DataContext.current(data_context(watch=watch)):
+    with (
+        watching(capacity_wait) as watch,
+        following(run, on_flight=on_flight, queued=watch.queued),
+        DataContext.current(data_context(watch=watch)),
+    ):
         dataset = the_flow(job=job, work=work, placement=placement, order=order, run=run, attempt=attempt)
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             receipts: pa.Table = batch

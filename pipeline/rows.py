@@ -26,6 +26,9 @@ UNFIT = "unfit "
 
 LEFT_OUT = "left out "
 """Prefix of a column's name in a shard's facts: how many of its rows have such a column, which the job's columns lack."""
+STORED, SKIPPED = "stored_bytes", "skipped_bytes"
+"""Facts of a shard of a file read in sequence: how many bytes of the stored file it is, about, and how many before it were
+passed over since their shards exist already."""
 
 MESSAGE_CHARACTERS = 500
 """An error message is cut here: it may quote what a hostile row holds."""

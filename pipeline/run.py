@@ -3,11 +3,12 @@
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 from pipeline.certification import certified, uncertified
+from pipeline.cluster.flight import Flight
 from pipeline.cluster.placement import Cluster
 from pipeline.errors import PrelnError, RunFailed, SpecError
 from pipeline.flow import annotate_shards
@@ -16,12 +17,13 @@ from pipeline.output.folder import OutputFolder, new_run_id
 from pipeline.output.forecast import spread
 from pipeline.output.job import FrozenJob
 from pipeline.output.plan import Plan, make_plan
-from pipeline.output.records import Entry, totals
+from pipeline.output.records import Entry, Success, totals
 from pipeline.output.report import Ended, Report
 from pipeline.output.settle import close, settle
 from pipeline.output.sink import Receipt
 from pipeline.output.tally import Tally
 from pipeline.prepare import notes_of, open_job
+from pipeline.run_options import DEFAULT_OPTIONS, RunOptions
 from pipeline.shards import Shard, Stream
 from pipeline.spec.job_spec import JobSpec
 
@@ -36,6 +38,16 @@ class Watcher(Protocol):
         """A shard is done, or has failed."""
 
 
+class Live(Protocol):
+    """Is shown what a run does between two receipts."""
+
+    def running(self, flight: Flight) -> None:
+        """What the replicas are doing now; called once a second, from another thread."""
+
+    def settling(self) -> None:
+        """All work is done; the records are being written."""
+
+
 class Unwatched:
     """A watcher of a run that nobody follows."""
 
@@ -46,24 +58,6 @@ class Unwatched:
         """A shard is done, or has failed."""
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """What one command asks for beyond bringing the folder up to date.
-
-    retry_errors: run the shards with error rows again. prune: drop the rows of input files that are gone.
-    accept_failed: close the run although some files failed. probe: run so many shards, spread over the work, and forecast
-    the rest.
-    """
-
-    retry_errors: bool = False
-    prune: bool = False
-    accept_failed: bool = False
-    probe: int | None = None
-
-
-DEFAULT_OPTIONS = RunOptions()
-
-
 def annotate(
     *,
     spec: JobSpec,
@@ -71,6 +65,7 @@ def annotate(
     watcher: Watcher,
     loader: str = MODEL_LOADER,
     options: RunOptions = DEFAULT_OPTIONS,
+    live: Live | None = None,
 ) -> Report:
     """Annotate every row that is not annotated yet. Raises PrelnError for what stops a run before it goes, RunFailed while.
 
@@ -103,16 +98,22 @@ def annotate(
     watcher.planned(job, plan)
     ended = Ended(folder=folder, job=job, plan=plan, tally=tally, run=run, began=began, cpu_began=cpu_began)
     try:
-        success = folder.read_success()
-        # _SUCCESS names the objects as they are: it goes as soon as one is missing, or is about to be written again.
-        if success is not None and plan.work and (options.retry_errors or success.differences(plan.entries.values())):
-            folder.withdraw_success()
+        success = withdraw_if_stale(folder, plan, retry_errors=options.retry_errors)
         within_limits = True
         if placement is not None:
-            work = plan.work if options.probe is None else spread(plan.work, options.probe)
-            flow = annotate_shards(job=job, work=work, placement=placement, loader=loader, say=cluster.say, run=run)
+            flow = annotate_shards(
+                job=job,
+                work=plan.work if options.probe is None else spread(plan.work, options.probe),
+                placement=placement,
+                loader=loader,
+                say=cluster.say,
+                run=run,
+                on_flight=None if live is None else live.running,
+            )
             with closing(flow) as receipts:
                 within_limits = consume(receipts, tally=tally, plan=plan, job=job, watcher=watcher, most=options.probe)
+        if live is not None:
+            live.settling()
         settled = settle(folder=folder, tally=tally, run=run, fingerprint=job.fingerprint)
         if not within_limits:
             return ended.record(state="too-many-errors", settled=settled)
@@ -129,6 +130,14 @@ def annotate(
         if isinstance(error, PrelnError):
             raise RunFailed(f"{error}. Committed shards stay; run the same command to resume") from error
         raise
+
+
+def withdraw_if_stale(folder: OutputFolder, plan: Plan, *, retry_errors: bool) -> Success | None:
+    """_SUCCESS as it was. It names the objects as they are: it goes as soon as one is missing, or is about to be made again."""
+    success = folder.read_success()
+    if success is not None and plan.work and (retry_errors or success.differences(plan.entries.values())):
+        folder.withdraw_success()
+    return success
 
 
 def consume(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from jobs.training.keys import tables
 from jobs.training.spec import TrainSpec
 from tests.test_docs import blocks
 
@@ -23,6 +24,12 @@ def test_the_training_files_of_the_page_are_valid(repository: Path) -> None:
     TrainSpec.from_yaml(whole[1])
     for block in (block for block in found if "tasks:" not in block):
         TrainSpec.parse({**first.model_dump(), **yaml.safe_load(block)})
+
+
+def test_the_page_has_every_key_of_a_training_file(repository: Path) -> None:
+    page = (repository / "docs/training.md").read_text("utf-8")
+    assert tables() in page, "put what `python -m jobs.training.keys` prints into docs/training.md"
+    assert not re.search(r"\|  \|$", tables(), re.MULTILINE), "a key without a docstring"
 
 
 @pytest.mark.torch

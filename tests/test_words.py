@@ -3,6 +3,7 @@
 import io
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from pipeline.output.report import Ended
 from pipeline.output.settle import Settled
 from pipeline.output.sink import Receipt
 from pipeline.output.tally import Tally
+from pipeline.rows import STORED
 from pipeline.shards import Stream
 from pipeline.store.storage import canonical
 from tests.pipeline.small import CHECKPOINT, OfflineCluster, frozen_job, shard, source_file, spec
@@ -129,8 +131,7 @@ def test_how_much_is_left_is_only_told_where_it_is_known(job: FrozenJob, tmp_pat
     first, _ = [item for item in counted.work if not isinstance(item, Stream)]
     assert "50%" in live_line(job, counted, Receipt(shard=first, state="done", rows=4))
     file = source_file("s3://b/b.jsonl.gz", format="jsonl", compression="gzip", size=1_000)
-    decompressed = shard(0, 5_000, file=file)
-    told = live_line(
-        job, a_plan(Stream(file=file, done=frozenset())), Receipt(shard=decompressed, state="done", rows=4)
-    )
-    assert "%" not in told
+    streamed = a_plan(Stream(file=file, done=frozenset()))
+    decompressed = Receipt(shard=shard(0, 5_000, file=file), state="done", rows=4)
+    assert "%" not in live_line(job, streamed, decompressed)
+    assert "25%" in live_line(job, streamed, replace(decompressed, facts={STORED: 250.0}))

@@ -81,9 +81,9 @@ def write_folder(folder: Path, *, rows: int) -> Path:
         }
         tables = ShardTables(shard=shard, facts=facts)
         tally.add(write_shard(tables, table, data=output.data, prefix="", footer=job_footer(job)))
-    settled = settle(folder=output, tally=tally, run=run)
+    settled = settle(folder=output, tally=tally, run=run, fingerprint=job.fingerprint)
     ended = Ended(folder=output, job=job, plan=plan, tally=tally, run=run, began=began, cpu_began=cpu_began)
-    ended.record(state=close(folder=output, settled=settled, accept_failed=False), settled=settled)
+    ended.record(state=close(folder=output, settled=settled, before=None, accept_failed=False), settled=settled)
     return folder / "out"
 
 

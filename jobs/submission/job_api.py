@@ -7,6 +7,7 @@ PrelnError
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ OUTAGE_SECONDS = 120.0
 """Seconds without an answer before giving up; long enough for a restarted tunnel or dashboard."""
 TRANSIENT = ("status code 500", "status code 502", "status code 503", "status code 504")
 """What a proxy, a port-forward or the dashboard returns while its backend is away."""
+AWAY = ("500 Server Error", "502 Server Error", "503 Server Error", "504 Server Error")
+"""The same in the words of the request that opens the connection."""
+CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
+"""Loggers of Ray's client that report uploads and closed connections, which say nothing about the job."""
 TUNNEL = "through a tunnel (`ray dashboard cluster.yaml`, `kubectl port-forward`)"
 
 
@@ -56,16 +61,28 @@ class JobApi:
 
     @classmethod
     def at(cls, address: str, *, timeout: float = OUTAGE_SECONDS, say: Notify = _silent) -> "JobApi":
-        """The job API at an address, which must answer now. Raises PrelnError."""
-        try:
-            return cls(address, JobSubmissionClient(address), timeout, say)
-        except AuthenticationError as error:
-            raise _not_authorized(address, error) from None
-        except (OSError, RuntimeError, ValueError) as error:
-            raise PrelnError(
-                f"{address}: no Ray job API answers there ({gist(error)}). Is the dashboard's port (8265) reachable, "
-                f"{TUNNEL}, and is the cluster's token set here?"
-            ) from None
+        """The job API at an address. Raises PrelnError; Unreachable if nothing answers there, at once if there is nothing
+        and after the timeout if a proxy answers for a backend that is away."""
+        for name in CHATTY:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        began, reported = time.monotonic(), False
+        while True:
+            try:
+                return cls(address, JobSubmissionClient(address), timeout, say)
+            except AuthenticationError as error:
+                raise _not_authorized(address, error) from None
+            except (OSError, RuntimeError, ValueError) as error:
+                left = began + timeout - time.monotonic()
+                if not _is_away(error) or left <= 0:
+                    kind = Unreachable if isinstance(error, ConnectionError) or _is_away(error) else PrelnError
+                    raise kind(
+                        f"{address}: no Ray job API answers there ({gist(error)}). Is the dashboard's port (8265) reachable, "
+                        f"{TUNNEL}, and is the cluster's token set here?"
+                    ) from None
+                if not reported:
+                    say(f"{address}: no answer ({gist(error)}); retrying for {timeout:.0f} s")
+                reported = True
+                time.sleep(min(RECONNECT_SECONDS, max(left, 0)))
 
     def submit(self, *, entrypoint: str, name: str, runtime_env: dict[str, Any], metadata: Mapping[str, str]) -> None:
         """Start a job under a name. Tried once: after a broken connection, look in `jobs`. Raises PrelnError,
@@ -146,6 +163,11 @@ class JobApi:
 
 async def _next(pieces: AsyncIterator[str]) -> str | None:
     return await anext(pieces, None)
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether a proxy answered, or a tunnel whose other end is gone: not an address where nobody listens."""
+    return any(code in str(error) for code in (*TRANSIENT, *AWAY))
 
 
 def _not_authorized(address: str, error: BaseException) -> NotAuthorized:

@@ -46,6 +46,8 @@ STORES = {
 """URL scheme -> the extra that reads it."""
 STOP_SECONDS = "15"
 """How long a stopped driver has to end by itself; Ray's own 3 seconds would often be too few."""
+SUBMIT_SECONDS = 60.0
+"""Seconds that a cluster that has just started may need before it takes a job."""
 EXIT_FAILED, EXIT_STOPPED = 1, 130
 
 
@@ -70,15 +72,15 @@ def submit(
     flags: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     image_has_it: bool = False,
-    timeout: float = 60.0,
 ) -> Submission:
     """Start the job on the cluster, or find it running there. Raises PrelnError.
 
     flags: further ones for `annotate`. environment: variables of the driver and all workers. image_has_it: the nodes have
-    all packages, nothing is to be installed there. timeout: seconds that a cluster that has just started may need.
+    all packages, nothing is to be installed there.
     """
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + SUBMIT_SECONDS
     stem = f"preln-{job_digest(spec, flags)}"
+    reported = False
     while True:
         attempts = attempts_of(api, stem)
         if attempts and not attempts[max(attempts)].is_terminal():
@@ -100,11 +102,13 @@ def submit(
             except PrelnError as error:
                 # Somebody took the attempt's id between looking and submitting, the head's agent is still starting, or the
                 # answer was lost on its way: then the next look finds the job running.
-                if (
-                    not (isinstance(error, Unreachable) or "already exists" in str(error))
-                    or time.monotonic() > deadline
-                ):
-                    raise PrelnError(f"the cluster did not take the job: {error}") from None
+                transient = isinstance(error, Unreachable)
+                if not (transient or "already exists" in str(error)) or time.monotonic() > deadline:
+                    kind = Unreachable if transient else PrelnError
+                    raise kind(f"the cluster did not take the job: {error}") from None
+                if transient and not reported:
+                    api.say(f"{error}; submitting again for {SUBMIT_SECONDS:.0f} s")
+                    reported = True
                 time.sleep(RECONNECT_SECONDS)
             else:
                 return Submission(name, fresh=True)
@@ -203,7 +207,7 @@ def follow(api: JobApi, submission_id: str) -> Iterator[str]:
                 seen += len(fresh)
                 yield fresh
         except Unreachable as error:
-            api.say(str(error))
+            api.say(f"{error}; following the log again")
         if api.job(submission_id).status.is_terminal():
             # The tail may have ended before the job did: a job may end while no client is connected.
             yield api.log(submission_id)[seen:]
@@ -219,6 +223,13 @@ def exit_code(api: JobApi, submission_id: str) -> int:
     if info.status == JobStatus.SUCCEEDED:
         return 0
     return EXIT_FAILED if info.driver_exit_code is None else info.driver_exit_code
+
+
+def why_it_failed(api: JobApi, submission_id: str) -> str:
+    """One line about a job that failed, without the log that the cluster repeats in its message."""
+    message = (api.job(submission_id).message or "").partition(", last available logs")[0]
+    why = f": {' '.join(message.split())[:300].rstrip('.')}" if message else ""
+    return f"{submission_id} failed{why}. Committed shards stay; run the same command to resume"
 
 
 def stop(api: JobApi, submission_id: str, *, timeout: float = 60.0) -> JobStatus:

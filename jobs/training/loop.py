@@ -20,10 +20,13 @@ from jobs.training.batches import Chosen, Padded, epoch_batches, masked, padded
 from jobs.training.examples import Example
 from jobs.training.network import Network
 from jobs.training.spec import TrainSpec
+from jobs.training.step_clock import StepClock
 from pipeline.store.storage import join
 
 EVALUATIONS = 10
 """Evaluations of a run, unless evaluate_every says otherwise."""
+APART = 20
+"""Fewest steps between them, by default: otherwise a short run would spend its time evaluating."""
 DEFAULT_EPOCHS = 3.0
 EVAL_SEED = 1
 """Of the masks in evaluation: the same tokens are guessed each time."""
@@ -54,12 +57,13 @@ class Data:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a step or an evaluation has to say: to the progress line and the learning curve."""
+    """What a step or an evaluation reports. seconds_left: at most, until the last step; None if not known yet."""
 
     step: int
     steps: int
     loss: float
     rate: float
+    seconds_left: float | None = None
     evaluation: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
@@ -78,6 +82,8 @@ class Run:
     best_loss: float = math.inf
     best: dict[str, Tensor] = field(default_factory=dict)
     waited: int = 0
+    loss_sum: float = 0.0
+    loss_steps: int = 0
 
     def __post_init__(self) -> None:
         self.lengths = {
@@ -90,26 +96,32 @@ class Run:
         self.per_epoch = len(self._batches(0))
         share = self.spec.accumulation * self.place.workers
         self.steps = self.spec.steps or max(1, round((self.spec.epochs or DEFAULT_EPOCHS) * self.per_epoch / share))
-        self.evaluate_every = self.spec.evaluate_every or max(1, self.steps // EVALUATIONS)
+        self.evaluate_every = self.spec.evaluate_every or min(self.steps, max(APART, self.steps // EVALUATIONS))
         self.save_every = self.spec.save_every or self.evaluate_every
         self.bfloat16 = self.spec.dtype == "bfloat16" or (
             self.spec.dtype == "auto" and _has_bfloat16(self.place.device)
         )
+        evaluated = sum(one.length * len(one.rows) for part in self.data.evaluation.values() for one in part)
+        self.clock = StepClock(evaluation_in_steps=evaluated / (self.spec.batch_tokens * self.spec.accumulation))
 
     def train(self) -> list[dict[str, Any]]:
         """Run to the end from where a snapshot stands; the history, one entry an evaluation. The network is left with
         the best weights where patience is set, else with the last."""
         self._resume()
-        losses: list[float] = []
         while self.step < self.steps and not self._patience_is_over():
-            losses.append(self._one_step())
+            with self.clock.measured("step"):
+                loss = self._one_step()
             self.step += 1
+            self.loss_sum, self.loss_steps = self.loss_sum + loss, self.loss_steps + 1
+            self.on_progress(self._progress(loss))
             if self.step % self.evaluate_every == 0 or self.step == self.steps:
-                self._evaluate(losses)
-                losses = []
+                with self.clock.measured("evaluation"):
+                    scores = self._evaluate()
+                self.on_progress(self._progress(self.history[-1]["train_loss"], scores=scores))
             # Also at the end, so that the command given again has nothing to learn.
             if self.step % self.save_every == 0 or self.step == self.steps:
-                self._save()
+                with self.clock.measured("snapshot"):
+                    self._save()
         if self.spec.patience is not None and self.best:
             self.network.load_state_dict(self.best, strict=False)
             self.network.heads.eval()
@@ -170,8 +182,18 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        self.on_progress(Progress(step=self.step + 1, steps=self.steps, loss=total, rate=rate))
         return total
+
+    def _progress(self, loss: float, *, scores: dict[str, dict[str, float]] | None = None) -> Progress:
+        """After a step, or with scores after its evaluation."""
+        before = self.step - 1 if scores is None else self.step
+        left = self.clock.left(
+            step=self.steps - self.step,
+            evaluation=_times(self.evaluate_every, after=before, until=self.steps),
+            snapshot=_times(self.save_every, after=self.step - 1, until=self.steps),
+        )
+        rate = self.rate(self.step - 1)
+        return Progress(self.step, self.steps, loss, rate, seconds_left=left, evaluation=scores or {})
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -207,13 +229,13 @@ class Run:
             place += parameter.numel()
         return float(sums[-1])
 
-    def _evaluate(self, losses: Sequence[float]) -> None:
+    def _evaluate(self) -> dict[str, dict[str, float]]:
         scores = evaluate(self.network, self.data, masked_batch=self._masked, tokens=self.spec.batch_tokens)
-        train_loss = sum(losses) / max(1, len(losses))
+        train_loss = self.loss_sum / max(1, self.loss_steps)
+        self.loss_sum, self.loss_steps = 0.0, 0
         self.history.append({"step": self.step, "train_loss": train_loss, "evaluation": scores})
-        self.on_progress(Progress(self.step, self.steps, train_loss, self.rate(self.step - 1), scores))
         if not scores:
-            return
+            return scores
         weights = {name: self.spec.tasks[name].weight for name in scores}
         loss = sum(scores[name]["loss"] * weights[name] for name in scores) / sum(weights.values())
         if loss < self.best_loss:
@@ -223,6 +245,7 @@ class Run:
                 self.best = {name: value.detach().cpu().clone() for name, value in named.items()}
         else:
             self.waited += 1
+        return scores
 
     def _patience_is_over(self) -> bool:
         return self.spec.patience is not None and self.waited >= self.spec.patience
@@ -235,6 +258,7 @@ class Run:
         facts = found.facts
         self.step, self.history = facts["step"], facts["history"]
         self.best_loss, self.waited = facts["best_loss"] or math.inf, facts["waited"]
+        self.loss_sum, self.loss_steps = facts.get("losses", (0.0, 0))
 
     def _save(self) -> None:
         if self.place.rank:
@@ -244,6 +268,7 @@ class Run:
             "history": self.history,
             "best_loss": None if math.isinf(self.best_loss) else self.best_loss,
             "waited": self.waited,
+            "losses": [self.loss_sum, self.loss_steps],
             "fingerprint": self.fingerprint,
         }
         snapshots.write_snapshot(
@@ -276,6 +301,11 @@ def evaluate(
         numbers = network.plans[task].labels.kind == "regression"
         scores[task] = {"loss": total / seen, "squared_error" if numbers else "accuracy": right / max(1.0, count)}
     return scores
+
+
+def _times(every: int, *, after: int, until: int) -> int:
+    """How often something happens that comes at every so many steps, and at the last."""
+    return until // every - after // every + (until % every > 0 and after < until)
 
 
 def _in_order(examples: Sequence[Example], tokens: int) -> Iterator[list[Example]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs.training.loop import SNAPSHOTS, Place
 from jobs.training.prepare import prepare
-from jobs.training.run import ProgressLines, train_prepared
+from jobs.training.run import progress_lines, train_prepared
 from jobs.training.spec import TrainResources, TrainSpec
 from pipeline.errors import RunFailed
 from pipeline.store.storage import join, read_bytes
@@ -65,4 +65,5 @@ def _on_a_worker(config: dict[str, Any]) -> None:
         workers=context.get_world_size(),
         device=str(ray.train.torch.get_device()),
     )
-    train_prepared(prepare(TrainSpec.parse(config["spec"])), place=place, on_progress=ProgressLines())
+    spec = TrainSpec.parse(config["spec"])
+    train_prepared(prepare(spec), place=place, on_progress=progress_lines(spec))

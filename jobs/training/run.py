@@ -20,6 +20,7 @@ from jobs.training.loop import SNAPSHOTS, Place, Progress, Run
 from jobs.training.network import write_network
 from jobs.training.prepare import Prepared, prepare
 from jobs.training.spec import TrainSpec
+from pipeline.plurals import duration
 from pipeline.store.storage import join, put
 
 OnProgress = Callable[[Progress], None]
@@ -38,7 +39,7 @@ class Trained:
 def train(spec: TrainSpec, *, on_progress: OnProgress | None = None, device: str | None = None) -> Trained:
     """Train in this process, from the newest snapshot in the output if there is one. Raises SpecError."""
     place = Place(device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return train_prepared(prepare(spec), place=place, on_progress=on_progress or ProgressLines())
+    return train_prepared(prepare(spec), place=place, on_progress=on_progress or progress_lines(spec))
 
 
 def train_prepared(prepared: Prepared, *, place: Place, on_progress: OnProgress) -> Trained:
@@ -69,29 +70,32 @@ def _silent(progress: Progress) -> None:
     """Only the first process speaks."""
 
 
-class ProgressLines:
-    """A line now and then: step, loss, rate, time left."""
+def progress_lines(spec: TrainSpec) -> "ProgressLines":
+    """What prints the progress of a run of this spec."""
+    return ProgressLines(at_most=spec.patience is not None)
 
-    def __init__(self, *, every_s: float = 10.0) -> None:
+
+class ProgressLines:
+    """A line every so often: step, loss, rate, and the time left, evaluations included. at_most: training may stop earlier."""
+
+    def __init__(self, *, at_most: bool = False, every_s: float = 10.0) -> None:
+        self._about = "at most" if at_most else "about"
         self._every_s = every_s
-        self._began = self._last = time.monotonic()
-        self._first: int | None = None
+        self._last = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
-        if self._first is None:
-            self._first, self._began = progress.step, now
-        if not progress.evaluation and now - self._last < self._every_s and progress.step < progress.steps:
+        if not progress.evaluation and now - self._last < self._every_s:
             return
         self._last = now
-        done = progress.step - self._first
-        left = (now - self._began) / done * (progress.steps - progress.step) if done else 0.0
-        line = f"step {progress.step}/{progress.steps}  loss {progress.loss:.4f}  rate {progress.rate:.2e}  {left:.0f} s left"
-        scores = "  ".join(
+        parts = [f"step {progress.step:,}/{progress.steps:,}", f"loss {progress.loss:.4f}", f"rate {progress.rate:.2e}"]
+        parts += [
             f"{task}: {' '.join(f'{name} {value:.4f}' for name, value in numbers.items())}"
             for task, numbers in progress.evaluation.items()
-        )
-        sys.stderr.write(f"{line}  {scores}".rstrip() + "\n")
+        ]
+        if progress.seconds_left is not None and progress.step < progress.steps:
+            parts.append(f"{self._about} {duration(progress.seconds_left)} left")
+        sys.stderr.write("  ".join(parts) + "\n")
         sys.stderr.flush()
 
 

@@ -33,11 +33,11 @@ class TrainModel(_Section):
     """What training starts from: a checkpoint, or a config and a tokenizer."""
 
     checkpoint: Url | None = None
-    """Folder to go on from; heads that it lacks start afresh."""
+    """Folder to start from; heads that it lacks are initialised."""
     tokenizer: Url | None = None
-    """Folder of a tokenizer (`preln tokenizer train`), for a model that starts afresh."""
+    """Folder of a tokenizer (`preln tokenizer train`), for a model that is initialised."""
     config: dict[str, Any] = {}
-    """Fields of config.json, such as {hidden_size: 256}: of the fresh model, or instead of the checkpoint's (dropout)."""
+    """Fields of config.json, such as {hidden_size: 256}: of the new model, or instead of the checkpoint's (dropout)."""
 
     @model_validator(mode="after")
     def _starts_somewhere(self) -> "TrainModel":
@@ -52,11 +52,11 @@ class TrainTask(_Section):
     task: TaskName
     """fill-mask (pretraining), text-classification, token-classification, question-answering or multiple-choice."""
     data: Urls
-    """Files, folders or globs to learn from: Parquet, Arrow, JSON Lines, CSV, text."""
+    """Files, folders or globs to train on: Parquet, Arrow, JSON Lines, CSV, text."""
     eval: Urls | None = None
-    """The same, to evaluate on; never learnt from."""
+    """The same, to evaluate on; never trained on."""
     columns: dict[str, str] = {}
-    """Which column plays which part (text, label; words, tags; question, context, answers; choices), if not that of its name."""
+    """Part -> column, such as {text: body, label: topic}; a part that is not named is the column of its name."""
     labels: list[str] | None = None
     """Names of the labels in the order of their ids; those of the data, sorted, when absent."""
     mask_rate: float = Field(default=0.15, gt=0, le=0.4)
@@ -86,12 +86,14 @@ class TrainSpec(_Section):
     """One training run: `tasks` learnt from `model` on, the checkpoint written to `output`."""
 
     model: Annotated[TrainModel, BeforeValidator(_model)]
+    """A checkpoint's folder, or a mapping of the keys below."""
     tasks: dict[str, TrainTask] = Field(min_length=1)
     """Heads over one encoder, by name. One: `output` is its checkpoint. Several: each is a folder in `output` beside
     `encoder`, where the encoder lies once."""
     output: Url
     """Folder at any URL; the same command on the same folder resumes a killed run."""
     seed: int = 0
+    """Of the new weights, batches, masks and dropout."""
     epochs: float | None = Field(default=None, gt=0)
     """Passes over the data; 3 when neither epochs nor steps are given."""
     steps: int | None = Field(default=None, ge=1)
@@ -103,6 +105,7 @@ class TrainSpec(_Section):
     max_length: int | None = Field(default=None, ge=8)
     """Tokens of a text; the checkpoint's or the tokenizer's limit when absent."""
     learning_rate: float = Field(default=5e-4, gt=0)
+    """Of AdamW, its highest: after the warmup."""
     warmup: float = Field(default=0.06, ge=0, lt=1)
     """Share of the steps in which the rate rises from 0."""
     decay: Literal["linear", "cosine", "none"] = "linear"
@@ -116,12 +119,13 @@ class TrainSpec(_Section):
     save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Type that the checkpoint is stored in."""
     evaluate_every: int | None = Field(default=None, ge=1)
-    """Steps between evaluations; a tenth of all when absent."""
+    """Steps between evaluations; when absent, a tenth of all steps, but at least 20. The last step is always evaluated."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many evaluations without a better loss, and keep the best weights."""
     save_every: int | None = Field(default=None, ge=1)
     """Steps between snapshots to resume from; as evaluate_every when absent."""
     resources: TrainResources | None = None
+    """What each worker of a Ray cluster gets; one process on this machine when absent."""
 
     @model_validator(mode="after")
     def _is_possible(self) -> "TrainSpec":

@@ -65,7 +65,7 @@ class Dataset:
     @cached_property
     def shards(self) -> list[Entry]:
         """The current objects, in the order of their files and rows; also those of a run that has not ended."""
-        entries = survey(folder=self.folder, tally=Tally()).entries.values()
+        entries = survey(folder=self.folder, tally=Tally(), fingerprint=self.job.fingerprint).entries.values()
         return sorted(entries, key=lambda entry: (entry.uri, entry.first))
 
     @property

@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from pipeline.cluster.capacity_wait import CapacityWait
@@ -60,11 +59,13 @@ class Watched:
     capacity_wait: CapacityWait
     clock: Callable[[], float] = time.monotonic
     next_look: float = field(default=0.0, init=False)
+    queued: int = field(default=0, init=False)
     _stuck_since: float | None = field(default=None, init=False)
     _starved_since: float | None = field(default=None, init=False)
 
     def look(self, state: PoolState) -> None:
         """Raises ReplicasLostError, StarvedError, and what CapacityWait raises."""
+        self.queued = state.queued
         if state.ended or state.alive or state.starting:
             self.capacity_wait.end()
         else:
@@ -99,13 +100,28 @@ def look_at_pools(key: str, executor: Any) -> None:
             watched.look(pool_state(pool))
 
 
+@dataclass(frozen=True)
+class Watch:
+    """What a Dataset's loop calls with its executor at each step."""
+
+    key: str
+
+    def __call__(self, executor: Any) -> None:
+        look_at_pools(self.key, executor)
+
+    def queued(self) -> int:
+        """Bundles that were read and wait for a replica, when last looked at."""
+        watched = _WATCHED.get(self.key)
+        return 0 if watched is None else watched.queued
+
+
 @contextmanager
-def watching(capacity_wait: CapacityWait) -> Iterator[Callable[[Any], None]]:
+def watching(capacity_wait: CapacityWait) -> Iterator[Watch]:
     """What to call with the executor at each step of a Dataset's loop, to watch its replicas by this capacity_wait."""
     key = uuid.uuid4().hex
     _WATCHED[key] = Watched(capacity_wait)
     try:
-        yield partial(look_at_pools, key)
+        yield Watch(key)
     finally:
         del _WATCHED[key]
 

@@ -284,6 +284,42 @@ def _placed_replicas() -> int:
     )
 
 
+# News of workers
+
+NEWS = b"preln"
+"""The namespace of what replicas publish, in the head's key-value store."""
+AWAY = 5.0
+"""Seconds after which the head counts as away."""
+
+
+def publish(key: str, value: str) -> None:
+    """Put a worker's news where its driver finds it; nothing happens without Ray, or while its head does not answer."""
+    _of_the_head(lambda head: head.internal_kv_put(key.encode(), value.encode(), True, NEWS, timeout=AWAY))
+
+
+def published(prefix: str) -> dict[str, bytes]:
+    """The news below a prefix, by key; none while the head does not answer."""
+
+    def read(head: Any) -> dict[str, bytes]:
+        keys = list(head.internal_kv_keys(prefix.encode(), NEWS, timeout=AWAY))
+        found = head.internal_kv_multi_get(keys, NEWS, timeout=AWAY) if keys else {}
+        return {key.decode(): value for key, value in found.items()}
+
+    return _of_the_head(read) or {}
+
+
+def forget_published(prefix: str) -> None:
+    """Delete the news below a prefix."""
+    _of_the_head(lambda head: head.internal_kv_del(prefix.encode(), True, NEWS, timeout=AWAY))
+
+
+def _of_the_head(ask: Callable[[Any], Value]) -> Value | None:
+    try:
+        return _known("what replicas are doing", lambda: ask(_gcs_client())) if ray.is_initialized() else None
+    except Exception:  # Ray has no one class for a head that is away, and the run itself will say so
+        return None
+
+
 # A running Dataset
 
 

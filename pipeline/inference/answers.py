@@ -3,7 +3,7 @@
 W: the windows of one task.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,9 @@ from pipeline.inference.sequences import Asked
 from pipeline.inference.windows import sequences_of
 from pipeline.ragged import members
 from pipeline.rows import error_array, no_errors
+
+OnTokens = Callable[[int, int], None]
+"""Called with the tokens of a bundle, and how many of them are answered."""
 
 
 @dataclass(eq=False)
@@ -116,26 +119,35 @@ def answer_shards(
     budget: TokenBudget,
     supervisor: Solver,
     in_order: bool = False,
+    on_tokens: OnTokens | None = None,
 ) -> list[ShardTables]:
     """Every shard with `answers` and `failures` of each task; those that failed as a whole, or were written before, as they
-    are. in_order: packs hold windows as they come, not by length."""
+    are. in_order: packs hold windows as they come, not by length.
+    on_tokens: called with the tokens of all sequences and of those answered, before the first pack and after each."""
     asked = [shard for shard in shards if shard.tasks]
     if not asked:
         return list(shards)
     windows = [{name: shard.tasks[name]["windows"] for name in asks} for shard in asked]
     sequences = sequences_of(windows, asks)
     ledgers = {name: AnsweredWindows(asked=one) for name, one in sequences.asked.items()}
-    passes = budgeted = 0
+    passes = budgeted = answered_tokens = 0
+    lengths_S = sequences.lengths_S
+    all_tokens = int(lengths_S.sum())
+    if on_tokens is not None:
+        on_tokens(all_tokens, 0)
 
     def wanted() -> Iterator[Sequence[int]]:
         nonlocal passes, budgeted
-        for chosen in packs(lengths_W=sequences.lengths_S, budget=budget, in_order=in_order):
+        for chosen in packs(lengths_W=lengths_S, budget=budget, in_order=in_order):
             passes, budgeted = passes + 1, budgeted + budget.tokens
             yield chosen.tolist()
 
     for part, reply in supervisor.solve_all(wanted(), sequences.question, budget):
         for ledger in ledgers.values():
             ledger.take(np.asarray(part), reply)
+        if on_tokens is not None:
+            answered_tokens += int(lengths_S[np.asarray(part)].sum())
+            on_tokens(all_tokens, answered_tokens)
     finished = {
         name: iter(ledger.split([shard[name].num_rows for shard in windows])) for name, ledger in ledgers.items()
     }

@@ -24,6 +24,7 @@ from pipeline.inference.checkpoint_state import CheckpointState
 from pipeline.inference.child import LoadOrder
 from pipeline.inference.desk import Desk
 from pipeline.inference.node_cache import checkpoint_here, compiler_settings
+from pipeline.inference.replica_news import Publisher, device_words
 from pipeline.inference.supervisor import Supervisor
 from pipeline.telemetry import journal, metrics
 
@@ -89,18 +90,26 @@ class Replica:
         self._number = float(secrets.randbits(48))  # process ids are the same on many nodes
         self._record_processes()
         self._spent = SpentTime()
+        self._news = Publisher(
+            run=order.run,
+            number=self._number,
+            device=device_words(self._supervisor.facts, dtype=load.dtype),
+            seconds=self._supervisor.seconds.starting,
+        )
 
     def __call__(self, bundle: pa.Table) -> pa.Table:
         began = time.monotonic()
         self._spent.begin()
         shards = unpack(bundle)
-        answered = answer_shards(
-            shards=shards,
-            asks=self._order.asks,
-            budget=self._budget,
-            supervisor=self._desk,
-            in_order=self._order.in_order,
-        )
+        with self._news.bundle(shards) as on_tokens:
+            answered = answer_shards(
+                shards=shards,
+                asks=self._order.asks,
+                budget=self._budget,
+                supervisor=self._desk,
+                in_order=self._order.in_order,
+                on_tokens=on_tokens,
+            )
         facts = {"replica": self._number, **self._spent.end(self._supervisor.seconds.computing)}
         shards = _first_with(answered, facts=facts, runs_on=self.runs_on)
         result = pack(shards)
@@ -143,6 +152,7 @@ class Replica:
 
     def close(self) -> None:
         """End the model's process."""
+        self._news.close()
         self._desk.close()
         self._supervisor.close()
 

@@ -1,7 +1,7 @@
 """What is done, missing and failed in an output folder, from its own records and one listing; nothing is run."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.output.folder import OutputFolder
@@ -11,16 +11,21 @@ from pipeline.output.records import Entry, PlannedFile, totals
 from pipeline.shards import Shard, key_stem
 from pipeline.store.storage import canonical
 
+READ_AT_MOST = 2_000
+"""Footers that a status reads of objects that no manifest names."""
+
 
 @dataclass(frozen=True)
 class Status:
     """How far an output folder is.
 
     done: objects of files as they are now; not another's, nor those of a file's older version. missing: planned shards
-    that are not there. open_files: files read in sequence and not to their end, whose shards nobody can count. rows, errors: by
-    the newest manifest. failed: of the last run, whose last_reason says why it could not go on, if it could not.
+    that are not there. open_files: compressed files not read to their end, whose shards nobody can count. rows, errors: of
+    all objects but the uncounted. failed: of the last run, whose last_reason says why it could not go on, if it could not.
     last_runs_on: on what its models ran.
     complete: _SUCCESS covers the newest plan and nothing is missing.
+    unfinished: objects that no finished run has recorded, since one was killed or is at work; unfinished_rows: their rows.
+    uncounted: those of them that were not opened, being more than READ_AT_MOST.
     """
 
     job: FrozenJob
@@ -36,6 +41,9 @@ class Status:
     last_reason: str | None
     last_finished: str | None
     last_runs_on: list[dict[str, object]] = field(default_factory=list)
+    unfinished: int = 0
+    unfinished_rows: int = 0
+    uncounted: int = 0
 
 
 def read_status(output: str) -> Status:
@@ -54,10 +62,14 @@ def read_status(output: str) -> Status:
     entries |= (now := folder.entries_from_footers(changed, fingerprint=job.fingerprint))
     written = frozenset(objects.keys() - (changed.keys() - now.keys()))
     entries = {key: entry for key, entry in entries.items() if key in written}
-    rows, _, errors = totals(entries.values())
     recorded = list(entries.values())
     unknown = {key: objects[key] for key in written - entries.keys()}
-    entries |= of_open_streams(folder, current=current, unknown=unknown, fingerprint=job.fingerprint)
+    found = of_open_streams(folder, current=current, unknown=unknown, fingerprint=job.fingerprint)
+    unfinished = sorted(unknown.keys() & keys_of(current, entries=entries | found))
+    opened = {key: unknown[key] for key in _opened(unfinished, known=found)}
+    found |= folder.entries_from_footers(opened, fingerprint=job.fingerprint)
+    rows, _, errors = totals([*entries.values(), *(found[key] for key in unfinished if key in found)])
+    entries |= found
     work = list(missing_work(current=current.values(), written=written, entries=entries))
     shards = sum(isinstance(item, Shard) for item in work)
     last = folder.read_last_run() or {}
@@ -77,7 +89,15 @@ def read_status(output: str) -> Status:
         last_reason=last.get("reason"),
         last_finished=last.get("finished"),
         last_runs_on=list(last.get("runs_on", [])),
+        unfinished=len(unfinished),
+        unfinished_rows=sum(found[key].rows for key in unfinished if key in found),
+        uncounted=sum(key not in found for key in unfinished),
     )
+
+
+def _opened(keys: Sequence[str], *, known: Mapping[str, Entry]) -> list[str]:
+    """The objects whose footers are still to be read: each is a request, and a killed run may have left very many."""
+    return [key for key in keys if key not in known][:READ_AT_MOST]
 
 
 def keys_of(current: Mapping[str, PlannedFile], *, entries: Mapping[str, Entry]) -> set[str]:

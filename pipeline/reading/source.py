@@ -21,7 +21,7 @@ from pipeline.reading.formats import delimited, delimited_parity, jsonl, lines, 
 from pipeline.reading.formats.columnar import READERS as COLUMNAR_READERS
 from pipeline.reading.formats.conform import Carried
 from pipeline.reading.partitions import with_partitions
-from pipeline.rows import LEFT_OUT, UNFIT
+from pipeline.rows import LEFT_OUT, SKIPPED, STORED, UNFIT
 from pipeline.shards import (
     COLUMNAR,
     DELIMITED,
@@ -204,17 +204,25 @@ def _parse(file: SourceFile, block: lines.LineBlock, reading: Reading, carried: 
 def read_stream(*, stream: Stream, reading: Reading) -> Iterator[ShardTables]:
     """The shards of a file that is read in sequence, except those already written; a failure covers all the rest of the file."""
     file, reached, carried = stream.file, 0, reading.counting(stream.file)
+    stored = skipped = 0
     try:
         for block, parse in _blocks(file, reading, carried):
             shard = _stream_shard(file, block, reading)
             reached = shard.stop
-            if shard.key not in stream.done:
+            behind = file.size if block.last else min(block.reached, file.size)
+            if shard.key in stream.done:
+                skipped += behind - stored
+            else:
                 check_version(file)
                 table = with_partitions(parse(), uri=file.uri, schema=reading.schema, keys=reading.partitions)
-                yield ShardTables(shard=shard, rows=table, facts=_unfit(carried))
+                facts = {STORED: float(behind - stored), SKIPPED: float(skipped)}
+                yield ShardTables(shard=shard, rows=table, facts={**_unfit(carried), **facts})
+                skipped = 0
+            stored = behind
     except SourceError as error:
         rest = Shard(file=file, first=reached, stop=-1, key="", size=0)
-        yield ShardTables(shard=rest, failure=_explained(error, file))
+        facts = {STORED: float(file.size - stored), SKIPPED: float(skipped)}
+        yield ShardTables(shard=rest, failure=_explained(error, file), facts=facts)
 
 
 Parse: TypeAlias = Callable[[], pa.Table]

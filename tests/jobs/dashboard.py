@@ -16,12 +16,15 @@ Answering = Callable[[web.Request], Any]
 class Dashboard:
     """One job and its log. tailed: how much of the log a follower gets before its connection is cut; None for no cut.
 
-    refuse: a status for everything. after_cut: what happens to the job while nobody is connected. downtime: seconds that the
-    server is gone after a cut. lose_answers: a submission is taken, and its answer never arrives.
+    exit_code, message: of the job, if it failed. refuse: a status for everything. after_cut: what happens to the job while
+    nobody is connected. downtime: seconds that the server is gone after a cut. lose_answers: a submission is taken, and its
+    answer never arrives.
     """
 
     port: int
     status: str = "RUNNING"
+    exit_code: int = 3
+    message: str | None = None
     log: str = ""
     tailed: int | None = None
     refuse: int | None = None
@@ -40,13 +43,14 @@ class Dashboard:
 
     def job(self, name: str) -> dict[str, Any]:
         """The job as Ray tells it."""
-        code = {"SUCCEEDED": 0, "FAILED": 3}.get(self.status)
+        code = {"SUCCEEDED": 0, "FAILED": self.exit_code}.get(self.status)
         return {
             "type": "SUBMISSION",
             "submission_id": name,
             "status": self.status,
             "entrypoint": "",
             "driver_exit_code": code,
+            "message": self.message,
         }
 
     @web.middleware

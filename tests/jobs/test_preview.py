@@ -10,6 +10,7 @@ import preln as library
 from jobs import connect
 from jobs.embedded import DEMO
 from tests.command import Command, in_this_process
+from tests.events import events_of
 
 pytestmark = pytest.mark.torch
 TEXTS = ["book a flight to Paris", "", "what is the weather", "set an alarm", "play some jazz"]
@@ -57,8 +58,8 @@ def test_they_are_printed_as_a_table_or_as_lines_for_machines(preln: Command, wo
     assert shown.code == 0, shown.err
     assert "book a flight to Paris" in shown.out
     assert "weather" not in shown.out
-    rows = [json.loads(line) for line in preln(*words, "--limit", "9", "--json").out.splitlines()]
-    assert [row["text"] for row in rows] == TEXTS
+    rows = events_of(preln(*words, "--limit", "9", "--json").out)
+    assert [row["row"]["text"] for row in rows] == TEXTS
     assert {row["event"] for row in rows} == {"row"}
 
 

@@ -27,7 +27,7 @@ from pipeline.output.report import Report
 from pipeline.output.sink import Receipt, write_shard
 from pipeline.reading.source import Reading, read_bundles, read_tasks
 from pipeline.rows import error_array
-from pipeline.run import DEFAULT_OPTIONS, RunOptions
+from pipeline.run_options import DEFAULT_OPTIONS, RunOptions
 from pipeline.shards import CutRule, Work
 from pipeline.store import storage
 from pipeline.store.storage import FileInfo, canonical, join, put

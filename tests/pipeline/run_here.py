@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from jobs.in_python import Quiet
 from pipeline import run
 from pipeline.annotator import Annotator
 from pipeline.flow import reading_of
@@ -23,7 +22,7 @@ def run_here(**spec: Any) -> Report:
     """Bring a job's output folder up to date."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "annotate_shards", _annotate_shards)
-        return run.annotate(spec=JobSpec.parse(spec), cluster=OfflineCluster(), watcher=Quiet())
+        return run.annotate(spec=JobSpec.parse(spec), cluster=OfflineCluster(), watcher=run.Unwatched())
 
 
 def _annotate_shards(*, job: FrozenJob, work: Sequence[Work], **_: Any) -> Iterator[Receipt]:

@@ -76,7 +76,8 @@ class FixedCluster(Cluster):
 class OfflineCluster(Cluster):
     """Two CPUs and no Ray."""
 
-    def __init__(self, *, say: Notify = lambda _: None) -> None:
+    def __init__(self, *, say: Notify = lambda _: None, phase: Notify = lambda _: None) -> None:
+        phase("planning")
         super().__init__(self._refuse, say=say)
 
     @staticmethod

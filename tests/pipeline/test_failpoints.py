@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.run import RunOptions
+from pipeline.run_options import RunOptions
 from tests.pipeline.drill_promise import assert_done, assert_manifest_is_exact, assert_objects_are_whole
 from tests.pipeline.drill_run import BAD, Drill
 from tests.pipeline.drill_store import SCHEME, STORE, Crash, Store, When, crash_at, meanwhile_at, stumble_at

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from pipeline.errors import OutputError
 from pipeline.output.sink import read_footer
-from pipeline.run import RunOptions
+from pipeline.run_options import RunOptions
 from pipeline.store.storage import find
 from tests.pipeline.drill_promise import (
     assert_done,

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from pipeline.output.folder import OutputFolder
 from pipeline.output.verify import verify
-from pipeline.run import RunOptions
+from pipeline.run_options import RunOptions
 from tests.pipeline.drill_promise import assert_verify_agrees, faults_of
 from tests.pipeline.drill_run import Drill
 

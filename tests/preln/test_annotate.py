@@ -1,8 +1,11 @@
 """`preln.annotate`: texts and tables in memory in, the answers of a job out."""
 
+import json
+import shutil
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -143,3 +146,18 @@ def test_a_folder_of_the_users_with_our_name_is_named_in_one_line(tmp_path: Path
     last = done.stderr.strip().splitlines()[-1]
     assert str(tmp_path / "models") in last
     assert str(root / "models") in last
+
+
+def test_labels_that_are_read_as_plain_names_are_said_once(tmp_path: Path) -> None:
+    model = shutil.copytree(DEMO / "entities", tmp_path / "entities")
+    shutil.copytree(DEMO / "encoder", tmp_path / "encoder")
+    config = json.loads((model / "config.json").read_text())
+    names = {str(number): f"N{number}" for number in range(len(config["id2label"]))}
+    config |= {"id2label": names, "label2id": {name: int(number) for number, name in names.items()}}
+    (model / "config.json").write_text(json.dumps(config))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            preln.annotate(TEXTS, model=model, task="token-classification", device="cpu")
+    (said,) = [str(warning.message) for warning in caught]
+    assert "(N0, N1, N2, ...) read as plain names" in said

@@ -19,10 +19,11 @@ from pipeline.store.storage import opened
 
 @dataclass(frozen=True)
 class StreamBlock:
-    """One shard's worth of a file. last: no record follows it."""
+    """One shard's worth of a file. last: no record follows it. reached: bytes of the stored file up to its end, about."""
 
     lines: LineBlock
     last: bool
+    reached: int = 0
 
 
 def refuse_lone_returns(content: bytes, *, uri: str) -> None:
@@ -49,17 +50,24 @@ def refuse_utf16(head: bytes, *, uri: str) -> None:
 @contextmanager
 def decompressed(uri: str, *, compression: str) -> Iterator[Any]:
     """A file as a stream of its decompressed bytes, over all members or frames of it. Raises SourceError."""
+    with _decompressed(uri, compression=compression) as (stream, _):
+        yield stream
+
+
+@contextmanager
+def _decompressed(uri: str, *, compression: str) -> Iterator[tuple[Any, Any]]:
+    """The stream of decompressed bytes, and the stored file below it, whose position says how far it is read."""
     try:
         with opened(uri, block_size=4 * CHUNK_BYTES) as handle:
             if compression == "none":
-                yield handle
+                yield handle, handle
             elif compression == "gzip":
                 # Not Arrow's stream, which takes the zeros that some tools pad a file with for a member that is corrupt.
                 with gzip.GzipFile(fileobj=handle) as stream:
-                    yield stream
+                    yield stream, handle
             else:
                 with pa.CompressedInputStream(pa.PythonFile(handle, mode="r"), compression) as stream:
-                    yield stream
+                    yield stream, handle
     except SourceError:
         raise
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -88,7 +96,7 @@ def stream_blocks(
     as the positions of their last bytes, as far as these bytes tell.
     Raises SourceError where the stream breaks; blocks before that are whole.
     """
-    with decompressed(uri, compression=compression) as stream:
+    with _decompressed(uri, compression=compression) as (stream, stored):
         held, offset, ended = b"", 0, False
         ends = np.empty(0, np.int64)  # of the bytes held, as far as known: each byte is looked at about once
         while True:
@@ -108,7 +116,9 @@ def stream_blocks(
                 ends = np.append(ends, record_ends(held[known:], offset + known, ended) + known)
                 continue
             last = ended and cut == len(held)
-            yield StreamBlock(LineBlock(held[:cut], offset), last=last)
+            # What is held behind the cut is read too: count the stored bytes in proportion.
+            reached = int(stored.tell() * (offset + cut) / max(offset + len(held), 1))
+            yield StreamBlock(LineBlock(held[:cut], offset), last=last, reached=reached)
             if last:
                 return
             held, offset = held[cut:], offset + cut

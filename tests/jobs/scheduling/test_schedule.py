@@ -19,6 +19,7 @@ from tests.pipeline.small import CHECKPOINT
 
 NIGHTLY = "30 2 * * mon-fri"
 IN_NUMBERS = "30 2 * * 1-5"
+REMOTELY = ("--set", "input.urls=s3://a", "--set", "model.checkpoint=s3://b", "--set", "output.url=s3://c")
 ON_GPUS = ("--set", "resources.gpus=1")
 
 
@@ -54,8 +55,20 @@ def written(monkeypatch: pytest.MonkeyPatch, job: Path, to: str, *more: str) -> 
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
+REMOTE = """\
+# Every night.
+input: s3://corpus/reviews/*.parquet
+model: s3://models/topics
+task: text-classification
+output: s3://corpus/annotated
+"""
+
+
 def test_for_kubernetes_both_ways_keep_to_their_definitions(monkeypatch: pytest.MonkeyPatch, job: Path) -> None:
-    files = written(monkeypatch, job, "kubernetes", *ON_GPUS, "--time-zone", "Europe/Berlin", "--cuda-image", "mine:7")
+    job.write_text(REMOTE)
+    files = written(
+        monkeypatch, job, "kubernetes", "--no-check", *ON_GPUS, "--time-zone", "Europe/Berlin", "--cuda-image", "mine:7"
+    )
     assert set(files) == {"preln-topics-raycronjob.yaml", "preln-topics-cronjob.yaml"}
     own = list(yaml.safe_load_all(files["preln-topics-raycronjob.yaml"]))
     portable = list(yaml.safe_load_all(files["preln-topics-cronjob.yaml"]))
@@ -65,7 +78,52 @@ def test_for_kubernetes_both_ways_keep_to_their_definitions(monkeypatch: pytest.
     (ray_job,) = [document["data"]["rayjob.yaml"] for document in portable if "rayjob.yaml" in document.get("data", {})]
     check(yaml.safe_load(ray_job))
     assert "mine:7" in ray_job
-    assert yaml.safe_load(own[0]["data"]["job.yaml"])["task"]["name"] == "text-classification"
+    wanted = {**yaml.safe_load(REMOTE), "resources": {"gpus": 1}}
+    assert yaml.safe_load(own[0]["data"]["job.yaml"]) == wanted  # no default is written
+
+
+def test_for_kubernetes_the_job_file_is_written_as_it_stands(monkeypatch: pytest.MonkeyPatch, job: Path) -> None:
+    text = REMOTE + "resources: {gpus: 1}  # one replica per GPU\n"
+    job.write_text(text)
+    files = written(monkeypatch, job, "kubernetes", "--no-check")
+    for content in files.values():
+        (data,) = [part["data"] for part in yaml.safe_load_all(content) if "job.yaml" in part.get("data", {})]
+        assert data["job.yaml"] == text
+
+
+@pytest.mark.parametrize(
+    ("setting", "key"),
+    [
+        ("input.urls=in/*.parquet", "input"),
+        ("input.urls=[s3://corpus/a, file:///data/b]", "input"),
+        ("model.checkpoint=/models/topics", "model"),
+        ("model.checkpoint=http://localhost:9000/topics", "model"),
+        ("output.url=~/annotated", "output"),
+        ("output.url=simplecache::file:///annotated", "output"),
+    ],
+)
+def test_for_kubernetes_what_a_pod_can_not_see_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], job: Path, setting: str, key: str
+) -> None:
+    job.write_text(REMOTE)
+    words = ["--cron", "@daily", "--to", "kubernetes", *ON_GPUS, "--set", setting]
+    assert schedule(monkeypatch, job, *words, "--out", job.parent / "files") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"a pod can't see paths of this machine ({key}: " in line
+    assert "s3://corpus/a;" not in line
+    assert not (job.parent / "files").exists()
+
+
+@pytest.mark.parametrize("to", ["crontab", "systemd", "airflow"])
+def test_a_relative_path_is_refused_where_the_schedule_runs_in_another_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], job: Path, to: str
+) -> None:
+    monkeypatch.chdir(job.parent)
+    job.write_text(job.read_text().replace(str(job.parent / "in"), "in"))
+    assert schedule(monkeypatch, job, "--cron", "@daily", "--to", to, "--out", job.parent / "files") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "paths must be absolute; the job has input: in" in line
+    assert not (job.parent / "files").exists()
 
 
 def test_a_crontab_line_runs_the_command_under_a_lock(monkeypatch: pytest.MonkeyPatch, job: Path) -> None:
@@ -155,8 +213,11 @@ def test_airflow_itself_reads_the_dag(monkeypatch: pytest.MonkeyPatch, job: Path
         (["--cron", "@daily", "--to", "crontab", "--name", "Not A Name"], "--name Not A Name"),
         (["--cron", "@daily", "--to", "crontab", "--time-zone", "Mars/Olympus"], "no such zone"),
         (["--cron", "@daily", "--to", "crontab", "--set", "model.max_length=9"], "write the setting into it"),
-        (["--cron", "@daily", "--to", "kubernetes", "--set", "model.checkpoint=nowhere"], "nowhere"),
-        (["--cron", "@daily", "--to", "kubernetes"], "write `gpus: 1` under resources (or --set resources.gpus=1)"),
+        (["--cron", "@daily", "--to", "kubernetes"], "a pod can't see paths of this machine"),
+        (
+            ["--cron", "@daily", "--to", "kubernetes", *REMOTELY],
+            "write `gpus: 1` under resources (or --set resources.gpus=1)",
+        ),
     ],
 )
 def test_what_could_not_run_is_refused_before_anything_is_written(

@@ -1,6 +1,5 @@
 """Commands survive a dashboard that fails, forgets and refuses, and say why where they can't."""
 
-import json
 import shlex
 import sys
 import time
@@ -16,9 +15,11 @@ from jobs.exit_codes import exit_code_of
 from jobs.submission import job_api, submission
 from jobs.submission.job_api import JobApi, NotAuthorized, UnknownJob, Unreachable
 from models.errors import PrelnError
+from tests.command import Command, in_this_process
+from tests.events import events_of
 from tests.jobs.dashboard import Dashboard, serving
 from tests.pipeline.on_nodes import free_port
-from tests.pipeline.small import spec
+from tests.pipeline.small import CHECKPOINT, spec
 
 # Ray's client asks for a log's tail so.
 pytestmark = pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")
@@ -116,7 +117,84 @@ def test_a_token_that_is_taken_back_is_not_taken_for_an_outage(dashboard: Dashbo
 def test_where_nobody_answers_is_told_with_what_to_look_at() -> None:
     with pytest.raises(PrelnError, match=r"no Ray job API answers there.*kubectl port-forward") as caught:
         JobApi.at(f"http://127.0.0.1:{free_port()}")
+    assert exit_code_of(caught.value) == 1
+
+
+def test_a_dashboard_that_is_away_when_a_command_begins_is_waited_for_and_said_once(dashboard: Dashboard) -> None:
+    dashboard.refuse = 503
+
+    def back(words: str) -> None:
+        said.append(words)
+        dashboard.refuse = None
+
+    said: list[str] = []
+    assert JobApi.at(dashboard.address, say=back).job(NAME).status == JobStatus.RUNNING
+    (line,) = said
+    assert "retrying for 120 s" in line
+    dashboard.refuse = 503
+    with pytest.raises(Unreachable, match="503") as caught:
+        JobApi.at(dashboard.address, timeout=2 * MOMENT)
+    assert exit_code_of(caught.value) == 1
+
+
+def test_a_server_that_is_no_dashboard_is_refused_with_exit_code_2(dashboard: Dashboard) -> None:
+    dashboard.refuse = 418
+    with pytest.raises(PrelnError, match="no Ray job API answers there") as caught:
+        JobApi.at(dashboard.address)
     assert exit_code_of(caught.value) == 2
+
+
+@pytest.fixture
+def preln(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    return in_this_process(monkeypatch, capfd)
+
+
+def submit_words(dashboard: Dashboard, folder: Path) -> list[str]:
+    words = ["submit", "--task", "text-classification", "--model", CHECKPOINT, "--input", str(folder)]
+    return [*words, "--output", str(folder / "out"), "--image-has-it", "--address", dashboard.address]
+
+
+def test_submit_prints_the_jobs_log_and_nothing_of_rays_client(
+    dashboard: Dashboard, preln: Command, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    dashboard.status = "SUCCEEDED"
+    ended = preln(*submit_words(dashboard, tmp_path))
+    assert (ended.code, ended.out.rstrip("\n")) == (0, LOG.rstrip("\n"))
+    local, name = ended.err.splitlines()
+    assert local.startswith("local paths must be there")
+    assert name.startswith("submitted as preln-")
+    assert not [record.name for record in caplog.records if record.name.startswith("ray.")]
+
+
+def test_a_cluster_that_fails_ends_submit_with_1_and_one_line_of_what_is_retried(
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch, preln: Command, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(submission, "SUBMIT_SECONDS", 4 * MOMENT)
+    monkeypatch.setattr(JobApi, "submit", lambda self, **_: self._once(_failing))
+    ended = preln(*submit_words(dashboard, tmp_path))
+    _, retried, refused = ended.err.splitlines()
+    assert (ended.code, ended.out) == (1, "")
+    assert "status code 500" in retried
+    assert "submitting again for" in retried
+    assert refused.startswith("preln: the cluster did not take the job: ")
+
+
+def _failing() -> None:
+    raise RuntimeError("Request failed with status code 500: No available agent to submit job, please try again later.")
+
+
+def test_a_job_that_failed_is_said_in_one_line_without_its_log_again(
+    dashboard: Dashboard, preln: Command, tmp_path: Path
+) -> None:
+    dashboard.status, dashboard.exit_code = "FAILED", 1
+    dashboard.message = (
+        "Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000):\nline 39"
+    )
+    ended = preln(*submit_words(dashboard, tmp_path))
+    assert ended.code == 1
+    assert ended.err.splitlines()[-1].endswith(
+        "-1 failed: Job entrypoint command failed with exit code 1. Committed shards stay; run the same command to resume"
+    )
 
 
 def test_a_job_that_the_cluster_does_not_know_is_told_with_those_that_it_knows(dashboard: Dashboard) -> None:
@@ -172,6 +250,5 @@ def test_the_jobs_of_a_cluster_are_listed(dashboard: Dashboard, capsys: pytest.C
     cli.app(["jobs", "--address", dashboard.address], standalone_mode=False)
     assert capsys.readouterr().out == f"{NAME}  failed (exit code 3)  fill-mask  s3://bucket/out\n"
     cli.app(["jobs", "--address", dashboard.address, "--json"], standalone_mode=False)
-    (line,) = capsys.readouterr().out.splitlines()
-    told = json.loads(line)
+    (told,) = events_of(capsys.readouterr().out)
     assert (told["event"], told["id"], told["status"], told["exit_code"]) == ("job", NAME, "FAILED", 3)

@@ -11,7 +11,7 @@ from pipeline.errors import PrelnError
 from pipeline.output.folder import OutputFolder
 from pipeline.output.status import read_status
 from pipeline.output.verify import Finding, verify
-from pipeline.run import RunOptions
+from pipeline.run_options import RunOptions
 from tests.pipeline.drill_promise import assert_done
 from tests.pipeline.drill_run import BAD, Drill
 from tests.pipeline.drill_store import SCHEME, STORE, Crash, Trouble, When

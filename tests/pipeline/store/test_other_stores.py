@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from pipeline.run import RunOptions
+from pipeline.run_options import RunOptions
 from pipeline.store.storage import delete, exists, find, info, names, opened, put, put_if_absent, read_bytes, read_range
 from tests.chaos.servers import azurite, fake_gcs
 from tests.conftest import S3Server
