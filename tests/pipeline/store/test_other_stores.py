@@ -122,11 +122,11 @@ def dying_after(drill: Drill, *, commits: int) -> None:
     finish: Callable[..., object] = drill._finish
     left = [commits]
 
-    def counted(*arguments: object) -> object:
+    def counted(*arguments: object, **options: object) -> object:
         if not left[0]:
             raise Killed
         left[0] -= 1
-        return finish(*arguments)
+        return finish(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drill, "_finish", counted)
