@@ -99,7 +99,7 @@ class Finished(_Event):
     """How a run ended, by itself or interrupted; the same record is in `_runs/` of the output."""
 
     event: Literal["finished"] = "finished"
-    state: Literal["done", "failed-shards", "too-many-errors", "interrupted", "crashed"]
+    state: Literal["done", "failed-shards", "too-many-errors", "interrupted", "crashed", "probed"]
     model_type: str
     reason: str | None
     finished: str
@@ -117,10 +117,18 @@ class Finished(_Event):
     errors: dict[str, int]
     truncated: int
     unfit_values: dict[str, int]
+    left_out_columns: dict[str, int]
+    """Rows with a column that is not carried, since it was not seen when the output folder was begun."""
     notes: list[str]
     failed: list[str]
     stage_seconds: dict[str, float]
     replica_shares: dict[str, list[float]]
+    progress: list[list[float]]
+    """Seconds since the start, rows and tokens until then."""
+    slowest: dict[str, list[dict[str, Any]]]
+    """Shards and files that took the longest to compute."""
+    forecast: dict[str, Any] | None = None
+    """Of `--probe`: rows, tokens and hours that are left, each with its range."""
     runs_on: list[dict[str, Any]]
     dataset: dict[str, int]
     """Files, shards and rows of the whole output as it stands now."""

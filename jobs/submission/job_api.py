@@ -18,6 +18,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from models.errors import PrelnError
+from pipeline.cluster.ray_state import UPLOAD_LOGGER
 
 Answer = TypeVar("Answer")
 Notify = Callable[[str], None]
@@ -29,7 +30,7 @@ TRANSIENT = ("status code 500", "status code 502", "status code 503", "status co
 """What a proxy, a port-forward or the dashboard returns while its backend is away."""
 AWAY = ("500 Server Error", "502 Server Error", "503 Server Error", "504 Server Error")
 """The same in the words of the request that opens the connection."""
-CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
+CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", UPLOAD_LOGGER)
 """Loggers of Ray's client that report uploads and closed connections, which say nothing about the job."""
 TUNNEL = "through a tunnel (`ray dashboard cluster.yaml`, `kubectl port-forward`)"
 

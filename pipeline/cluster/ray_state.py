@@ -32,6 +32,9 @@ STATIC_NODE_PREFIX = "node_"
 NOSET_VARIABLE = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
 """With it Ray leaves CUDA_VISIBLE_DEVICES alone, and every worker of a node would take its first GPU."""
 
+UPLOAD_LOGGER = "ray._private.runtime_env.packaging"
+"""Reports each upload of code."""
+
 REPLICA_CLASS = "MapWorker("
 """How the class names of Ray Data's actors begin."""
 

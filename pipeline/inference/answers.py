@@ -1,6 +1,6 @@
 """Asks the model for the windows of shards, and turns its answers into Arrow tables of each task, and back into arrays.
 
-W: the windows of one task.
+W: the windows of one task. S: the sequences of all.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
