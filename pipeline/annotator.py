@@ -95,13 +95,18 @@ class Annotator:
         )
         try:
             self._supervisor.start()
+            self._budget = self._first_budget(gpu=gpu)
             self.spec = self._certified(dtype=dtype, gpu=gpu)
         except BaseException:
             self.close()
             raise
+
+    def _first_budget(self, *, gpu: bool) -> TokenBudget:
         wanted = self.spec.resources.batch_tokens
+        if wanted is not None:
+            return TokenBudget(tokens=wanted)
         default = GPU_BATCH_TOKENS if gpu else CPU_BATCH_TOKENS[self.spec.model.framework]
-        self._budget = budget_between(default, self._supervisor.facts) if wanted is None else TokenBudget(tokens=wanted)
+        return budget_between(default, self._supervisor.facts)
 
     def _certified(self, *, dtype: str, gpu: bool) -> JobSpec:
         """The spec with the thresholds of tasks that accept labels, found on their labelled rows."""
