@@ -30,19 +30,7 @@ def tasks_file(sample: ReviewSample) -> bytes:
 
 def as_task(row: Drawn, sample: ReviewSample) -> dict[str, Any]:
     """One task: its data, and the job's answer as a prediction."""
-    ours = {
-        "source": row.source,
-        "row": row.row,
-        "task": sample.task,
-        "answers": sample.kind,
-        "prediction": row.prediction,
-        "design": sample.design,
-        "stratum": row.stratum,
-        "stratum_rows": sample.strata[row.stratum],
-        "population": sample.population,
-        "sample_rows": len(sample.rows),
-        "weight": row.weight,
-    }
+    ours = {"source": row.source, "row": row.row, **sample.needed(row)}
     result = results(row.prediction, kind=sample.kind)
     return {
         "data": {**{part: text or "" for part, text in row.texts.items()}, OURS: ours},

@@ -39,15 +39,7 @@ def records(sample: ReviewSample) -> Iterator[dict[str, Any]]:
             sample.kind: row.prediction,
             "reviewed": "",
             "score": round(row.score, 6),
-            "task": sample.task,
-            "answers": sample.kind,
-            "prediction": row.prediction,
-            "design": sample.design,
-            "stratum": row.stratum,
-            "stratum_rows": sample.strata[row.stratum],
-            "population": sample.population,
-            "sample_rows": len(sample.rows),
-            "weight": row.weight,
+            **sample.needed(row),
         }
 
 

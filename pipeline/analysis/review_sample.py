@@ -68,6 +68,20 @@ class ReviewSample:
     rows: Sequence[Drawn]
     read_again: bool
 
+    def needed(self, row: Drawn) -> dict[str, Any]:
+        """What the error rate needs to know of a row, in every form of file."""
+        return {
+            "task": self.task,
+            "answers": self.kind,
+            "prediction": row.prediction,
+            "design": self.design,
+            "stratum": row.stratum,
+            "stratum_rows": self.strata[row.stratum],
+            "population": self.population,
+            "sample_rows": len(self.rows),
+            "weight": row.weight,
+        }
+
 
 def review_sample(
     output: str, *, rows: int, design: Design = "random", seed: int = 0, task: str | None = None
