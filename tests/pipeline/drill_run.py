@@ -1,7 +1,7 @@
 """The product's own `run.annotate` over any store, with the stages inlined: no Ray, no model.
 
 Planning, reading, writing, settling and closing are the product's; the answer to a text is made up and follows from it.
-Texts with BAD in them are errors until the model is mended.
+Texts with BAD in them are errors until the model is repaired.
 """
 
 import gzip
@@ -65,12 +65,12 @@ class OneThread:
 class Drill:
     """One dataset: inputs under root/in, rows under root/out.
 
-    mended: whether the model answers texts with BAD in them. texts: what each version of each file holds, by (URL, version).
+    repaired: whether the model answers texts with BAD in them. texts: what each version of each file holds, by (URL, version).
     sources: how the input is addressed, below the root. format: `input.format`.
     """
 
     root: str
-    mended: bool = False
+    repaired: bool = False
     sources: tuple[str, ...] = ("in",)
     format: str = "auto"
     texts: dict[tuple[str, str], list[str]] = field(default_factory=dict)
@@ -140,7 +140,7 @@ class Drill:
             reason, message = shard.failure
             return Receipt(shard=shard.shard, state="failed", reason=reason, message=message)
         assert shard.rows is not None
-        table = answered(shard.rows, source=shard.shard.file.uri, mended=self.mended)
+        table = answered(shard.rows, source=shard.shard.file.uri, repaired=self.repaired)
         footer = {"fingerprint": fingerprint}
         return write_shard(shard, table, data=OutputFolder(self.output).data, prefix="", footer=footer)
 
@@ -156,16 +156,16 @@ class Drill:
     def wanted_rows(self, files: Mapping[str, str]) -> list[tuple[str, str, str | None]]:
         """The same as it should be, given the version of every file."""
         return [
-            (uri, text, label_of(text, mended=self.mended))
+            (uri, text, label_of(text, repaired=self.repaired))
             for uri in sorted(files)
             for text in self.texts[uri, files[uri]]
         ]
 
 
-def answered(rows: pa.Table, *, source: str, mended: bool) -> pa.Table:
+def answered(rows: pa.Table, *, source: str, repaired: bool) -> pa.Table:
     """Rows as the last stage writes them."""
     texts: list[str | None] = rows["text"].to_pylist()
-    labels = [None if text is None else label_of(text, mended=mended) for text in texts]
+    labels = [None if text is None else label_of(text, repaired=repaired) for text in texts]
     errors = error_array([None if label else ("nan", "made up") for label in labels])
     count = len(texts)
     return pa.table(
@@ -180,9 +180,9 @@ def answered(rows: pa.Table, *, source: str, mended: bool) -> pa.Table:
     )
 
 
-def label_of(text: str, *, mended: bool) -> str | None:
+def label_of(text: str, *, repaired: bool) -> str | None:
     """The answer to a text; none to a bad one."""
-    return None if BAD in text and not mended else f"label of {text}"
+    return None if BAD in text and not repaired else f"label of {text}"
 
 
 def content_of(name: str, texts: Sequence[str]) -> bytes:

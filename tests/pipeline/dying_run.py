@@ -127,7 +127,7 @@ def die_everywhere(folder: Path) -> dict[str, Any]:
     if in_a_fork(first) != SOUND:
         return {"deaths": 0, "unsound": ["preparing"]}
     drill.texts = {(uri, version): texts for uri, version, texts in json.loads(texts_file.read_text())}
-    drill.mended = True
+    drill.repaired = True
     root.rename(kept)
     unsound: list[str] = []
     for last in range(MOST):

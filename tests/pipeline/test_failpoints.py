@@ -1,7 +1,7 @@
 """A run killed before or after any of its steps leaves a sound folder, which the next run completes.
 
 Every touch of the store is a step: all of them are tried, in a folder that is new, one that has everything to do (a file
-changed, one new, one gone and pruned, error rows to mend), and one with nothing to do.
+changed, one new, one gone and pruned, error rows to repair), and one with nothing to do.
 """
 
 import copy
@@ -41,14 +41,14 @@ def old_folder() -> Drill:
     drill.put_file("b.txt.gz", ["un", "deux", "trois", "quatre"])
     drill.put_file("e.parquet", ["new"])
     drill.delete_file("d.txt")
-    drill.mended = True
+    drill.repaired = True
     return drill
 
 
 def finished_folder() -> Drill:
     """Nothing to do."""
     drill = new_folder()
-    drill.mended = True
+    drill.repaired = True
     assert drill.annotate().state == "done"
     return drill
 

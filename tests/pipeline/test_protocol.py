@@ -180,7 +180,7 @@ class Protocol(RuleBasedStateMachine):
     @rule()
     def the_model_is_mended(self) -> None:
         """And every shard with error rows is run again."""
-        self.drill.mended = True
+        self.drill.repaired = True
         self._quietly(RunOptions(retry_errors=True))
 
     @rule(prune=st.booleans())
@@ -212,7 +212,7 @@ class Protocol(RuleBasedStateMachine):
     @invariant()
     def the_manifest_is_exact(self) -> None:
         """Always, but where a driver died in a race with another, since there is no lock, or where somebody else changed the
-        objects: the next run mends it."""
+        objects: the next run repairs it."""
         if not self.died_racing and not self.by_hand:
             assert_manifest_is_exact(self.drill)
 

@@ -154,9 +154,9 @@ def test_a_file_that_can_not_be_read_is_in_the_plan_with_its_reason_and_tried_ag
     assert all("bad.parquet" not in item.file.uri for item in plan.work)
     assert planned_now(job).changes == [], "the same failure is not planned twice"
     parquet(tmp_path, "bad.parquet")
-    mended = planned_now(job)
-    assert mended.unreadable == []
-    assert names(mended) == ["bad.parquet"]
+    repaired = planned_now(job)
+    assert repaired.unreadable == []
+    assert names(repaired) == ["bad.parquet"]
 
 
 def test_an_empty_file_is_planned_once_and_needs_nothing(tmp_path: Path, job: FrozenJob) -> None:

@@ -159,7 +159,7 @@ def test_success_goes_with_an_object_that_no_input_can_replace(drill: Drill) -> 
 
 def test_success_goes_before_the_work_that_makes_it_untrue(drill: Drill) -> None:
     """A run that dies between its objects and its manifest leaves no _SUCCESS of the old ones."""
-    drill.mended = True
+    drill.repaired = True
     STORE.steps.clear()
     with STORE.troubled(crash_on("put", "/data/")), pytest.raises(Crash):
         drill.annotate(RunOptions(retry_errors=True))

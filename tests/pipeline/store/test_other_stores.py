@@ -107,7 +107,7 @@ def test_a_dataset_lives_through_changes_and_a_death_in_the_middle(bucket: str) 
     drill.put_file("a.parquet", ["uno", "due"])
     drill.put_file("d.txt", ["new"])
     drill.delete_file("c.jsonl")
-    drill.mended = True
+    drill.repaired = True
     assert_done(drill, drill.annotate(RunOptions(prune=True, retry_errors=True)))
     assert_manifest_is_exact(drill)
     assert gzip.decompress(read_bytes(f"{bucket}/job/in/b.txt.gz")).count(b"\n") == len(TEXTS)
