@@ -73,6 +73,8 @@ def faults_of(drill: Drill) -> list[str]:
     for key, entry in entries.items():
         if (entry.rows, sum(entry.errors.values())) != (len(rows.get(key, ())), errors.get(key, 0)):
             found.append(f"the manifest says otherwise of {key}")
+        if any(source != entry.uri or not entry.first <= row < entry.stop for source, row, _ in rows.get(key, ())):
+            found.append(f"{key} holds rows of another")
     found += [f"{key} is in no manifest" for key in rows.keys() - entries.keys()]
     success = folder.read_success()
     if success is not None and (success.rows, success.error_rows) != (len(here), sum(errors.values())):
