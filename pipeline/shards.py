@@ -140,14 +140,19 @@ def _shard(file: SourceFile, first: int, stop: int, size: int, fingerprint: str)
 
 
 def into_bundles(*, shards: Iterable[Shard], rule: CutRule, most: int) -> Iterator[list[Shard]]:
-    """Shards in order, several small ones together: a bundle reaches `rule.bytes` or holds `most`, whichever is first."""
+    """Shards in order, several small ones together: a bundle reaches the rule's bytes or rows, or holds `most`.
+
+    Rows bound it too because a bundle is the work that a kill loses, and a shard's bytes are often compressed.
+    """
     bundle: list[Shard] = []
-    size = 0
+    size = rows = 0
     for shard in shards:
-        if bundle and (size + shard.size > rule.bytes or len(bundle) >= most):
+        more = shard.stop - shard.first if shard.file.format in COLUMNAR else 0  # else they are bytes
+        if bundle and (size + shard.size > rule.bytes or rows + more > rule.rows or len(bundle) >= most):
             yield bundle
-            bundle, size = [], 0
+            bundle, size, rows = [], 0, 0
         bundle.append(shard)
         size += shard.size
+        rows += more
     if bundle:
         yield bundle

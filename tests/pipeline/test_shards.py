@@ -108,14 +108,35 @@ def test_wide_rows_make_shorter_shards() -> None:
     assert {shard.stop - shard.first for shard in wide} == {10}
 
 
-@given(sizes=st.lists(st.integers(1, 400), max_size=40), rule=RULES, most=st.integers(1, 8))
-def test_bundles_hold_every_shard_once_in_order_within_their_bounds(sizes: list[int], rule: CutRule, most: int) -> None:
-    shards = [Shard(FILE, number, number + 1, key=str(number), size=size) for number, size in enumerate(sizes)]
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 400), st.integers(1, 50)), max_size=40), rule=RULES, most=st.integers(1, 8)
+)
+def test_bundles_hold_every_shard_once_in_order_within_their_bounds(
+    sizes: list[tuple[int, int]], rule: CutRule, most: int
+) -> None:
+    shards = [
+        Shard(FILE, 100 * number, 100 * number + rows, key=str(number), size=size)
+        for number, (size, rows) in enumerate(sizes)
+    ]
     bundles = list(into_bundles(shards=shards, rule=rule, most=most))
     assert [shard for bundle in bundles for shard in bundle] == shards
     for bundle in bundles:
         assert 1 <= len(bundle) <= most
         assert len(bundle) == 1 or sum(shard.size for shard in bundle) <= rule.bytes
+        assert len(bundle) == 1 or sum(shard.stop - shard.first for shard in bundle) <= rule.rows
+
+
+def test_full_shards_of_well_compressed_rows_are_committed_one_by_one() -> None:
+    rule = CutRule(rows=2_048, bytes=1_000_000)
+    shards = cut_rows(file=FILE, rows=131_072, size=1_000_000, rule=rule, fingerprint="f")
+    assert [len(bundle) for bundle in into_bundles(shards=shards, rule=rule, most=64)] == [1] * 64
+
+
+def test_byte_ranges_of_lines_share_a_bundle_by_their_bytes() -> None:
+    rule = CutRule(rows=10, bytes=1_000)
+    file = replace(FILE, format="jsonl", size=900)
+    shards = [shard for _ in range(3) for shard in cut_bytes(file=file, rule=CutRule(10, 300), fingerprint="f")]
+    assert [len(bundle) for bundle in into_bundles(shards=shards, rule=rule, most=64)] == [3, 3, 3]
 
 
 def test_a_shard_passes_through_json_values() -> None:
