@@ -43,7 +43,7 @@ LOADER = "tests.pipeline.bad_run:load"
 TRIGGERS = {"Segfault": "segfault", "Explode": "raise", "Memory": "memory", "Nothing": "nan", "Zzz": "hang"}
 STALL = 120.0
 """More than a busy machine takes to start a process."""
-SHORT_STALL = 10.0
+SHORT_STALL = 6.0
 """Where something is to be taken for hung."""
 FOLDER = "FOLDER"
 """What the folder of a test is called where its messages are shown."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from jobs import connect
 from pipeline import run
 from pipeline.annotator import Annotator
 from pipeline.flow import reading_of
@@ -21,8 +22,14 @@ from tests.pipeline.small import OfflineCluster
 def run_here(**spec: Any) -> Report:
     """Bring a job's output folder up to date."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "annotate_shards", _annotate_shards)
+        commands_run_here(patch)
         return run.annotate(spec=JobSpec.parse(spec), cluster=OfflineCluster(), watcher=run.Unwatched())
+
+
+def commands_run_here(patch: pytest.MonkeyPatch) -> None:
+    """The verbs that run a job do so in this process, too: for facts about files, not about Ray."""
+    patch.setattr(connect, "this_cluster", OfflineCluster)
+    patch.setattr(run, "annotate_shards", _annotate_shards)
 
 
 def _annotate_shards(*, job: FrozenJob, work: Sequence[Work], **_: Any) -> Iterator[Receipt]:

@@ -13,6 +13,7 @@ from jobs.training.records import read_records
 from jobs.training.spec import TrainSpec
 from pipeline.errors import SpecError
 from tests.jobs.small_training import DATA
+from tests.pipeline.run_here import commands_run_here
 
 NAMES = ("text-classification", "token-classification", "question-answering", "fill-mask")
 
@@ -20,8 +21,9 @@ NAMES = ("text-classification", "token-classification", "question-answering", "f
 @pytest.mark.ray
 @pytest.mark.torch
 def test_four_heads_over_one_encoder_are_measured_by_the_pipeline_itself(
-    local_ray: None, make_spec: Callable[..., TrainSpec], tmp_path: Path
+    local_ray: None, make_spec: Callable[..., TrainSpec], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """The first on Ray, the other three with their replica in this process."""
     from jobs.training.run import train
 
     spec = make_spec(*NAMES, steps=300, learning_rate=5e-3)
@@ -41,6 +43,7 @@ def test_four_heads_over_one_encoder_are_measured_by_the_pipeline_itself(
         rows = read_records(str(folder / "annotated/data"))
         assert printed[number] == score(rows, task=name).numbers[number]
         assert printed["rows"] == len(rows) == len(DATA[name]())
+        commands_run_here(monkeypatch)
         if name == "text-classification":
             assert printed[number] == pytest.approx(in_training)
             assert printed["accuracy_at_coverage"]["1"] == printed[number]
