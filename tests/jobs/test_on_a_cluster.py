@@ -21,7 +21,9 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 from ray.cluster_utils import Cluster as RayCluster
+from typer.testing import CliRunner
 
+from jobs.cli import app
 from jobs.stop import stop
 from jobs.submission.job_api import JobApi
 from jobs.submission.submission import follow
@@ -35,6 +37,8 @@ from tests.pipeline.small import CHECKPOINT
 
 pytestmark = [pytest.mark.ray, pytest.mark.torch, pytest.mark.timeout(300)]
 
+SCRAPE_SECONDS = 1.0
+"""Between two scrapes: an answer takes an agent of Ray's a tenth of a second."""
 FILES = 24
 ROWS = 12
 
@@ -66,6 +70,12 @@ class Outside:
             text=True,
             timeout=150,
         )
+
+    def here(self, verb: str, *words: str | Path) -> str:
+        """What a command prints, run in this process: a process takes seconds to begin."""
+        run = CliRunner().invoke(app, [verb, *map(str, words)], env={"RAY_API_SERVER_ADDRESS": self.address})
+        assert run.exit_code == 0, run.output
+        return run.stdout
 
     @contextmanager
     def start(self, *words: str | Path, ray_address: bool = False) -> Iterator[subprocess.Popen[str]]:
@@ -157,19 +167,21 @@ def story(outside: Outside, tmp_path_factory: pytest.TempPathFactory) -> Story:
         add_file(folder, f"{index:03d}")
     job = job_of(folder)
     submit = ("submit", job, "--image-has-it", "--env", "PRELN_LOG_LEVEL=DEBUG")
-    ids = [outside.run(*submit, "--no-wait").stdout.split()[-1] for _ in range(2)]
+    ids = [outside.run(*submit, "--no-wait").stdout.split()[-1], outside.here(*submit, "--no-wait").split()[-1]]
     until(lambda: bool(objects(folder)))
     with redirect_stdout(
         io.StringIO()
     ) as stopped:  # in this process: a command takes seconds to begin, the job is not so slow
         stop(ids[0], address=outside.address)
     kept = objects(folder)
-    log = outside.run("logs", ids[0], "--no-follow").stdout
-    lost = False
+    log = outside.here("logs", ids[0], "--no-follow")
+    lost, scraped = False, 0.0
     with outside.start(*submit) as process:
         while process.poll() is None:
-            outside.scrape()
-            time.sleep(0.2)
+            if time.monotonic() - scraped > SCRAPE_SECONDS:
+                outside.scrape()
+                scraped = time.monotonic()
+            time.sleep(0.1)
             if not lost and len(objects(folder)) > len(kept) + FILES // 8:
                 outside.cluster.remove_node(outside.cluster.list_all_nodes()[-1])
                 lost = True

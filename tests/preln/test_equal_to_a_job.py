@@ -10,6 +10,7 @@ import pytest
 
 import preln
 from jobs.embedded import DEMO, SAMPLE
+from tests.pipeline.run_here import commands_run_here
 from tests.pipeline.tasks.conftest import CheckpointOf, checkpoint_of
 
 SCORE_TOLERANCE = 1e-5
@@ -104,9 +105,19 @@ def compare(table: pa.Table, *, model: Path, output: Path, framework: str, job: 
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_five_tasks_at_once_are_answered_as_a_job_answers_them(framework: str, table: pa.Table, tmp_path: Path) -> None:
+def test_five_tasks_at_once_are_answered_as_a_job_answers_them(
+    framework: str,
+    table: pa.Table,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On Ray with torch; the others' replicas are the same, and do without it (`make slow` has them on Ray)."""
+    if framework == "torch":
+        request.getfixturevalue("local_ray")
+    else:
+        commands_run_here(monkeypatch, replica=True)
     rows = table if framework == "torch" else table.slice(0, FEWER)
     compare(rows, model=DEMO, output=tmp_path / "out", framework=framework, job={"tasks": TASKS})
 
@@ -119,13 +130,18 @@ def test_all_texts_are_answered_alike(framework: str, table: pa.Table, tmp_path:
     compare(table, model=DEMO, output=tmp_path / "out", framework=framework, job={"tasks": TASKS})
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize(("head", "task"), ALONE, ids=[task["name"] for _, task in ALONE])
 @pytest.mark.parametrize("framework", TORCH_FIRST)
 def test_a_task_is_answered_as_a_job_answers_it(
-    framework: str, head: Any, task: dict[str, Any], table: pa.Table, checkpoint_of: CheckpointOf, tmp_path: Path
+    framework: str,
+    head: Any,
+    task: dict[str, Any],
+    table: pa.Table,
+    checkpoint_of: CheckpointOf,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    commands_run_here(monkeypatch, replica=True)
     # Scoring a text by a masked model takes a pass for each of its tokens: fewer rows of it say as much.
     rows = table.slice(0, 60 if task["name"] == "text-scoring" else FEWER)
     compare(rows, model=checkpoint_of(head), output=tmp_path / "out", framework=framework, job={"task": task})
