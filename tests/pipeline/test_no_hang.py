@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,10 +178,13 @@ def words_of(source: str, output: Path | str) -> list[str]:
 
 
 @contextmanager
-def preln_annotate(source: str, output: Path | str, *, repository: Path) -> Iterator[Command]:
+def preln_annotate(
+    source: str, output: Path | str, *, repository: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Command]:
     process = subprocess.Popen(
         [sys.executable, "-m", "jobs", *words_of(source, output)],
         cwd=repository,
+        env={**os.environ, **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -221,14 +224,18 @@ def works(command: Command) -> bool:
     ],
 )
 def test_an_interrupted_command_ends_in_ten_seconds_and_says_how_to_go_on(
-    ray_environment: Path,
+    ray_address: str,
     repository: Path,
     tmp_path: Path,
     how: signal.Signals,
     when: Callable[[Command], bool],
 ) -> None:
+    # A Ray of its own only where that is what is interrupted.
+    environment = {} if when is starts_ray else {"RAY_ADDRESS": ray_address}
     (tmp_path / "in.txt").write_text("".join(f"This is the text of row {row}.\n" for row in range(5_000)))
-    with preln_annotate(str(tmp_path / "in.txt"), tmp_path / "out", repository=repository) as command:
+    with preln_annotate(
+        str(tmp_path / "in.txt"), tmp_path / "out", repository=repository, environment=environment
+    ) as command:
         until(lambda: when(command), what=when.__name__)
         seconds, said = command.interrupted(how)
     assert seconds < END_SECONDS

@@ -18,12 +18,11 @@ from tests.pipeline.run_here import commands_run_here
 NAMES = ("text-classification", "token-classification", "question-answering", "fill-mask")
 
 
-@pytest.mark.ray
 @pytest.mark.torch
 def test_four_heads_over_one_encoder_are_measured_by_the_pipeline_itself(
-    local_ray: None, make_spec: Callable[..., TrainSpec], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    make_spec: Callable[..., TrainSpec], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The first on Ray, the other three with their replica in this process."""
+    commands_run_here(monkeypatch)
     from jobs.training.run import train
 
     spec = make_spec(*NAMES, steps=300, learning_rate=5e-3)
@@ -43,7 +42,6 @@ def test_four_heads_over_one_encoder_are_measured_by_the_pipeline_itself(
         rows = read_records(str(folder / "annotated/data"))
         assert printed[number] == score(rows, task=name).numbers[number]
         assert printed["rows"] == len(rows) == len(DATA[name]())
-        commands_run_here(monkeypatch)
         if name == "text-classification":
             assert printed[number] == pytest.approx(in_training)
             assert printed["accuracy_at_coverage"]["1"] == printed[number]
