@@ -8,6 +8,8 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST := OMP_NUM_THREADS=2 $(PY) -m pytest
+# Two workers of one thread each. A file's tests stay in one worker, in their order, as they share fixtures. ARGS="-n 0" runs one process.
+PARALLEL := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 INSTALL_INPUTS := pyproject.toml constraints.txt
 
 help: ## print the targets
@@ -16,8 +18,8 @@ help: ## print the targets
 demo: $(VENV)/.installed-torch ## install the base and [torch], annotate the embedded sample on a local Ray
 	$(VENV)/bin/preln demo
 
-test: $(VENV)/.installed-dev ## run the tests (not those marked slow or chaos); ARGS= goes to pytest
-	$(PYTEST) $(ARGS)
+test: $(VENV)/.installed-dev ## run the tests (not those marked slow or chaos) in two workers; ARGS= goes to pytest
+	$(PARALLEL) $(ARGS)
 
 check: $(VENV)/.installed-dev ## formatting, lint, types, import rules
 	$(VENV)/bin/ruff format --check .

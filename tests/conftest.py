@@ -168,3 +168,11 @@ def local_ray(ray_environment: Path, s3_server: S3Server) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def ray_address(local_ray: None) -> str:
+    """The local Ray's address, as RAY_ADDRESS of commands that need no Ray of their own: a start takes 15 s of CPU."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)

@@ -1,13 +1,18 @@
-"""`preln demo`, started like a user does, shows answers, paths and where the checkpoint's quality is documented."""
+"""`preln demo`, started like a user does, shows answers, paths and where the checkpoint's quality is documented.
+
+It runs once, as pip's script, in a folder of a user whose own packages have our names.
+"""
 
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.dataset as ds
 import pytest
 
+from jobs import cli
 from jobs.demo import answers_of
 from jobs.embedded import SAMPLE
 
@@ -17,18 +22,44 @@ ROWS = 297
 """Texts of the sample, over its four files."""
 
 
-def test_the_demo_annotates_the_sample_and_shows_its_first_answers(
-    ray_environment: Path, repository: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "demo[1]"  # as it is named, not as markup
+@dataclass(frozen=True)
+class Demo:
+    """How the command ended, and its output folder."""
+
+    done: subprocess.CompletedProcess[str]
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def demo(ray_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    home = tmp_path_factory.mktemp("user")
+    for name in ("pipeline", "models", "jobs", "preln"):
+        (home / name).mkdir()
+        (home / name / "__init__.py").write_text("raise SystemExit('the folder of the user was imported')")
+    script = home / "bin" / "preln"  # as pip writes it: its own folder is the first on the path
+    script.parent.mkdir()
+    root = str(Path(cli.__file__).parents[1])
+    script.write_text(f"import sys; sys.path.append({root!r}); from jobs.__main__ import main; main()")
+    folder = home / "demo[1]"  # as it is named, not as markup
+    kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "RAY_ADDRESS")}
     done = subprocess.run(
-        [sys.executable, "-m", "jobs", "demo", "--output", str(folder)],
-        cwd=repository,
-        env={**os.environ, "COLUMNS": "400", "NO_COLOR": "1"},
+        [sys.executable, str(script), "demo", "--output", str(folder)],
+        cwd=home,
+        env={**kept, "COLUMNS": "400", "NO_COLOR": "1"},
         capture_output=True,
         text=True,
         timeout=150,
     )
+    return Demo(done, folder)
+
+
+def test_folders_of_the_users_with_our_names_are_never_imported(demo: Demo) -> None:
+    printed = demo.done.stdout + demo.done.stderr
+    assert (demo.done.returncode, "user was imported" in printed) == (0, False), printed
+
+
+def test_the_demo_annotates_the_sample_and_shows_its_first_answers(demo: Demo) -> None:
+    done, folder = demo.done, demo.folder
     assert done.returncode == 0, done.stderr
     rows = ds.dataset(folder / "data").to_table().to_pylist()
     assert len(rows) == ROWS

@@ -17,6 +17,7 @@ from pipeline.cluster import ray_state
 from pipeline.output.sink import Receipt
 from tests.command import Command, in_this_process
 from tests.events import SCHEMA, events_of
+from tests.pipeline.run_here import commands_run_here
 from tests.pipeline.small import CHECKPOINT
 
 
@@ -106,10 +107,11 @@ def test_a_run_that_is_interrupted_resumed_finished_and_given_again(
     assert (again[-1]["state"], again[-1]["rows"]) == ("done", 0)
 
 
-@pytest.mark.ray
 @pytest.mark.torch
-@pytest.mark.usefixtures("local_ray")
-def test_runs_that_fail_say_so_in_their_last_event(preln: Command, words: list[str], tmp_path: Path) -> None:
+def test_runs_that_fail_say_so_in_their_last_event(
+    preln: Command, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands_run_here(monkeypatch, replica=True)
     ended = preln(*words, "--set", "input.columns.text=body")
     (line,) = ended.err.splitlines()
     assert events_of(ended.out)[-1] == {"event": "failed", "error": line.removeprefix("preln: "), "exit_code": 2}

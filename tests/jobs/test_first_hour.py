@@ -112,22 +112,3 @@ def test_a_bug_is_one_line_and_a_file_and_with_preln_debug_a_traceback(
     monkeypatch.setenv("PRELN_DEBUG", "1")
     with pytest.raises(RuntimeError, match="two"):
         cli.main()
-
-
-@pytest.mark.ray
-def test_folders_of_the_users_with_our_names_are_never_imported(tmp_path: Path) -> None:
-    for name in ("pipeline", "models", "jobs", "preln"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the folder of the user was imported')")
-    script = tmp_path / "bin" / "preln"  # as pip writes it: its own folder is the first on the path
-    script.parent.mkdir()
-    root = str(Path(cli.__file__).parents[1])
-    script.write_text(f"import sys; sys.path.append({root!r}); from jobs.__main__ import main; main()")
-    done = subprocess.run(
-        [sys.executable, script, "demo", "--output", tmp_path / "out"],
-        cwd=tmp_path,
-        env={key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "RAY_ADDRESS")},
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, "user was imported" in done.stdout + done.stderr) == (0, False), done.stdout + done.stderr

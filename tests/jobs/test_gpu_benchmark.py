@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 BARE = "import sys; sys.modules.update(dict.fromkeys(('ray', 'pyarrow', 'pydantic', 'tensorflow')))\n"
-SMALL = "--device cpu --layers 1 --width 64 --tokens 6000 --budgets 1024 --reps 2 --dtype float32"
+SMALL = "--device cpu --layers 1 --width 64 --tokens 2000 --budgets 1024 --reps 2 --dtype float32"
 
 
 @pytest.mark.torch

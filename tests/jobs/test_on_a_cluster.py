@@ -21,7 +21,9 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 from ray.cluster_utils import Cluster as RayCluster
+from typer.testing import CliRunner
 
+from jobs.cli import app
 from jobs.stop import stop
 from jobs.submission.job_api import JobApi
 from jobs.submission.submission import follow
@@ -35,6 +37,8 @@ from tests.pipeline.small import CHECKPOINT
 
 pytestmark = [pytest.mark.ray, pytest.mark.torch, pytest.mark.timeout(300)]
 
+SCRAPE_SECONDS = 1.0
+"""Between two scrapes: an answer takes an agent of Ray's a tenth of a second."""
 FILES = 24
 ROWS = 12
 
@@ -66,6 +70,12 @@ class Outside:
             text=True,
             timeout=150,
         )
+
+    def here(self, verb: str, *words: str | Path) -> str:
+        """What a command prints, run in this process: a process takes seconds to begin."""
+        run = CliRunner().invoke(app, [verb, *map(str, words)], env={"RAY_API_SERVER_ADDRESS": self.address})
+        assert run.exit_code == 0, run.output
+        return run.stdout
 
     @contextmanager
     def start(self, *words: str | Path, ray_address: bool = False) -> Iterator[subprocess.Popen[str]]:
@@ -157,19 +167,21 @@ def story(outside: Outside, tmp_path_factory: pytest.TempPathFactory) -> Story:
         add_file(folder, f"{index:03d}")
     job = job_of(folder)
     submit = ("submit", job, "--image-has-it", "--env", "PRELN_LOG_LEVEL=DEBUG")
-    ids = [outside.run(*submit, "--no-wait").stdout.split()[-1] for _ in range(2)]
+    ids = [outside.run(*submit, "--no-wait").stdout.split()[-1], outside.here(*submit, "--no-wait").split()[-1]]
     until(lambda: bool(objects(folder)))
     with redirect_stdout(
         io.StringIO()
     ) as stopped:  # in this process: a command takes seconds to begin, the job is not so slow
         stop(ids[0], address=outside.address)
     kept = objects(folder)
-    log = outside.run("logs", ids[0], "--no-follow").stdout
-    lost = False
+    log = outside.here("logs", ids[0], "--no-follow")
+    lost, scraped = False, 0.0
     with outside.start(*submit) as process:
         while process.poll() is None:
-            outside.scrape()
-            time.sleep(0.2)
+            if time.monotonic() - scraped > SCRAPE_SECONDS:
+                outside.scrape()
+                scraped = time.monotonic()
+            time.sleep(0.1)
             if not lost and len(objects(folder)) > len(kept) + FILES // 8:
                 outside.cluster.remove_node(outside.cluster.list_all_nodes()[-1])
                 lost = True
@@ -211,11 +223,11 @@ def test_the_log_of_an_ended_job_is_followed_as_it_is(story: Story, outside: Out
     assert "".join(follow(api, story.ids[0])) == log
 
 
-def test_rays_own_command_runs_a_job_too(outside: Outside, tmp_path: Path) -> None:
-    add_file(tmp_path, "one")
-    words = ["job", "submit", "--working-dir", ".", "--", "python", "-m", "jobs", "annotate", str(job_of(tmp_path))]
+def by_rays_own_command(outside: Outside, *words: str | Path) -> str:
+    """What a job of `ray job submit` prints, whose code is the repository's, uploaded; it ends well."""
+    submit = ["job", "submit", "--working-dir", ".", "--", "python", "-m", "jobs", *map(str, words)]
     run = subprocess.run(
-        [str(Path(sys.executable).parent / "ray"), *words],
+        [str(Path(sys.executable).parent / "ray"), *submit],
         cwd=outside.repository,
         env={**os.environ, "RAY_ADDRESS": outside.address},
         capture_output=True,
@@ -224,7 +236,19 @@ def test_rays_own_command_runs_a_job_too(outside: Outside, tmp_path: Path) -> No
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert f"Done: {ROWS} rows of 1 file in 1 shard." in run.stdout
+    return run.stdout
+
+
+def test_rays_own_command_runs_our_code_too(outside: Outside, tmp_path: Path) -> None:
+    add_file(tmp_path, "one")
+    found = by_rays_own_command(outside, "plan", job_of(tmp_path), "--json")
+    assert '"files":1' in found.replace(" ", "")
+
+
+@pytest.mark.slow
+def test_rays_own_command_runs_a_job_too(outside: Outside, tmp_path: Path) -> None:
+    add_file(tmp_path, "one")
+    assert f"Done: {ROWS} rows of 1 file in 1 shard." in by_rays_own_command(outside, "annotate", job_of(tmp_path))
     assert verify(str(tmp_path / "out")).holds
 
 
@@ -292,22 +316,48 @@ def test_workers_keep_a_journal_of_json_lines_with_run_shard_and_attempt(story: 
     assert {line["message"] for line in journal} >= {"shard committed", "model loaded"}
 
 
-def test_the_command_stays_and_annotates_what_is_new(outside: Outside, tmp_path: Path) -> None:
+def gets_a_second_file(process: subprocess.Popen[str], folder: Path) -> None:
+    """What a command that stays makes of a file that comes after its first run; ends it."""
+    until(lambda: (folder / "out/_SUCCESS").exists(), process=process)
+    add_file(folder, "second")
+    until(lambda: len(list((folder / "out/data").glob("*.parquet"))) == 2, process=process)
+    until(
+        lambda: (success := OutputFolder(str(folder / "out")).read_success()) is not None and success.files == 2,
+        process=process,
+    )
+    process.send_signal(signal.SIGTERM)
+    words = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, words
+    assert verify(str(folder / "out")).holds
+
+
+def test_the_command_stays_and_annotates_what_is_new(repository: Path, tmp_path: Path) -> None:
+    """A real process, which runs its jobs in itself; on a cluster it is slow."""
+    program = (
+        "import pytest; from tests.pipeline.run_here import commands_run_here\n"
+        "commands_run_here(pytest.MonkeyPatch())\n"
+        "from jobs.cli import main; main()"
+    )
+    add_file(tmp_path, "first")
+    words = [sys.executable, "-c", program, "annotate", str(job_of(tmp_path)), "--every", "1s", "--json"]
+    with subprocess.Popen(
+        words, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            gets_a_second_file(process, tmp_path)
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_the_command_stays_on_a_cluster_and_annotates_what_is_new(outside: Outside, tmp_path: Path) -> None:
     add_file(tmp_path, "first")
     with outside.start("annotate", job_of(tmp_path), "--every", "1s", "--json", ray_address=True) as process:
-        until(lambda: (tmp_path / "out/_SUCCESS").exists(), process=process)
-        add_file(tmp_path, "second")
-        until(lambda: len(list((tmp_path / "out/data").glob("*.parquet"))) == 2, process=process)
-        until(
-            lambda: (success := OutputFolder(str(tmp_path / "out")).read_success()) is not None and success.files == 2,
-            process=process,
-        )
-        process.send_signal(signal.SIGTERM)
-        words = process.communicate(timeout=60)[0]
-    assert process.returncode == 130, words
-    assert verify(str(tmp_path / "out")).holds
+        gets_a_second_file(process, tmp_path)
 
 
+# In every run of the tests, test_failpoints.py has another driver do the same work at every step, without Ray.
+@pytest.mark.slow
 def test_two_runs_of_the_same_job_at_once_do_no_harm(outside: Outside, tmp_path: Path) -> None:
     """By a model that takes its time, so that both are at work at once; each with a replica that leaves room to read."""
     job = sleepy_job(tmp_path, shards=16, nap=0.75, gpus=0, cpus=0.4, replicas=1)

@@ -43,7 +43,7 @@ LOADER = "tests.pipeline.bad_run:load"
 TRIGGERS = {"Segfault": "segfault", "Explode": "raise", "Memory": "memory", "Nothing": "nan", "Zzz": "hang"}
 STALL = 120.0
 """More than a busy machine takes to start a process."""
-SHORT_STALL = 10.0
+SHORT_STALL = 6.0
 """Where something is to be taken for hung."""
 FOLDER = "FOLDER"
 """What the folder of a test is called where its messages are shown."""
@@ -143,11 +143,14 @@ def attempt(folder: Path, *, yaml: str | None, settings: Sequence[tuple[str, Any
 
 def annotate(spec: JobSpec, *, loader: str = LOADER) -> Report:
     """`run.annotate` with the stages one after the other in this process. loader: of the model, in a process of its own."""
-    with patch.object(run, "annotate_shards", _inline), patch.object(run_report, "package_versions", dict):
+    with patch.object(run, "annotate_shards", through_a_replica), patch.object(run_report, "package_versions", dict):
         return run.annotate(spec=spec, cluster=OfflineCluster(), watcher=Kept(), loader=loader)
 
 
-def _inline(*, job: FrozenJob, work: Sequence[Work], placement: Placement, loader: str, **_: Any) -> Iterator[Receipt]:
+def through_a_replica(
+    *, job: FrozenJob, work: Sequence[Work], placement: Placement, loader: str, **_: Any
+) -> Iterator[Receipt]:
+    """`annotate_shards` with a real replica's object and its child, but without Ray."""
     order = replica_order(job=job, placement=placement, loader=loader)
     stages = Stages(spec=job.spec, schema=job.schema, footer=job_footer(job))
     reading = reading_of(job)

@@ -6,34 +6,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import run
-from pipeline.cluster.placement import Cluster
-from pipeline.output.job import FrozenJob
-from pipeline.output.plan import Plan
-from pipeline.output.sink import Receipt
-from pipeline.spec.job_spec import JobSpec
 from tests.golden import embedders
+from tests.pipeline.run_here import run_here
 
-pytestmark = [pytest.mark.ray, pytest.mark.torch]
-
-
-class Silent:
-    """A watcher that needs to know nothing."""
-
-    def planned(self, job: FrozenJob, plan: Plan) -> None:
-        pass
-
-    def committed(self, receipt: Receipt) -> None:
-        pass
+pytestmark = pytest.mark.torch
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_the_footer_and_the_record_of_a_run_name_the_family(tmp_path: Path) -> None:
     embedders.write_folder(tmp_path / "model", "roberta/token-classification", {})
     (tmp_path / "in.txt").write_text("John Smith works at Microsoft.\nwolf\n")
     places = {"input": str(tmp_path / "in.txt"), "model": str(tmp_path / "model"), "output": str(tmp_path / "out")}
-    spec = JobSpec.parse({**places, "task": "token-classification"})
-    report = run.annotate(spec=spec, cluster=Cluster(lambda: None), watcher=Silent())
+    report = run_here(**places, task="token-classification")
     assert report.tally.rows == 2
     out = tmp_path / "out"
     (file,) = (file for file in out.rglob("*.parquet") if not str(file.relative_to(out)).startswith("_"))

@@ -33,11 +33,12 @@ from pipeline.spec.job_spec import JobSpec
 from pipeline.store.storage import find, join, put, read_bytes
 from tests.conftest import S3Server
 from tests.pipeline.corpus import LABELS, Corpus, lay_out, random_classifier, repeated
+from tests.pipeline.run_here import run_here
 
 pytestmark = [pytest.mark.ray, pytest.mark.torch, pytest.mark.storage]
 
 FLOAT32_SCORES = 1e-5
-"""How far a float32 score may be from that of the same text alone: sums in another order, six layers deep."""
+"""How far a float32 score may be from that of the same text alone: sums in another order, two layers deep."""
 MAX_LENGTH = 24
 """Tokens a text is cut to here, which keeps this module within its minutes; `make slow` runs whole texts."""
 ROWS = 10_033
@@ -82,7 +83,7 @@ def corpus(wiki: pa.Table, s3_server: S3Server) -> Corpus:
 @pytest.fixture(scope="module")
 def classifier(data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("classifier")
-    return random_classifier(url=str(folder), tokenizer=data / "roberta-tokenizer", layers=6, width=192)
+    return random_classifier(url=str(folder), tokenizer=data / "roberta-tokenizer", layers=2, width=64)
 
 
 def scores_of(model: FlatModel, id_lists: list[list[int]]) -> np.ndarray:
@@ -344,22 +345,16 @@ def test_bad_rows_are_answered_by_an_error_and_stop_nothing(local_ray: None, rep
     assert len(rows[0]["embedding"]) == 64
 
 
-def test_slices_with_and_without_nulls_read_back_as_one_dataset(
-    local_ray: None, repository: Path, tmp_path: Path
-) -> None:
+def test_slices_with_and_without_nulls_read_back_as_one_dataset(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name, note in (("a", None), ("b", "strings")):
         rows = [{"text": f"Text {index} of {name}.", "note": note} for index in range(5)]
         (tmp_path / f"in/{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    report, _ = annotate(
-        JobSpec.parse(
-            {
-                "input": str(tmp_path / "in/*.jsonl"),
-                "model": {"checkpoint": str(repository / "jobs/checkpoints/random-tiny"), "dtype": "float32"},
-                "task": "text-classification",
-                "output": str(tmp_path / "out"),
-            }
-        )
+    report = run_here(
+        input=str(tmp_path / "in/*.jsonl"),
+        model={"checkpoint": str(repository / "jobs/checkpoints/random-tiny"), "dtype": "float32"},
+        task="text-classification",
+        output=str(tmp_path / "out"),
     )
     assert report.state == "done"
     glob = f"{tmp_path}/out/data/*.parquet"
@@ -368,9 +363,7 @@ def test_slices_with_and_without_nulls_read_back_as_one_dataset(
     assert duckdb.connect().execute(f"SELECT count(note), count(*) FROM '{glob}'").fetchone() == (5, 10)
 
 
-def test_the_driver_imports_no_framework(
-    s3_server: S3Server, ray_environment: Path, repository: Path, tmp_path: Path
-) -> None:
+def test_the_driver_imports_no_framework(ray_address: str, repository: Path, tmp_path: Path) -> None:
     put(str(tmp_path / "in.txt"), b"One line.\nAnother line.\n")
     program = (
         "import sys; from jobs.cli import main\n"
@@ -382,7 +375,12 @@ def test_the_driver_imports_no_framework(
     arguments = ["annotate", "--task", "text-classification", "--model", "jobs/checkpoints/random-tiny"]
     files = ["--input", str(tmp_path / "in.txt"), "--output", str(tmp_path / "out"), "--dtype", "float32"]
     done = subprocess.run(
-        [sys.executable, "-c", program, *arguments, *files], cwd=repository, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program, *arguments, *files],
+        cwd=repository,
+        env={**os.environ, "RAY_ADDRESS": ray_address},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert "2 rows" in done.stdout

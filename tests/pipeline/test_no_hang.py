@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from jobs.interruption import INTERRUPTED
-from pipeline import run
+from pipeline import flow, run
 from pipeline.cluster.placement import Cluster
 from pipeline.errors import RunFailed
 from pipeline.flow import INIT_TRIES
@@ -29,6 +29,7 @@ from pipeline.output.plan import Plan
 from pipeline.output.report import Report
 from pipeline.output.sink import Receipt
 from pipeline.spec.job_spec import JobSpec
+from tests.command import in_this_process
 from tests.pipeline import ill_model
 from tests.pipeline.small import CHECKPOINT, spec
 
@@ -91,20 +92,28 @@ def annotate(job: JobSpec) -> Report:
 
 
 @pytest.mark.parametrize(
-    ("how", "reason"),
+    ("how", "reason", "tries"),
     [
-        ("memory", "could not load .*: MemoryError: cannot allocate 96 GB"),
-        ("killed", "ended while loading .*: SIGKILL"),
-        ("hangs", f"ended while loading .*: hung: no answer in {HANGING_STALL:.0f} s"),
+        ("memory", "could not load .*: MemoryError: cannot allocate 96 GB", INIT_TRIES),
+        # How often it is tried does not depend on how it fails: once is enough for these.
+        ("killed", "ended while loading .*: SIGKILL", 1),
+        ("hangs", f"ended while loading .*: hung: no answer in {HANGING_STALL:.0f} s", 1),
     ],
 )
 def test_a_replica_that_can_not_start_ends_the_run_with_its_reason_after_two_more_tries(
-    local_ray: None, tmp_path: Path, checkpoint: Path, how: str, reason: str
+    local_ray: None,
+    tmp_path: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    reason: str,
+    tries: int,
 ) -> None:
+    monkeypatch.setattr(flow, "INIT_TRIES", tries)
     stall = HANGING_STALL if how == "hangs" else STALL
     with pytest.raises(RunFailed, match=reason) as ended:
         annotate(job(tmp_path, checkpoint, ill=f"{how} {INIT_TRIES}", stall=stall))
-    assert len(ill_model.starts_of(checkpoint)) == INIT_TRIES
+    assert len(ill_model.starts_of(checkpoint)) == tries
     assert "run the same command to resume" in str(ended.value)
     assert "\n" not in str(ended.value)
 
@@ -162,12 +171,20 @@ class Command:
         return seconds, said
 
 
+def words_of(source: str, output: Path | str) -> list[str]:
+    """What is typed after `preln`."""
+    words = ["annotate", "--task", "text-classification", "--dtype", "float32", "--model", CHECKPOINT]
+    return [*words, "--input", source, "--output", str(output), "--set", "shards.bytes=2000"]
+
+
 @contextmanager
-def preln_annotate(source: str, output: Path | str, *, repository: Path) -> Iterator[Command]:
-    words = ["--task", "text-classification", "--dtype", "float32", "--model", CHECKPOINT, "--input", source]
+def preln_annotate(
+    source: str, output: Path | str, *, repository: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Command]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "jobs", "annotate", *words, "--output", str(output), "--set", "shards.bytes=2000"],
+        [sys.executable, "-m", "jobs", *words_of(source, output)],
         cwd=repository,
+        env={**os.environ, **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -207,14 +224,18 @@ def works(command: Command) -> bool:
     ],
 )
 def test_an_interrupted_command_ends_in_ten_seconds_and_says_how_to_go_on(
-    ray_environment: Path,
+    ray_address: str,
     repository: Path,
     tmp_path: Path,
     how: signal.Signals,
     when: Callable[[Command], bool],
 ) -> None:
+    # A Ray of its own only where that is what is interrupted.
+    environment = {} if when is starts_ray else {"RAY_ADDRESS": ray_address}
     (tmp_path / "in.txt").write_text("".join(f"This is the text of row {row}.\n" for row in range(5_000)))
-    with preln_annotate(str(tmp_path / "in.txt"), tmp_path / "out", repository=repository) as command:
+    with preln_annotate(
+        str(tmp_path / "in.txt"), tmp_path / "out", repository=repository, environment=environment
+    ) as command:
         until(lambda: when(command), what=when.__name__)
         seconds, said = command.interrupted(how)
     assert seconds < END_SECONDS
@@ -223,7 +244,14 @@ def test_an_interrupted_command_ends_in_ten_seconds_and_says_how_to_go_on(
 
 
 @pytest.mark.torch
-def test_the_command_goes_on_where_it_was_interrupted(ray_environment: Path, repository: Path, tmp_path: Path) -> None:
+def test_the_command_goes_on_where_it_was_interrupted(
+    local_ray: None,
+    repository: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In a process of its own with its own Ray, and then in this one, on the Ray that is here."""
     rows = 5_000
     (tmp_path / "in.txt").write_text("".join(f"Row {row}.\n" for row in range(rows)))
     with preln_annotate(str(tmp_path / "in.txt"), tmp_path / "out", repository=repository) as command:
@@ -232,9 +260,9 @@ def test_the_command_goes_on_where_it_was_interrupted(ray_environment: Path, rep
     assert seconds < END_SECONDS
     assert "of this run committed; run the same command to resume" in said
     written = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out/data").glob("*.parquet")}
-    with preln_annotate(str(tmp_path / "in.txt"), tmp_path / "out", repository=repository) as command:
-        said, _ = command.process.communicate(timeout=PATIENCE)
-        assert command.process.returncode == 0, said
+    monkeypatch.chdir(repository)
+    ended = in_this_process(monkeypatch, capsys)(*words_of(str(tmp_path / "in.txt"), tmp_path / "out"))
+    assert ended.code == 0, ended.err
     found = ds.dataset(tmp_path / "out/data").to_table(columns=["text"])["text"].to_pylist()
     assert sorted(found) == sorted(f"Row {row}." for row in range(rows))
     assert {

@@ -17,6 +17,7 @@ from pipeline.output.plan import Plan
 from pipeline.output.sink import Receipt
 from pipeline.output.tally import Tally
 from tests.command import in_this_process
+from tests.pipeline.run_here import commands_run_here
 from tests.pipeline.small import CHECKPOINT, shard
 
 ROWS = 400
@@ -75,13 +76,11 @@ def test_the_money_is_that_of_all_replicas() -> None:
     assert forecast_lines(None, price=None)[0].startswith("No forecast")
 
 
-@pytest.mark.ray
 @pytest.mark.torch
-@pytest.mark.timeout(400)  # three runs, also on a busy machine
-@pytest.mark.usefixtures("local_ray")
 def test_a_probe_stops_with_a_forecast_and_the_same_command_does_each_row_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    commands_run_here(monkeypatch, replica=True)
     (tmp_path / "in").mkdir()
     texts = [f"Ferry number {row} left. " * (1 + row % 5) for row in range(ROWS)]
     pq.write_table(pa.table({"text": texts}), tmp_path / "in/a.parquet")

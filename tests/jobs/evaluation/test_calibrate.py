@@ -20,6 +20,7 @@ from models.checkpoint import Checkpoint
 from models.convert import convert
 from models.errors import CheckpointError
 from pipeline.errors import SpecError
+from tests.pipeline.run_here import commands_run_here
 from tests.pipeline.small import CHECKPOINT, spec
 from tests.pipeline.test_certification import TEXTS
 
@@ -27,9 +28,9 @@ SCORE_TOLERANCE = 1e-5
 """Between batch shapes, on scores in float32."""
 
 
-@pytest.mark.ray
 @pytest.mark.torch
-def test_a_calibrated_checkpoint_says_how_often_it_is_right(local_ray: None, tmp_path: Path) -> None:
+def test_a_calibrated_checkpoint_says_how_often_it_is_right(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    commands_run_here(monkeypatch)
     options = {"task": "text-classification", "dtype": "float32", "isolate": False}
     plain = preln.annotate(TEXTS, model=CHECKPOINT, **options)
     random = np.random.default_rng(2)

@@ -13,15 +13,16 @@ from jobs.training.records import read_records
 from jobs.training.spec import TrainSpec
 from pipeline.errors import SpecError
 from tests.jobs.small_training import DATA
+from tests.pipeline.run_here import commands_run_here
 
 NAMES = ("text-classification", "token-classification", "question-answering", "fill-mask")
 
 
-@pytest.mark.ray
 @pytest.mark.torch
 def test_four_heads_over_one_encoder_are_measured_by_the_pipeline_itself(
-    local_ray: None, make_spec: Callable[..., TrainSpec], tmp_path: Path
+    make_spec: Callable[..., TrainSpec], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    commands_run_here(monkeypatch)
     from jobs.training.run import train
 
     spec = make_spec(*NAMES, steps=300, learning_rate=5e-3)

@@ -4,9 +4,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ray.cluster_utils import Cluster as RayCluster
 
 from pipeline.output.status import read_status
 from tests.pipeline.on_nodes import STORE_BYTES, driver, nodes, sleepy_job, until, wake, whole
@@ -39,41 +42,59 @@ def held_gpu(address: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_there_is_a_replica_a_gpu_on_unlike_nodes_and_a_run_outlives_the_loss_of_a_node(
-    ray_environment: Path, repository: Path, tmp_path: Path
-) -> None:
-    job = sleepy_job(tmp_path, shards=50, nap=1.0)
-    gpus = {"num_cpus": 3, "num_gpus": 2}, {"num_cpus": 2, "num_gpus": 1}
-    with nodes({"num_cpus": 1}, *gpus) as cluster, driver(cluster, job, tmp_path, repository) as running:
-        running.wait_for_replicas(3)
-        cluster.remove_node(cluster.list_all_nodes()[-2])  # the larger one
-        wake(tmp_path)
-        ended = running.end()
-    assert ended["state"] == "done", ended
-    assert whole(tmp_path, 50)
-    assert read_status(str(tmp_path / "out")).complete
+@dataclass
+class Growing:
+    """A head, a node with a GPU, and a larger node that joins them in the middle of a test."""
+
+    cluster: RayCluster
+    larger: Any = None
+
+    def grow(self) -> None:
+        """Add the node with two GPUs, unless it is there."""
+        if self.larger is None:
+            self.larger = self.cluster.add_node(object_store_memory=STORE_BYTES, num_cpus=3, num_gpus=2)
+
+
+@pytest.fixture(scope="module")
+def growing(ray_environment: Path) -> Iterator[Growing]:
+    with nodes({"num_cpus": 1}, {"num_cpus": 3, "num_gpus": 1}) as cluster:
+        yield Growing(cluster)
 
 
 def test_replicas_share_a_gpu_start_as_nodes_arrive_and_a_full_cluster_is_waited_for(
-    ray_environment: Path, repository: Path, tmp_path: Path
+    growing: Growing, repository: Path, tmp_path: Path
 ) -> None:
     """Halves of GPUs: two on a node that somebody else holds at first, and more on one that comes in the middle."""
     job = sleepy_job(tmp_path, shards=50, nap=1.0, gpus=0.5, replicas={"min": 1, "max": 4})
     with (
-        nodes({"num_cpus": 1}, {"num_cpus": 3, "num_gpus": 1}) as cluster,
-        held_gpu(cluster.address) as holder,
-        driver(cluster, job, tmp_path, repository) as running,
+        held_gpu(growing.cluster.address) as holder,
+        driver(growing.cluster, job, tmp_path, repository) as running,
     ):
         waited = running.wait_for("waiting")[0]["words"]
         assert "waiting for a node with room for a replica (0.5 GPU and 1 CPU)" in waited
         assert not running.of("committed")
         holder.kill()
         running.wait_for_replicas(2)
-        cluster.add_node(object_store_memory=STORE_BYTES, num_cpus=3, num_gpus=1)
+        growing.grow()
         until(lambda: len(running.replicas()) > 2, process=running.process)
         wake(tmp_path)
         assert running.end()["state"] == "done"
     assert whole(tmp_path, 50)
+
+
+def test_there_is_a_replica_a_gpu_on_unlike_nodes_and_a_run_outlives_the_loss_of_a_node(
+    growing: Growing, repository: Path, tmp_path: Path
+) -> None:
+    job = sleepy_job(tmp_path, shards=50, nap=1.0)
+    growing.grow()
+    with driver(growing.cluster, job, tmp_path, repository) as running:
+        running.wait_for_replicas(3)
+        growing.cluster.remove_node(growing.larger)
+        wake(tmp_path)
+        ended = running.end()
+    assert ended["state"] == "done", ended
+    assert whole(tmp_path, 50)
+    assert read_status(str(tmp_path / "out")).complete
 
 
 @pytest.mark.slow
