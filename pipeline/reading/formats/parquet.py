@@ -19,7 +19,7 @@ BUFFER_BYTES = 4 * 1024 * 1024
 
 BATCH_ROWS = 8_192
 """Rows decoded at a time, at most."""
-FIRST_ROWS = 64
+FIRST_ROWS = 16
 """Rows decoded first, from which follows how many fit into BATCH_BYTES."""
 BATCH_BYTES = 32 << 20
 FEWER = 16
