@@ -63,6 +63,8 @@ def decoded_bytes(table: pa.Table) -> int:
 
 def _array_bytes(array: pa.Array) -> int:
     kind = array.type
+    if pa.types.is_primitive(kind) or pa.types.is_string(kind):
+        return int(array.nbytes)
     if isinstance(kind, pa.BaseExtensionType):
         return _array_bytes(array.storage)
     if pa.types.is_dictionary(kind):

@@ -143,6 +143,7 @@ def rows_of_ranges(
     Raises SourceError where the batches end too early.
     """
     position, batch = next(batches, (0, None))
+    known = set(schema.names)
     for first, stop in ranges:
         gathered = Gathered(most_bytes)
         reached = first
@@ -161,7 +162,7 @@ def rows_of_ranges(
         table = pa.concat_tables(gathered.pieces) if gathered.pieces else schema.empty_table()
         row = pa.array(range(first, stop), pa.int64())
         if carried is not None:
-            carried.leave_out(names, schema=schema, rows=stop - first)
+            carried.leave_out(names, known=known, rows=stop - first)
         yield conform(table, schema=schema, row=row, required=required, carried=carried)
 
 
