@@ -46,7 +46,7 @@ def first_answers(spec: JobSpec, *, rows: int) -> pa.Table:
         answers: list[pa.Table] = []
         with Annotator(job.spec, dtype=job.dtype, threads=len(os.sched_getaffinity(0)), gpu=gpu) as annotator:
             for task in read_tasks(work=plan.work, rule=job.cut):
-                for bundle in read_bundles(task=task, reading=reading_of(job)):
+                for bundle in read_bundles(task=task, reading=reading_of(job, large="parts")):
                     for read in bundle:
                         left = rows - sum(table.num_rows for table in answers)
                         if read.failure is not None or read.rows is None:

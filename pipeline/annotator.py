@@ -133,7 +133,7 @@ class Annotator:
         from pipeline.reading.source import read_bundles, read_tasks  # with Ray, which rows in memory do without
 
         for task in read_tasks(work=plan.work, rule=job.cut):
-            for bundle in read_bundles(task=task, reading=reading_of(job)):
+            for bundle in read_bundles(task=task, reading=reading_of(job, large="parts")):
                 for read in bundle:
                     if read.failure is not None or read.rows is None:
                         _, message = read.failure or ("", "it can't be read")

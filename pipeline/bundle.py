@@ -30,7 +30,8 @@ class ShardTables:
     """A shard on its way through the flow.
 
     rows: None before it is read, or if the shard failed. tasks: the tables of each task.
-    failure: why the whole shard failed (reason, message). facts: counts and seconds for the receipt.
+    failure: why the whole shard failed (reason, message). cuts: the rows at which its parts begin, where it failed because it is
+    too large. facts: counts and seconds for the receipt.
     runs_on: what the replica's model runs on, once per bundle.
     """
 
@@ -38,6 +39,7 @@ class ShardTables:
     rows: pa.Table | None = None
     tasks: TaskTables = field(default_factory=dict)
     failure: tuple[str, str] | None = None
+    cuts: tuple[int, ...] = ()
     facts: Mapping[str, float] = field(default_factory=dict)
     runs_on: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
@@ -75,7 +77,7 @@ def unpack(bundle: pa.Table) -> list[ShardTables]:
 
 def _header(shard: ShardTables) -> str:
     fields = {"shard": shard.shard.to_dict(), "failure": shard.failure, "facts": dict(shard.facts)}
-    fields["runs_on"] = dict(shard.runs_on)
+    fields |= {"runs_on": dict(shard.runs_on), "cuts": shard.cuts}
     return json.dumps({**fields, "tables": [place for place, _ in shard.tables()]})
 
 
@@ -96,6 +98,7 @@ def _from_header(text: str, cells: Iterator[pa.LargeBinaryScalar]) -> ShardTable
         rows=rows,
         tasks=tasks,
         failure=None if failure is None else (failure[0], failure[1]),
+        cuts=tuple(values["cuts"]),
         facts=values["facts"],
         runs_on=values["runs_on"],
     )

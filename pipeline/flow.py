@@ -35,7 +35,7 @@ from pipeline.inference.replica import Replica, ReplicaOrder
 from pipeline.output.folder import OutputFolder
 from pipeline.output.job import FrozenJob
 from pipeline.output.sink import Receipt, job_footer, write_shard
-from pipeline.reading.source import Reading, ShardSource
+from pipeline.reading.source import Large, Reading, ShardSource
 from pipeline.shards import Stream, Work
 from pipeline.spec.job_spec import JobSpec
 from pipeline.telemetry import journal, metrics
@@ -100,7 +100,9 @@ def finish_shard(shard: ShardTables, *, stages: Stages) -> Receipt:
     """The receipt of a shard: of its object, which is written now, or of its failure."""
     if shard.failure is not None:
         reason, message = shard.failure
-        return Receipt(shard=shard.shard, state="failed", reason=reason, message=message, facts=shard.facts)
+        return Receipt(
+            shard=shard.shard, state="failed", reason=reason, message=message, cuts=shard.cuts, facts=shard.facts
+        )
     spec = stages.spec
     began = time.monotonic()
     table = annotated(shard, schema=stages.schema, spec=spec, facts=facts_of(spec))
@@ -109,7 +111,11 @@ def finish_shard(shard: ShardTables, *, stages: Stages) -> Receipt:
 
 
 def record(receipt: Receipt, *, stages: Stages) -> None:
-    """Count a shard in the metrics and write it into the worker's journal."""
+    """Count a shard in the metrics and write it into the worker's journal; of one that is to be cut, its parts are counted."""
+    if receipt.cuts:
+        fields = {"shard": receipt.shard.key, "source": receipt.shard.file.uri, "first": receipt.shard.first}
+        journal.write("shard cut", run=stages.run, attempt=stages.attempt, parts=len(receipt.cuts) + 1, **fields)
+        return
     metrics.count_shard(
         task=stages.spec.task_name,
         state=receipt.state,
@@ -279,8 +285,8 @@ def actor_pool(placement: Placement) -> dict[str, Any]:
     return {"compute": threaded(), "max_concurrency": bundles}
 
 
-def reading_of(job: FrozenJob) -> Reading:
-    """How a job's files are read."""
+def reading_of(job: FrozenJob, *, large: Large = "cut") -> Reading:
+    """How a job's files are read. large: what becomes of a shard whose rows take too much memory."""
     return Reading(
         schema=job.schema,
         required=required_columns(job.spec),
@@ -294,6 +300,7 @@ def reading_of(job: FrozenJob) -> Reading:
         rules=job.reading,
         every=job.spec.input.keep is None,
         declared=job.spec.input.fields is not None,
+        large=large,
     )
 
 

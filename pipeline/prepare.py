@@ -1,5 +1,6 @@
 """Turns a spec into the job of its output folder, or explains in one line why it can't work; starts no replica."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -101,7 +102,7 @@ def head_folders(spec: JobSpec) -> list[str] | None:
 
 def _refuse_equal_names(fields: Sequence[pa.Field]) -> None:
     names = [field.name for field in fields]
-    twice = [name for name in names if names.count(name) > 1]
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise SpecError(f"tasks: two of them have an answer column {twice[0]!r}; rename one of them")
 
@@ -215,13 +216,14 @@ def check_columns(*, schema: pa.Schema, spec: JobSpec, facts: Mapping[str, Model
     kept = spec.input.keep or []
     if len(set(kept)) < len(kept):
         raise SpecError(f"input.keep: names a column twice: {_listed(kept)}")
-    for name in schema.names:
-        if name in RESERVED:
+    names = set(schema.names)
+    for name in RESERVED:
+        if name in names:
             raise SpecError(f"the input has a column {name!r}, which is a reserved name; rename it")
     for name in kept:
-        if name not in schema.names:
+        if name not in names:
             raise SpecError(f"input.keep: the input has no column {name!r}; it has {_listed(schema.names)}")
-    carried = carried_columns(schema=schema, keep=spec.input.keep)
+    carried = set(carried_columns(schema=schema, keep=spec.input.keep))
     taken = [field.name for field in added_fields(spec=spec, facts=facts) if field.name in carried]
     if taken:
         raise SpecError(

@@ -1,13 +1,14 @@
 """Brings an output folder up to date, as `preln annotate` does: open, plan, place, run, settle, close."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 from pipeline.certification import certified, uncertified
+from pipeline.cluster.capacity_wait import Notify
 from pipeline.cluster.flight import Flight
 from pipeline.cluster.placement import Cluster
 from pipeline.errors import PrelnError, RunFailed, SpecError
@@ -16,15 +17,16 @@ from pipeline.inference.questions import MODEL_LOADER
 from pipeline.output.folder import OutputFolder, new_run_id
 from pipeline.output.forecast import spread
 from pipeline.output.job import FrozenJob
-from pipeline.output.plan import Plan, make_plan
+from pipeline.output.plan import Plan, cut_again, make_plan
 from pipeline.output.records import Entry, Success, totals
 from pipeline.output.report import Ended, Report
 from pipeline.output.settle import close, settle
 from pipeline.output.sink import Receipt
 from pipeline.output.tally import Tally
+from pipeline.plurals import counted
 from pipeline.prepare import notes_of, open_job
 from pipeline.run_options import DEFAULT_OPTIONS, RunOptions
-from pipeline.shards import Shard, Stream
+from pipeline.shards import Shard, Stream, Work
 from pipeline.spec.job_spec import JobSpec
 
 
@@ -101,16 +103,18 @@ def annotate(
         success = withdraw_if_stale(folder, plan, retry_errors=options.retry_errors)
         within_limits = True
         if placement is not None:
-            flow = annotate_shards(
+            flow = partial(
+                annotate_shards,
                 job=job,
-                work=plan.work if options.probe is None else spread(plan.work, options.probe),
                 placement=placement,
                 loader=loader,
                 say=cluster.say,
                 run=run,
                 on_flight=None if live is None else live.running,
             )
-            with closing(flow) as receipts:
+            work = plan.work if options.probe is None else spread(plan.work, options.probe)
+            again = partial(planned_parts, folder=folder, job=job, run=run, say=cluster.say)
+            with closing(in_parts(work, annotate_all=flow, again=again)) as receipts:
                 within_limits = consume(receipts, tally=tally, plan=plan, job=job, watcher=watcher, most=options.probe)
         if live is not None:
             live.settling()
@@ -130,6 +134,35 @@ def annotate(
         if isinstance(error, PrelnError):
             raise RunFailed(f"{error}. Committed shards stay; run the same command to resume") from error
         raise
+
+
+def in_parts(
+    work: Sequence[Work],
+    *,
+    annotate_all: Callable[..., Generator[Receipt, None, None]],
+    again: Callable[[Sequence[Receipt]], Sequence[Work]],
+) -> Generator[Receipt, None, None]:
+    """The receipts of the work, except for shards that were too large for one: their parts are work after the rest."""
+    while work:
+        large: list[Receipt] = []
+        with closing(annotate_all(work=work)) as receipts:
+            for receipt in receipts:
+                if receipt.cuts:
+                    large.append(receipt)
+                else:
+                    yield receipt
+        work = again(large) if large else ()
+
+
+def planned_parts(
+    large: Sequence[Receipt], *, folder: OutputFolder, job: FrozenJob, run: str, say: Notify
+) -> list[Shard]:
+    """The parts of shards that were too large, after they were planned: so that whoever resumes cuts them alike."""
+    changes, parts = cut_again(large, folder=folder, fingerprint=job.fingerprint)
+    if changes:
+        folder.write_plan(run=run, files=changes)
+    say(f"{large[0].message} ({counted(len(large), 'shard')} as {counted(len(parts), 'part')})")
+    return parts
 
 
 def withdraw_if_stale(folder: OutputFolder, plan: Plan, *, retry_errors: bool) -> Success | None:

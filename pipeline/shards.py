@@ -6,8 +6,9 @@ file that only reads in sequence, every n records (its ranges are known once it 
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 Format: TypeAlias = Literal["parquet", "arrow", "jsonl", "csv", "tsv", "text"]
@@ -133,6 +134,13 @@ def cut_bytes(*, file: SourceFile, rule: CutRule, fingerprint: str) -> list[Shar
         _shard(file, first, min(first + rule.bytes, file.size), rule.bytes, fingerprint)
         for first in range(0, file.size, rule.bytes)
     ]
+
+
+def parts_of(shard: Shard, cuts: Sequence[int], *, fingerprint: str) -> list[Shard]:
+    """The shards that a range makes when it is cut before these rows."""
+    edges = [shard.first, *cuts, shard.stop]
+    size = shard.size // (len(cuts) + 1)
+    return [_shard(shard.file, first, stop, size, fingerprint) for first, stop in pairwise(edges)]
 
 
 def _shard(file: SourceFile, first: int, stop: int, size: int, fingerprint: str) -> Shard:

@@ -140,7 +140,7 @@ def _sampled(
     drawn = np.sort(generator.choice(dataset.rows, size=min(rows, dataset.rows), replace=False))
     starts = np.concatenate([[0], np.cumsum([entry.rows for entry in dataset.shards])])
     current = newest(dataset.folder.read_plans()[1])
-    reading = reading_of(job)
+    reading = reading_of(job, large="whole")
     for index, entry in enumerate(dataset.shards):
         inside = drawn[(drawn >= starts[index]) & (drawn < starts[index + 1])] - starts[index]
         if not len(inside):

@@ -22,10 +22,10 @@ def input_rows(stored: Dataset, shards: Sequence[Entry]) -> Iterator[tuple[Entry
     planned, wanted = newest(stored.folder.read_plans()[1])[shards[0].uri], {entry.key: entry for entry in shards}
     if planned.shards is None:
         others = frozenset(entry.key for entry in stored.shards) - wanted.keys()
-        read = read_stream(stream=Stream(file=planned.file, done=others), reading=reading_of(stored.job))
+        read = read_stream(stream=Stream(file=planned.file, done=others), reading=reading_of(stored.job, large="whole"))
     else:
         cut = [shard for shard in known_shards(planned) if shard.key in wanted]
-        read = read_shards(shards=cut, reading=reading_of(stored.job))
+        read = read_shards(shards=cut, reading=reading_of(stored.job, large="whole"))
     for tables in read:
         if tables.failure is not None:
             reason, message = tables.failure

@@ -51,7 +51,8 @@ def inspect(key: str, *, folder: OutputFolder, job: FrozenJob) -> Inspected:
         content = io.BytesIO(folder.data.read(key))
         with pq.ParquetFile(content, page_checksum_verification=True) as file:
             footer = footer_of(file.metadata)
-            missing = [name.name for name in _own_fields(job) if name.name not in file.schema_arrow.names]
+            present = set(file.schema_arrow.names)
+            missing = [field.name for field in _own_fields(job) if field.name not in present]
             if missing:
                 return Inspected(key, problem=f"it has no column {missing[0]!r}")
             return _read(key, file, footer, job=job)
@@ -109,10 +110,11 @@ def faults_of(item: Inspected, *, job: FrozenJob) -> list[tuple[str, str]]:
     elif item.rows and not (entry.first <= int(item.row_numbers[0]) and int(item.row_numbers[-1]) < entry.stop):
         found.append(("footer", f"holds rows outside [{entry.first}, {entry.stop})"))
     assert item.schema is not None
+    kinds = {field.name: field.type for field in item.schema}
     for wanted in _fixed_fields(job):
-        if wanted.name not in item.schema.names:
+        if wanted.name not in kinds:
             found.append(("schema", f"has no column {wanted.name!r}"))
-        elif (kind := item.schema.field(wanted.name).type) != wanted.type:
+        elif (kind := kinds[wanted.name]) != wanted.type:
             found.append(("schema", f"has the column {wanted.name!r} as {kind}, and the job as {wanted.type}"))
     return found
 
@@ -120,7 +122,8 @@ def faults_of(item: Inspected, *, job: FrozenJob) -> list[tuple[str, str]]:
 def _fixed_fields(job: FrozenJob) -> list[pa.Field]:
     """The columns whose types the job states: those that are carried, and those that every row has."""
     carried = carried_columns(schema=job.schema, keep=job.spec.input.keep)
-    return [*(job.schema.field(name) for name in carried if name in job.schema.names), *_own_fields(job)]
+    own = {field.name: field for field in job.schema}
+    return [*(own[name] for name in carried if name in own), *_own_fields(job)]
 
 
 def _shown(errors: object) -> str:

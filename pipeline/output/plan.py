@@ -11,9 +11,21 @@ from pipeline.errors import OutputError
 from pipeline.output.folder import OutputFolder
 from pipeline.output.job import FORMAT_KEY, FrozenJob
 from pipeline.output.records import Entry, PlannedFile
+from pipeline.output.sink import Receipt
 from pipeline.plurals import counted
 from pipeline.reading.inputs import Described, describe, format_by_name, list_files
-from pipeline.shards import COLUMNAR, Shard, SourceFile, Stream, Work, cut_bytes, cut_rows, key_stem, shard_key
+from pipeline.shards import (
+    COLUMNAR,
+    Shard,
+    SourceFile,
+    Stream,
+    Work,
+    cut_bytes,
+    cut_rows,
+    key_stem,
+    parts_of,
+    shard_key,
+)
 from pipeline.store.storage import exists
 
 
@@ -193,6 +205,33 @@ def missing_work(
         if not is_whole(planned, [entry for entry in known if entry.key in written]):
             done = by_stem.get(key_stem(planned.file.uri), ())
             yield Stream(file=planned.file, done=frozenset(done))
+
+
+def cut_again(
+    receipts: Sequence[Receipt], *, folder: OutputFolder, fingerprint: str
+) -> tuple[list[PlannedFile], list[Shard]]:
+    """(files whose plan is another now, the parts to read) of shards that were too large for one, as their receipts say.
+
+    Where another driver has cut a shard meanwhile, its cut stands. A file that is planned otherwise by now has no parts.
+    """
+    current, changed, parts = newest(folder.read_plans()[1]), dict[str, PlannedFile](), list[Shard]()
+    by_file: dict[str, list[Receipt]] = {}
+    for receipt in receipts:
+        by_file.setdefault(receipt.shard.file.uri, []).append(receipt)
+    for uri, of_file in by_file.items():
+        planned = current.get(uri)
+        if planned is None or planned.file != of_file[0].shard.file:
+            continue
+        cut = {receipt.shard.key: parts_of(receipt.shard, receipt.cuts, fingerprint=fingerprint) for receipt in of_file}
+        shards: list[tuple[int, int, str]] = []
+        for first, stop, key in planned.shards or ():
+            shards += [(part.first, part.stop, part.key) for part in cut[key]] if key in cut else [(first, stop, key)]
+        again = replace(planned, shards=tuple(shards))
+        if again != planned:
+            changed[uri] = again
+        ranges = [(receipt.shard.first, receipt.shard.stop) for receipt in of_file]
+        parts += [shard for shard in known_shards(again) if any(first <= shard.first < stop for first, stop in ranges)]
+    return list(changed.values()), parts
 
 
 def newest(plans: Sequence[Sequence[PlannedFile]]) -> dict[str, PlannedFile]:

@@ -74,7 +74,9 @@ def survey(*, folder: OutputFolder, tally: Tally, fingerprint: str) -> Settled:
     for uri, planned in current_files.items():
         entries = by_file.get(uri, [])
         current = [entry for entry in entries if entry.version == planned.file.version]
+        current, whole_once = cut_as_planned(planned, current)
         old = [entry for entry in entries if entry.version != planned.file.version and entry.version in versions[uri]]
+        old += whole_once
         if is_whole(planned, current):
             superseded += [entry.key for entry in old]
         else:
@@ -96,6 +98,25 @@ def survey(*, folder: OutputFolder, tally: Tally, fingerprint: str) -> Settled:
         failures=failures,
         complete=not incomplete,
     )
+
+
+def cut_as_planned(planned: PlannedFile, entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """(entries of a file's shards as they are planned now, those of shards that were planned once and have been cut since).
+
+    As long as the parts are not all there, the whole shard stands, and those of its parts that are there are left out.
+    """
+    if planned.shards is None:
+        return list(entries), []
+    keys = {key for _, _, key in planned.shards}
+    now = [entry for entry in entries if entry.key in keys]
+    once = [entry for entry in entries if entry.key not in keys]
+    if is_whole(planned, now):
+        return now, once
+    return [entry for entry in now if not any(_overlap(entry, other) for other in once)], once
+
+
+def _overlap(one: Entry, other: Entry) -> bool:
+    return one.first < other.stop and other.first < one.stop
 
 
 def close(*, folder: OutputFolder, settled: Settled, before: Success | None, accept_failed: bool) -> State:

@@ -29,6 +29,7 @@ class Receipt:
 
     state: done (its object is written) or failed (its file could not be read as planned).
     rows: output rows. errors: rows by reason. tokens: real tokens computed. bytes: size of the object.
+    cuts: where a failed shard was too large, the rows at which its parts begin, which are shards of their own then.
     facts: seconds and counts of the stages, for the run's record. runs_on: what the replica's model runs on, once a bundle.
     """
 
@@ -40,6 +41,7 @@ class Receipt:
     bytes: int = 0
     reason: str = ""
     message: str = ""
+    cuts: tuple[int, ...] = ()
     facts: Mapping[str, float] = field(default_factory=dict)
     runs_on: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
@@ -54,6 +56,7 @@ class Receipt:
         shard = values["shard"]
         file = from_stored(SourceFile, shard["file"], where="a receipt")
         values["shard"] = from_stored(Shard, {**shard, "file": file}, where="a receipt")
+        values["cuts"] = tuple(values.get("cuts", ()))
         return from_stored(cls, values, where="a receipt")
 
 

@@ -84,7 +84,8 @@ def resolve_schema(
         raise SpecError(faults[0])
     uris = [file.uri for file in files]
     below = partition_schema(uris, keys=partition_keys(uris, below=spec.urls))
-    partitions = [field for field in below if field.name not in unified.names]
+    names = set(unified.names)
+    partitions = [field for field in below if field.name not in names]
     return pa.schema([*unified, *partitions])
 
 
@@ -160,8 +161,8 @@ def _delimited_schemas(
             opened = open_delimited(file, delimiter=spec.delimiter, quote=spec.quote, most_bytes=HEADER_BYTES)
         except SourceError as error:
             return error
-        named = declared or pa.schema([])
-        kinds = [(name, named.field(name).type if name in named.names else pa.string()) for name in opened.header.names]
+        named = {field.name: field.type for field in declared or ()}
+        kinds = [(name, named.get(name, pa.string())) for name in opened.header.names]
         return _Headed(file.uri, pa.schema(kinds), opened.header_only)
 
     found = _sampled(files, sample)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import pyarrow as pa
 from ray.data.block import BlockMetadata
@@ -20,6 +20,7 @@ from pipeline.errors import SourceError, StorageError
 from pipeline.reading.formats import delimited, delimited_parity, jsonl, lines, streams
 from pipeline.reading.formats.columnar import READERS as COLUMNAR_READERS
 from pipeline.reading.formats.conform import Carried
+from pipeline.reading.formats.decoded_size import TooLarge, decoded_bytes
 from pipeline.reading.partitions import with_partitions
 from pipeline.rows import LEFT_OUT, SKIPPED, STORED, UNFIT
 from pipeline.shards import (
@@ -33,6 +34,7 @@ from pipeline.shards import (
     Work,
     delimiter_of,
     into_bundles,
+    parts_of,
     shard_key,
 )
 from pipeline.store.storage import info
@@ -42,6 +44,15 @@ BUNDLE_SHARDS = 64
 
 TASK_BUNDLES = 64
 """Bundles that one read task yields at most."""
+
+DECODED_BYTES = 128 << 20
+"""What the rows of a shard may take in memory, at least; the stages hold them several times."""
+DECODED_TO_CUT = 8
+"""How often `shards.bytes` the rows of a shard may take, where that is more."""
+
+Large: TypeAlias = Literal["cut", "parts", "whole"]
+"""What becomes of a shard whose rows take more memory than one may: it fails and says where to cut it, its parts are read one
+after the other, or it is read all the same."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,12 @@ class Reading:
     partitions: tuple[str, ...] | None = None
     every: bool = False
     declared: bool = False
+    large: Large = "cut"
+
+    @property
+    def decoded_bytes(self) -> int:
+        """The memory that the rows of one shard may take."""
+        return max(DECODED_BYTES, DECODED_TO_CUT * self.rule.bytes)
 
     def counting(self, file: SourceFile) -> Carried | None:
         """A new count of carried values that do not fit; None under the first rules, in which they are errors of their rows."""
@@ -135,8 +152,25 @@ def read_bundles(*, task: Sequence[Work], reading: Reading) -> Iterator[list[Sha
         return
     shards = [item for item in task if isinstance(item, Shard)]
     tables = read_shards(shards=shards, reading=reading)
+    if reading.large == "parts":  # there are more of them than shards
+        yield from ([read] for read in tables)
+        return
     for bundle in into_bundles(shards=shards, rule=reading.rule, most=BUNDLE_SHARDS):
-        yield [next(tables) for _ in bundle]
+        yield from _bounded((next(tables) for _ in bundle), most_bytes=reading.decoded_bytes)
+
+
+def _bounded(bundle: Iterator[ShardTables], *, most_bytes: int) -> Iterator[list[ShardTables]]:
+    """A bundle, in several if its rows take more memory than one shard may: the stored size of a shard does not show that."""
+    held: list[ShardTables] = []
+    size = 0
+    for read in bundle:
+        more = 0 if read.rows is None else decoded_bytes(read.rows)
+        if held and size + more > most_bytes:
+            yield held
+            held, size = [], 0
+        held.append(read)
+        size += more
+    yield held
 
 
 def read_shards(*, shards: Sequence[Shard], reading: Reading) -> Iterator[ShardTables]:
@@ -153,6 +187,10 @@ def _read_some(file: SourceFile, shards: list[Shard], reading: Reading) -> Gener
     try:
         for shard, table in zip(shards, _tables(file, shards, reading, carried), strict=True):
             check_version(file)
+            if isinstance(table, TooLarge):
+                yield from _in_parts(shard, table, reading)
+                made += 1
+                continue
             table = with_partitions(table, uri=file.uri, schema=reading.schema, keys=reading.partitions)
             yield ShardTables(shard=shard, rows=table, facts=_unfit(carried))
             made += 1
@@ -162,6 +200,18 @@ def _read_some(file: SourceFile, shards: list[Shard], reading: Reading) -> Gener
         yield from (ShardTables(shard=shard, failure=(reason, message)) for shard in failed)
         return shards[made + len(failed) :]
     return []
+
+
+def _in_parts(shard: Shard, found: TooLarge, reading: Reading) -> Iterator[ShardTables]:
+    """A shard that is too large for one: as a failure that says where to cut it, or its parts one after the other."""
+    if reading.large == "parts":
+        yield from read_shards(shards=parts_of(shard, found.cuts, fingerprint=reading.fingerprint), reading=reading)
+        return
+    message = (
+        f"{shard.file.uri}: its rows from {shard.first} to {shard.stop} take more than {reading.decoded_bytes >> 20} MB "
+        "of memory; they are written in parts"
+    )
+    yield ShardTables(shard=shard, failure=("too-large", message), cuts=found.cuts)
 
 
 def _unfit(carried: Carried | None) -> dict[str, float]:
@@ -175,12 +225,19 @@ def _unfit(carried: Carried | None) -> dict[str, float]:
     return facts
 
 
-def _tables(file: SourceFile, shards: Sequence[Shard], reading: Reading, carried: Carried | None) -> Iterator[pa.Table]:
+def _tables(
+    file: SourceFile, shards: Sequence[Shard], reading: Reading, carried: Carried | None
+) -> Iterator[pa.Table | TooLarge]:
     if file.format in COLUMNAR:
         ranges = [(shard.first, shard.stop) for shard in shards]
         read_ranges = COLUMNAR_READERS[file.format].read_ranges
         yield from read_ranges(
-            uri=file.uri, ranges=ranges, schema=reading.schema, required=reading.required, carried=carried
+            uri=file.uri,
+            ranges=ranges,
+            schema=reading.schema,
+            required=reading.required,
+            carried=carried,
+            most_bytes=None if reading.large == "whole" else reading.decoded_bytes,
         )
         return
     for shard in shards:

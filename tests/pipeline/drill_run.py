@@ -25,6 +25,7 @@ from pipeline.output.job import FORMAT_KEY, FrozenJob, fingerprint_of, refuse_an
 from pipeline.output.plan import Plan
 from pipeline.output.report import Report
 from pipeline.output.sink import Receipt, write_shard
+from pipeline.reading import source
 from pipeline.reading.source import Reading, read_bundles, read_tasks
 from pipeline.rows import error_array
 from pipeline.run_options import DEFAULT_OPTIONS, RunOptions
@@ -34,7 +35,7 @@ from pipeline.store.storage import FileInfo, canonical, join, put
 from tests.pipeline.small import OfflineCluster, frozen_job, spec
 
 BAD = "bad"
-CUT = CutRule(rows=3, bytes=45)
+CUT = CutRule(rows=3, bytes=160)
 SCHEMA = pa.schema([("text", pa.string())])
 
 
@@ -66,13 +67,14 @@ class Drill:
     """One dataset: inputs under root/in, rows under root/out.
 
     repaired: whether the model answers texts with BAD in them. texts: what each version of each file holds, by (URL, version).
-    sources: how the input is addressed, below the root. format: `input.format`.
+    sources: how the input is addressed, below the root. format: `input.format`. decoded_bytes: what the rows of a shard may take.
     """
 
     root: str
     repaired: bool = False
     sources: tuple[str, ...] = ("in",)
     format: str = "auto"
+    decoded_bytes: int = source.DECODED_BYTES
     texts: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     @property
@@ -111,6 +113,8 @@ class Drill:
         with ExitStack() as stack:
             stack.enter_context(patch.object(run, "open_job", lambda *, spec, cluster: (self._opened(), [])))
             stack.enter_context(patch.object(run, "annotate_shards", self._inline))
+            stack.enter_context(patch.object(source, "DECODED_BYTES", self.decoded_bytes))
+            stack.enter_context(patch.object(source, "DECODED_TO_CUT", 0))
             # No threads: the number of a step says what it is, every time.
             for module in ("pipeline.output.folder", "pipeline.reading.inputs"):
                 stack.enter_context(patch(f"{module}.ThreadPoolExecutor", OneThread))
@@ -138,7 +142,7 @@ class Drill:
     def _finish(self, shard: ShardTables, *, fingerprint: str) -> Receipt:
         if shard.failure is not None:
             reason, message = shard.failure
-            return Receipt(shard=shard.shard, state="failed", reason=reason, message=message)
+            return Receipt(shard=shard.shard, state="failed", reason=reason, message=message, cuts=shard.cuts)
         assert shard.rows is not None
         table = answered(shard.rows, source=shard.shard.file.uri, repaired=self.repaired)
         footer = {"fingerprint": fingerprint}

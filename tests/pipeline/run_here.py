@@ -8,8 +8,7 @@ import pytest
 from jobs import connect
 from pipeline import run
 from pipeline.annotator import Annotator
-from pipeline.flow import reading_of
-from pipeline.output.folder import OutputFolder
+from pipeline.flow import Stages, finish_shard, reading_of
 from pipeline.output.job import FrozenJob
 from pipeline.output.report import Report
 from pipeline.output.sink import Receipt, job_footer, write_shard
@@ -37,10 +36,14 @@ def commands_run_here(patch: pytest.MonkeyPatch, *, replica: bool = False) -> No
 
 
 def _annotate_shards(*, job: FrozenJob, work: Sequence[Work], **_: Any) -> Iterator[Receipt]:
-    data = OutputFolder(job.output).data
+    stages = Stages(spec=job.spec, schema=job.schema, footer=job_footer(job))
     with Annotator(job.spec, dtype=job.dtype, threads=2, isolate=False) as annotator:
         for task in read_tasks(work=work, rule=job.cut):
             for bundle in read_bundles(task=task, reading=reading_of(job)):
                 for read in bundle:
+                    if read.failure is not None:
+                        yield finish_shard(read, stages=stages)
+                        continue
                     table = annotator.annotate_shard(read, schema=job.schema)
-                    yield write_shard(read, table, data=data, prefix=job.spec.output.prefix, footer=job_footer(job))
+                    data, prefix = stages.output.data, job.spec.output.prefix
+                    yield write_shard(read, table, data=data, prefix=prefix, footer=stages.footer)

@@ -31,6 +31,7 @@ DISTINCT = 97
 ROWS_OF_ONE_GROUP = 2_000_000
 GZIP_BYTES = 200_000_000
 CARRIED_BYTES = 2_000
+REPEATING_ROWS = 1_500
 
 
 class Memory:
@@ -140,3 +141,20 @@ def test_five_gigabytes_that_are_mostly_carried_run_in_six(
     assert output.count_rows() == rows * INPUT_FILES
     print(f"{size / 1e9:.2f} GB in, peak {memory.peak / 1e9:.2f} GB")
     assert memory.peak < CARRYING_MEMORY_BYTES
+
+
+@pytest.mark.timeout(3_000)
+def test_a_value_of_a_megabyte_that_every_row_repeats_runs_in_four_gigabytes(
+    ray_environment: Path, repository: Path, tmp_path: Path
+) -> None:
+    """Stored once, in a file of a few kilobytes: the rows take 1.5 GB."""
+    long = pa.array(["x" * 1_048_576])
+    repeated = pa.DictionaryArray.from_arrays(pa.array(np.zeros(REPEATING_ROWS, np.int32)), long)
+    texts = [f"Order {row}" for row in range(REPEATING_ROWS)]
+    pq.write_table(pa.table({"text": texts, "body": repeated}), tmp_path / "in.parquet", store_schema=False)
+    memory = annotate(tmp_path / "in.parquet", tmp_path / "out", repository=repository)
+    found = ds.dataset(tmp_path / "out/data").to_table(columns=["row", "error"])
+    assert sorted(found["row"].to_pylist()) == list(range(REPEATING_ROWS))
+    assert found["error"].null_count == REPEATING_ROWS
+    print(f"peak {memory.peak / 1e9:.2f} GB")
+    assert memory.peak < MEMORY_BYTES

@@ -35,6 +35,7 @@ WHEN: st.SearchStrategy[When] = st.sampled_from(["before", "after"])
 VERSIONS: st.SearchStrategy[Versions] = st.sampled_from(["etag", "time", "size"])
 ADDRESSES = st.sampled_from([("in",), ("in/",), ("in/*",), ("in", "in/always.txt"), ("in/*.txt", "in")])
 DAMAGES: st.SearchStrategy[Damage] = st.sampled_from(["cut", "emptied", "swapped", "doubled"])
+DECODED = st.sampled_from([1 << 20, 60, 20])
 WISHES = st.builds(RunOptions, retry_errors=st.booleans(), prune=st.booleans())
 
 
@@ -48,10 +49,11 @@ class Protocol(RuleBasedStateMachine):
         self.died_racing = False
         self.by_hand = False
 
-    @initialize(versions=VERSIONS)
-    def an_input_that_is_never_empty(self, versions: Versions) -> None:
+    @initialize(versions=VERSIONS, decoded_bytes=DECODED)
+    def an_input_that_is_never_empty(self, versions: Versions, decoded_bytes: int) -> None:
         """A run over nothing is refused, which is another test's matter. A store may tell versions apart by size alone."""
         STORE.versions = versions
+        self.drill.decoded_bytes = decoded_bytes
         self.drill.put_file("always.txt", ["here", "there", "everywhere", "and nowhere else"])
 
     @rule(name=NAMES, texts=TEXTS)
@@ -176,6 +178,11 @@ class Protocol(RuleBasedStateMachine):
             assert {key: content for key, content in STORE.objects.items() if key.startswith(output)} == before
         finally:
             self.drill.format = "auto"
+
+    @rule(decoded_bytes=DECODED)
+    def rows_may_take_other_memory(self, decoded_bytes: int) -> None:
+        """From now on: with little, shards of Parquet are cut into parts, also of files that were planned whole."""
+        self.drill.decoded_bytes = decoded_bytes
 
     @rule()
     def the_model_is_mended(self) -> None:

@@ -97,6 +97,8 @@ def test_no_code_runs_from_the_metadata_of_a_crafted_file(
 def little_room(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Decoding is held to ROOM, and so is everything else in this process, with some to spare."""
     monkeypatch.setattr(memory_cap, "DECODED_BYTES", ROOM)
+    monkeypatch.setattr(parquet, "DECODED_BYTES", ROOM)
+    monkeypatch.setattr(parquet, "STEP_BYTES", ROOM // 4)
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     now = memory_cap._private_bytes()
     if now is None:
@@ -121,14 +123,17 @@ def test_a_gzip_bomb_of_one_line_fails_its_file_and_no_other(tmp_path: Path, lit
     assert report.total_rows == 1
 
 
-def test_a_parquet_file_whose_values_swell_fails_and_no_other(tmp_path: Path, little_room: None) -> None:
-    """One long value, stored once and named by thousands of rows: kilobytes that stand for gigabytes."""
+def test_a_parquet_file_with_a_row_that_swells_fails_and_no_other(tmp_path: Path, little_room: None) -> None:
+    """One long value, stored once and named by one row thousands of times: kilobytes that stand for gigabytes."""
     (tmp_path / "in").mkdir()
     long = pa.array(["x" * (1 << 20)])
-    column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(SWELLS_TO >> 20, np.int32)), long)
-    pq.write_table(pa.table({"text": column}), tmp_path / "in/bomb.parquet", store_schema=False)
+    count = SWELLS_TO >> 20
+    values = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), long)
+    column = pa.ListArray.from_arrays(pa.array([0, count], pa.int32()), values)
+    pq.write_table(pa.table({"text": ["A text."], "long": column}), tmp_path / "in/bomb.parquet", store_schema=False)
     assert (tmp_path / "in/bomb.parquet").stat().st_size < 1 << 20
-    pq.write_table(pa.table({"text": ["A good text."]}), tmp_path / "in/good.parquet")
+    lists = pa.array([["short"]], pa.list_(pa.string()))
+    pq.write_table(pa.table({"text": ["A good text."], "long": lists}), tmp_path / "in/good.parquet")
     report = run_on(str(tmp_path / "in"), tmp_path)
     (failure,) = report.failures
     assert "bomb.parquet" in failure

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from pipeline.errors import SourceError
 from pipeline.reading.formats.conform import Carried
+from pipeline.reading.formats.decoded_size import TooLarge
 from pipeline.reading.formats.memory_cap import capped
 from pipeline.reading.formats.parquet import BUFFER_BYTES, Footer, reading_error, rows_of_ranges
 from pipeline.store.storage import opened
@@ -62,8 +63,10 @@ def read_ranges(
     schema: pa.Schema,
     required: Sequence[str] = (),
     carried: Carried | None = None,
-) -> Iterator[pa.Table]:
-    """For each range [first, stop) of ascending row numbers its rows, in one pass over the file. Raises SourceError."""
+    most_bytes: int | None = None,
+) -> Iterator[pa.Table | TooLarge]:
+    """For each range [first, stop) of ascending row numbers its rows, in one pass over the file; where they take more than
+    `most_bytes`, decoded, where to cut them. Raises SourceError."""
     with batches_of(uri) as (own, batches):
         present = set(own.names)
         names = [name for name in schema.names if name in present]
@@ -75,6 +78,7 @@ def read_ranges(
             required=required,
             carried=carried,
             names=own.names,
+            most_bytes=most_bytes,
         )
 
 

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipeline.reading.formats import arrow_ipc, parquet
+from pipeline.reading.formats.decoded_size import TooLarge
 from pipeline.reading.formats.parquet import Footer
 from pipeline.shards import Format
 
 
 @dataclass(frozen=True)
 class ColumnarReader:
-    """describe: a file's columns and number of rows. read_ranges: its rows in some ranges, as tables."""
+    """describe: a file's columns and number of rows. read_ranges: its rows in some ranges, as tables, or where to
+    cut a range that is too large."""
 
     describe: Callable[[str], Footer]
-    read_ranges: Callable[..., Iterator[pa.Table]]
+    read_ranges: Callable[..., Iterator[pa.Table | TooLarge]]
 
 
 READERS: Mapping[Format, ColumnarReader] = {

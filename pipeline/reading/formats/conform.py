@@ -5,7 +5,7 @@ A value that does not fit is null: with an error of its row where a task reads t
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,10 +40,10 @@ class Carried:
         if found:
             self.unfit[name] += found
 
-    def leave_out(self, names: Iterable[str], *, schema: pa.Schema, rows: int = 1) -> None:
-        """Count rows that have columns of these names, as far as the job lacks them; the first fifty by name."""
+    def leave_out(self, names: Iterable[str], *, known: Set[str], rows: int = 1) -> None:
+        """Count rows that have columns of these names, as far as they are not among the job's; the first fifty by name."""
         for name in names if self.every else ():
-            if name not in schema.names:
+            if name not in known:
                 known = name in self.left_out or len(self.left_out) < MOST_NAMES
                 self.left_out[(name if name.isprintable() else ascii(name)) if known else OTHERS] += rows
 

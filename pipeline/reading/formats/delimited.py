@@ -5,6 +5,7 @@ the header is no record. A record with another number of fields than the header 
 is text as it is written; an empty one without quotes is null.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -119,7 +120,7 @@ def read_header(head: bytes, dialect: Dialect, *, uri: str) -> Header:
     except UnicodeDecodeError as error:
         raise SourceError(f"{uri}: the header is not UTF-8; write the file as UTF-8", reason="unreadable") from error
     names = [name for name, _ in fields_of(line, dialect)]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         raise SourceError(
             f"{uri}: the header names the column {twice!r} twice; rename one of them", reason="unreadable"
@@ -174,7 +175,7 @@ def delimited_rows(
     records = file.records(block)
     names = file.header.names
     if carried is not None:
-        carried.leave_out(names, schema=schema, rows=len(records.starts))
+        carried.leave_out(names, known=set(schema.names), rows=len(records.starts))
     row = pa.array(records.starts + block.offset)
     faults = _faults(records, columns=len(names), delimiter=file.dialect.delimiter)
     if faults:

@@ -97,23 +97,24 @@ def _as_written(table: pa.Table, lines: Lines, *, schema: pa.Schema, carried: Ca
                 texts[name][index] = None if raw == "null" else raw
             elif not json_values.fits(json_values.loads(raw), typed[name]):
                 unfit.setdefault(name, []).append(index)
+    # One table in the end: each that is made of another with one column more or other takes as long as it has columns.
+    columns = dict(zip(table.column_names, table.columns, strict=True))
     for name, rows in unfit.items():
-        table = _without(table, name, rows, carried)
+        columns[name] = _without(columns[name].combine_chunks(), name, rows, carried)
     for name, values in texts.items():
         storage = [None if value is None or not json_values.is_text(value) else value for value in values]
-        table = table.append_column(name, pa.ExtensionArray.from_storage(JSON_TEXT, pa.array(storage, pa.string())))
-    return table
+        columns[name] = pa.ExtensionArray.from_storage(JSON_TEXT, pa.array(storage, pa.string()))
+    return pa.table(columns)
 
 
-def _without(table: pa.Table, name: str, rows: list[int], carried: Carried) -> pa.Table:
-    """The table with one column set to null in some rows; values that were not null before are counted."""
-    column = table[name].combine_chunks()
+def _without(column: pa.Array, name: str, rows: list[int], carried: Carried) -> pa.Array:
+    """A column with null in some rows; values that were not null before are counted."""
     place = np.arange(len(column))
     place[rows] = -1
     kept = column.take(pa.array(place, mask=place < 0))
     if kept.null_count > column.null_count:
         carried.unfit[name] += kept.null_count - column.null_count
-    return table.set_column(table.column_names.index(name), table.schema.field(name), kept)
+    return kept
 
 
 def _parse_whole(
@@ -152,9 +153,10 @@ def _read_fields(content: bytes, schema: pa.Schema, *, strict: bool) -> tuple[pa
 
 def _leave_out(lines: Lines, schema: pa.Schema, carried: Carried) -> None:
     """Count the fields of lines that the schema lacks."""
+    known = set(schema.names)
     for _, line in lines if carried.every else ():
         value, _ = parse_line(line)
-        carried.leave_out([name for name, given in value.items() if given is not None], schema=schema)
+        carried.leave_out([name for name, given in value.items() if given is not None], known=known)
 
 
 def _parse_lines(lines: Lines, schema: pa.Schema, carried: Carried | None) -> tuple[pa.Table, pa.StructArray]:

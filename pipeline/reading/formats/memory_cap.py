@@ -14,20 +14,22 @@ from typing import TypeVar
 Step = TypeVar("Step")
 
 DECODED_BYTES = 4 << 30
-"""The memory of one decoding step: enough for thousands of long rows, far too little for a decompression bomb."""
+"""The memory of one decoding step that can't be made smaller, such as one row: far too little for a decompression bomb."""
+STEP_BYTES = DECODED_BYTES // 4
+"""The memory of a step that can be tried again with fewer rows."""
 _DATA_FIELD = 5
 """Of /proc/self/statm: pages of data and stack."""
 
 
 @contextmanager
-def memory_cap() -> Iterator[None]:
-    """A context in which this process may take DECODED_BYTES more private memory; beyond that MemoryError is raised."""
+def memory_cap(bytes_more: int) -> Iterator[None]:
+    """A context in which this process may take so much more private memory; beyond that MemoryError is raised."""
     now = _private_bytes()
     if now is None:
         yield
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = now + DECODED_BYTES
+    wanted = now + bytes_more
     within = wanted if soft == resource.RLIM_INFINITY else min(wanted, soft)
     resource.setrlimit(resource.RLIMIT_DATA, (within, hard))
     try:
@@ -36,10 +38,13 @@ def memory_cap() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def capped(steps: Iterator[Step]) -> Iterator[Step]:
-    """The same steps, each under the cap; what the caller does between them is not capped. Raises MemoryError."""
+def capped(steps: Iterator[Step], *, bytes_each: int | None = None) -> Iterator[Step]:
+    """The same steps, each under a cap, by default DECODED_BYTES; what the caller does between them is not capped.
+
+    Raises MemoryError.
+    """
     while True:
-        with memory_cap():
+        with memory_cap(DECODED_BYTES if bytes_each is None else bytes_each):
             try:
                 step = next(steps)
             except StopIteration:

@@ -10,13 +10,20 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError, StorageError
 from pipeline.reading.formats.conform import Carried, conform
-from pipeline.reading.formats.memory_cap import DECODED_BYTES, capped
+from pipeline.reading.formats.decoded_size import Gathered, TooLarge
+from pipeline.reading.formats.memory_cap import DECODED_BYTES, STEP_BYTES, capped
 from pipeline.store import storage
 
 BUFFER_BYTES = 4 * 1024 * 1024
 """Read ahead of each column; with it a row group is never held whole."""
 
 BATCH_ROWS = 8_192
+"""Rows decoded at a time, at most."""
+FIRST_ROWS = 16
+"""Rows decoded first, from which follows how many fit into BATCH_BYTES."""
+BATCH_BYTES = 32 << 20
+FEWER = 16
+"""By what fewer rows are tried where some take more memory than a step may."""
 
 MOST_ROWS = 1 << 31
 """A footer with more rows is wrong, or the data should be in many files: a plan of its shards would fill the memory."""
@@ -48,8 +55,8 @@ def reading_error(uri: str, error: Exception) -> Exception:
         return SourceError(str(error), reason="unreadable") if error.refused else error
     if isinstance(error, MemoryError):
         return SourceError(
-            f"{uri}: a few thousand of its rows take more than {DECODED_BYTES >> 30} GB of memory; write it again with shorter "
-            "values",
+            f"{uri}: one of its rows, or a batch of rows that is stored as one, takes more than {DECODED_BYTES >> 30} GB of "
+            "memory; write it again with shorter values",
             reason="unreadable",
         )
     if isinstance(error, pa.ArrowNotImplementedError):
@@ -94,10 +101,12 @@ def read_ranges(
     schema: pa.Schema,
     required: Sequence[str] = (),
     carried: Carried | None = None,
-) -> Iterator[pa.Table]:
+    most_bytes: int | None = None,
+) -> Iterator[pa.Table | TooLarge]:
     """For each range [first, stop) of ascending row numbers its rows, in one pass over the row groups they lie in.
 
-    required: columns without which no row can be answered; a file that lacks one has it as the error of every row.
+    required: columns without which no row can be answered; a file that lacks one has it as the error of every row. most_bytes:
+    that the rows of a range may take, decoded; where they take more, it is said where to cut them.
 
     Raises SourceError.
     """
@@ -106,7 +115,14 @@ def read_ranges(
         columns = [name for name in schema.names if name in names]
         batches = _batches(file, ranges, columns)
         yield from rows_of_ranges(
-            uri=uri, ranges=ranges, batches=batches, schema=schema, required=required, carried=carried, names=names
+            uri=uri,
+            ranges=ranges,
+            batches=batches,
+            schema=schema,
+            required=required,
+            carried=carried,
+            names=names,
+            most_bytes=most_bytes,
         )
 
 
@@ -119,14 +135,17 @@ def rows_of_ranges(
     required: Sequence[str],
     carried: Carried | None,
     names: Collection[str],
-) -> Iterator[pa.Table]:
+    most_bytes: int | None = None,
+) -> Iterator[pa.Table | TooLarge]:
     """For each range its rows, cut out of batches that come with the number of their first row. names: of the file's columns.
+    most_bytes: as in `read_ranges`.
 
     Raises SourceError where the batches end too early.
     """
     position, batch = next(batches, (0, None))
+    known = set(schema.names)
     for first, stop in ranges:
-        pending: list[pa.Table] = []
+        gathered = Gathered(most_bytes)
         reached = first
         while reached < stop:
             if batch is None:
@@ -135,12 +154,15 @@ def rows_of_ranges(
                 position, batch = next(batches, (0, None))
                 continue
             piece = batch.slice(reached - position, stop - reached)
-            pending.append(piece)
+            gathered.add(piece, first=reached)
             reached += piece.num_rows
-        table = pa.concat_tables(pending) if pending else schema.empty_table()
+        if (too_large := gathered.too_large) is not None:
+            yield too_large
+            continue
+        table = pa.concat_tables(gathered.pieces) if gathered.pieces else schema.empty_table()
         row = pa.array(range(first, stop), pa.int64())
         if carried is not None:
-            carried.leave_out(names, schema=schema, rows=stop - first)
+            carried.leave_out(names, known=known, rows=stop - first)
         yield conform(table, schema=schema, row=row, required=required, carried=carried)
 
 
@@ -154,15 +176,38 @@ def _batches(
         if any(first < first_row + group_rows and stop > first_row for first, stop in ranges):
             position = first_row
             if columns:
-                steps = file.iter_batches(
-                    batch_size=BATCH_ROWS, row_groups=[group], columns=list(columns), use_threads=False
-                )
-                for batch in capped(steps):
-                    yield position, pa.Table.from_batches([batch])
+                for batch in _decoded(file, group=group, columns=list(columns)):
+                    yield position, batch
                     position += batch.num_rows
             else:
                 yield position, pa.table({"__none__": pa.nulls(group_rows)})
         first_row += group_rows
+
+
+def _decoded(file: pq.ParquetFile, *, group: int, columns: list[str]) -> Iterator[pa.Table]:
+    """A row group's rows, few at a time where they are long: a value may be stored once and repeated in every row, which no
+    footer shows. Raises MemoryError where a single row takes more than DECODED_BYTES."""
+    size, reached = FIRST_ROWS, 0
+    while True:
+        skipped = 0
+        steps = file.iter_batches(batch_size=size, row_groups=[group], columns=columns, use_threads=False)
+        try:
+            for batch in capped(steps, bytes_each=DECODED_BYTES if size == 1 else STEP_BYTES):
+                if skipped + batch.num_rows <= reached:  # decoded before the rows that took too much
+                    skipped += batch.num_rows
+                    continue
+                table = pa.Table.from_batches([batch.slice(reached - skipped)])
+                skipped += batch.num_rows
+                reached = skipped
+                yield table
+                fit = BATCH_BYTES * table.num_rows // max(1, table.nbytes)
+                size = max(1, min(BATCH_ROWS, fit, 4 * size))
+                file.reader.set_batch_size(size)
+            return
+        except MemoryError:
+            if size == 1:
+                raise
+            size = max(1, size // FEWER)
 
 
 def _first_line(error: BaseException) -> str:
