@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from pipeline.analysis.dataset import Dataset
     from pipeline.analysis.histogram import Histogram
-    from pipeline.analysis.summary import Distribution
+    from pipeline.analysis.summary import Distribution, Summary
+    from pipeline.spec.job_spec import JobSpec
 
 DEFAULT = "report.html"
 RUNS = 20
@@ -74,6 +75,7 @@ def page_of(output: str) -> str:
         "failed": status.failed[:SHOWN],
         "answers": [shown(one, name=f"a{index}") for index, one in enumerate(summary.answers)],
         "vectors": [one.column for one in dataset.answers if one.kind == "embedding"],
+        "accepts": accepts(job.spec, summary),
         "errors": bars(summary.errors, whole=summary.rows),
         "examples": summary.examples,
         "lengths": [
@@ -107,6 +109,18 @@ def shown(one: Distribution, *, name: str) -> dict[str, Any]:
             if found.count
         ],
     }
+
+
+def accepts(spec: JobSpec, summary: Summary) -> list[dict[str, Any]]:
+    """What each task with a known error rate accepts, and how far its scores have drifted; no drift where no row was answered."""
+    from pipeline.spec.accepts import accepts_of
+
+    drift = {one.task: one for one in summary.drift}
+    found = ((name, accept, drift.get(name)) for name, accept in accepts_of(spec).items())
+    return [
+        {"task": name, "rule": accept.note(), "drift": one, "meaning": one and one.meaning}
+        for name, accept, one in found
+    ]
 
 
 def bars(counts: Counter[str], *, whole: int) -> list[tuple[str, int, float, float]]:

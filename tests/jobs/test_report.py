@@ -16,13 +16,17 @@ from models.boundary import Head
 from pipeline.analysis.dataset import Dataset
 from pipeline.analysis.histogram import BINS, Histogram
 from pipeline.output.folder import OutputFolder
+from pipeline.output.verify import verify
 from pipeline.spec.job_spec import JobSpec
 from tests.command import in_this_process
 from tests.jobs.page import Page
 from tests.pipeline import bad_run
 from tests.pipeline.analysis.zero_model import LOADER
+from tests.pipeline.run_here import run_here
 from tests.pipeline.small import CHECKPOINT
+from tests.pipeline.test_certification import TEXTS, labelled
 
+__all__ = ["labelled"]
 HOSTILE = "<script>alert(1)</script> &amp; \"'> \x1b[31m \u202e $x$ </pre></section>"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -108,6 +112,45 @@ def test_every_task_is_reported(task: str, tmp_path: Path) -> None:
     assert "No row has an error." in page.text
     for answer in Dataset(output).answers:
         assert answer.column in page.text
+
+
+def rescored(output: str, copy: Path, score: float | None) -> str:
+    """A copy of an output folder whose rows all have this score."""
+    shutil.copytree(output, copy)
+    for data in (copy / "data").iterdir():
+        table = pq.read_table(data)
+        place = table.schema.get_field_index("mine_score")
+        scores = pa.array([score] * table.num_rows, table.schema.field(place).type)
+        pq.write_table(table.set_column(place, table.schema.field(place), scores), data)
+    return str(copy)
+
+
+@pytest.mark.torch
+def test_drift_of_accepted_labels_is_on_the_page_as_verify_reports_it(tmp_path: Path, labelled: Path) -> None:
+    pq.write_table(pa.table({"text": [*TEXTS, None]}), tmp_path / "in.parquet")
+    wish = {"error_rate": 0.1, "calibration": str(labelled), "label": "truth"}
+    output = str(tmp_path / "out")
+    report = run_here(
+        input=str(tmp_path / "in.parquet"),
+        model={"checkpoint": CHECKPOINT, "dtype": "float32"},
+        tasks={"mine": {"name": "text-classification", "accept": wish}},
+        output=output,
+        resources={"gpus": 0},
+        shards={"rows": 100},
+    )
+    assert report.state == "done"
+    page = Page(page_of(output))
+    (drift,) = verify(output).drift
+    assert drift.rows == len(TEXTS)
+    assert "mine: accepted labels and drift" in page.text
+    assert "Labels with a score of at least" in page.text
+    assert "No drift: the scores are spread as those of the labelled rows." in page.text
+    for said in (f"{drift.distance:.3f}", f"{drift.chance:.3f}", f"{drift.accepted:.1%}", f"{drift.expected:.1%}"):
+        assert said in page.text
+    page = Page(page_of(rescored(output, tmp_path / "unlike", 0.999)))
+    assert "Large drift: these rows are unlike the labelled ones" in page.text
+    page = Page(page_of(rescored(output, tmp_path / "blank", None)))
+    assert "No row is answered yet, so drift is unknown." in page.text
 
 
 def test_a_folder_whose_run_was_killed_is_reported_as_far_as_it_is(classified: str, tmp_path: Path) -> None:
