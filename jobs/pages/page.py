@@ -8,6 +8,7 @@ from typing import Any
 from jobs.show import words
 from pipeline import __version__
 from pipeline.errors import SpecError
+from pipeline.plurals import counted
 
 PACKAGES = ("jinja2", "matplotlib")
 INSTALL = "pip install 'preln[report]'"
@@ -41,6 +42,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
         "text": text,
         "sentence": sentence,
         "number": number,
+        "counted": counted,
         "percent": percent,
     }
     environment.filters |= filters

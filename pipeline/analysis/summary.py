@@ -36,7 +36,7 @@ class Distribution:
 
     def measure(self, what: str, values: pa.Array) -> None:
         """Add to the histogram of this name; nulls are no values."""
-        self.numbers.setdefault(what, Histogram()).add(values.drop_null().to_numpy(zero_copy_only=False))
+        _histogram(self.numbers, what, values)
 
 
 @dataclass
@@ -67,8 +67,7 @@ def summarize(dataset: Dataset) -> Summary:
         summary.truncated += batch[own["truncated"]].true_count
         _add_errors(summary, batch, own=own, texts=texts)
         for name in texts:
-            lengths = pc.utf8_length(batch[name].drop_null())
-            summary.lengths.setdefault(name, Histogram()).add(lengths.to_numpy(zero_copy_only=False))
+            _histogram(summary.lengths, name, pc.utf8_length(batch[name]))
         for one in answers:
             _add_answers(one, batch[one.column.column])
         if scores:
@@ -80,6 +79,12 @@ def summarize(dataset: Dataset) -> Summary:
 
 def _is_string(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _histogram(known: dict[str, Histogram], name: str, values: pa.Array) -> None:
+    """Add to the histogram of this name; nulls are no values."""
+    histogram = known.setdefault(name, Histogram(whole=pa.types.is_integer(values.type)))
+    histogram.add(values.drop_null().to_numpy(zero_copy_only=False))
 
 
 def _add_errors(summary: Summary, batch: pa.RecordBatch, *, own: Mapping[str, str], texts: list[str]) -> None:
