@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from pipeline.plurals import counted
 
 if TYPE_CHECKING:
     from collections import Counter
 
     from pipeline.analysis.dataset import Dataset
     from pipeline.analysis.histogram import Histogram
-    from pipeline.analysis.summary import Distribution
+    from pipeline.analysis.summary import Distribution, Summary
+    from pipeline.spec.job_spec import JobSpec
 
 DEFAULT = "report.html"
 RUNS = 20
@@ -74,6 +77,7 @@ def page_of(output: str) -> str:
         "failed": status.failed[:SHOWN],
         "answers": [shown(one, name=f"a{index}") for index, one in enumerate(summary.answers)],
         "vectors": [one.column for one in dataset.answers if one.kind == "embedding"],
+        "accepts": accepts(job.spec, summary),
         "errors": bars(summary.errors, whole=summary.rows),
         "examples": summary.examples,
         "lengths": [
@@ -83,6 +87,7 @@ def page_of(output: str) -> str:
         ],
         "truncated": (summary.truncated, summary.truncated / max(summary.rows, 1)),
         "last": last,
+        "run": run_facts(last),
         "speed": speed(last.get("progress", [])),
         "replicas": replicas(last.get("replica_shares", {})),
         "slowest": last.get("slowest", {}),
@@ -109,14 +114,28 @@ def shown(one: Distribution, *, name: str) -> dict[str, Any]:
     }
 
 
+def accepts(spec: JobSpec, summary: Summary) -> list[dict[str, Any]]:
+    """What each task with a known error rate accepts, and how far its scores have drifted; no drift where no row was answered."""
+    from pipeline.spec.accepts import accepts_of
+
+    drift = {one.task: one for one in summary.drift}
+    found = ((name, accept, drift.get(name)) for name, accept in accepts_of(spec).items())
+    return [
+        {"task": name, "rule": accept.note(), "drift": one, "meaning": one and one.meaning}
+        for name, accept, one in found
+    ]
+
+
 def bars(counts: Counter[str], *, whole: int) -> list[tuple[str, int, float, float]]:
-    """(name, count, share of the whole, share of the largest), the largest first; what is not listed in one row at the end."""
-    listed = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    rest = listed[SHOWN:]
-    if rest:
-        listed = [*listed[:SHOWN], (f"{len(rest):,} others", sum(count for _, count in rest))]
-    most = max((count for _, count in listed), default=1)
-    return [(name, count, count / max(whole, 1), count / most) for name, count in listed]
+    """(name, count, share of the whole, share of the largest), the largest first; what is not listed in one row at the end.
+
+    That row has no bar: as the longest it would make the others too short to compare.
+    """
+    ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    most, whole = max(counts.values(), default=1), max(whole, 1)
+    listed = [(name, count, count / whole, count / most) for name, count in ranked[:SHOWN]]
+    rest = [count for _, count in ranked[SHOWN:]]
+    return [*listed, (f"{counted(len(rest), 'other')}", sum(rest), sum(rest) / whole, 0.0)] if rest else listed
 
 
 def drawn(found: Histogram, *, name: str, xlabel: str) -> dict[str, Any]:
@@ -128,17 +147,39 @@ def drawn(found: Histogram, *, name: str, xlabel: str) -> dict[str, Any]:
     return {**figures, "picture": histogram(counts, edges, name=name, xlabel=xlabel, ylabel="count")}
 
 
+def run_facts(last: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A run's record in readable figures, as far as it has them."""
+    from jobs.pages.page import number, percent
+    from pipeline.plurals import duration
+
+    figures: Sequence[tuple[str, str, Callable[[Any], str]]] = (
+        ("state", "state", str),
+        ("finished", "finished", str),
+        ("time", "seconds", duration),
+        ("time to the first shard", "first_shard_seconds", duration),
+        ("rows", "rows", number),
+        ("tokens", "tokens", number),
+        ("rows a second, start-up included", "rows_per_second", number),
+        ("tokens a second, start-up included", "tokens_per_second", number),
+        ("batches filled", "batch_fill", percent),
+    )
+    return [(name, shown(last[key])) for name, key, shown in figures if last.get(key) is not None]
+
+
 def speed(progress: Sequence[Sequence[float]]) -> Any:
-    """Rows a second between the points of a run's record, over its time; None where it has too few."""
+    """Rows a second between the points of a run's record, each from its point to the next; None where it has too few."""
     from jobs.pages.plots import lines
 
     if len(progress) < 2:
         return None
-    at, rates = [0.0, progress[0][0]], [0.0, 0.0]  # until the first shard the replicas start
+    at, rates = (
+        list[float](),
+        list[float](),
+    )  # from the first shard on: before it the replicas start, and the page says how long
     for (before, rows, _), (after, more, _) in itertools.pairwise(progress):
         if after > before:
-            at.append(after)
-            rates.append((more - rows) / (after - before))
+            at += [before, after]
+            rates += [(more - rows) / (after - before)] * 2
     return lines(at, {"rows": rates}, name="speed", xlabel="seconds since the run began", ylabel="rows a second")
 
 

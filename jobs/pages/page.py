@@ -8,6 +8,7 @@ from typing import Any
 from jobs.show import words
 from pipeline import __version__
 from pipeline.errors import SpecError
+from pipeline.plurals import counted
 
 PACKAGES = ("jinja2", "matplotlib")
 INSTALL = "pip install 'preln[report]'"
@@ -36,7 +37,14 @@ def render(template: str, values: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Callable[..., str]] = {"words": words, "text": text, "number": number, "percent": percent}
+    filters: dict[str, Callable[..., str]] = {
+        "words": words,
+        "text": text,
+        "sentence": sentence,
+        "number": number,
+        "counted": counted,
+        "percent": percent,
+    }
     environment.filters |= filters
     return environment.get_template(template).render({"preln_version": __version__, **values})
 
@@ -44,6 +52,11 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 def text(value: str) -> str:
     """Text of several lines, without characters that don't print."""
     return "".join(character if character.isprintable() or character == "\n" else " " for character in value)
+
+
+def sentence(value: str) -> str:
+    """A message with a capital first letter, without characters that don't print."""
+    return text(value[:1].upper() + value[1:])
 
 
 def number(value: float) -> str:

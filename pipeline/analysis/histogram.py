@@ -1,20 +1,30 @@
-"""Numbers in, in batches, a histogram out: bins that widen as larger and smaller numbers come, so that one pass is enough."""
+"""Numbers in, in batches, a histogram out: its bins double as larger and smaller numbers come, so that one pass is enough."""
 
+import math
+from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 BINS = 40
+FINEST = 10
+"""Bins are no narrower than the largest number's power of two divided by 2**FINEST."""
 
 
 @dataclass
 class Histogram:
-    """Counts of BINS bins of one width from `start` on; numbers that are not finite are counted apart."""
+    """Counts of up to BINS bins, each 2**power wide; numbers that are not finite are counted apart.
 
-    start: float = 0.0
-    width: float = 0.0
-    counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    Bin i begins at i * 2**power, whatever came first: the same numbers give the same histogram in any order, and two of them add
+    up. whole: numbers are integers, and a bin has its beginning in it; else it has its end in it, so that no bin of
+    probabilities reaches beyond 1. bins: index -> count.
+    """
+
+    whole: bool = False
+    power: int = -1000
+    bins: Counter[int] = field(default_factory=Counter)
     not_finite: int = 0
     total: float = 0.0
     least: float = np.inf
@@ -27,54 +37,48 @@ class Histogram:
         self.not_finite += len(numbers) - len(finite)
         if not len(finite):
             return
-        self.least, self.most = min(self.least, float(finite.min())), max(self.most, float(finite.max()))
         self.total += float(finite.sum())
-        self._reach()
-        bins = np.minimum(((finite - self.start) / self.width).astype(np.int64), BINS - 1)
-        self.counts += np.bincount(bins, minlength=BINS)
+        self._reach(float(finite.min()), float(finite.max()))
+        places, counts = np.unique(self._place(finite), return_counts=True)
+        for place, count in zip(places.tolist(), counts.tolist(), strict=True):
+            self.bins[place] += count
 
-    def _reach(self) -> None:
-        """Double the bins' width until the least and the largest number have a bin."""
-        if self.width == 0.0:
-            self.start, self.width = self.least, max((self.most - self.least) / BINS, _least_width(self.least))
-        while self.most > self.stop:
-            self.counts = np.concatenate([self._pairs(), np.zeros(BINS // 2, np.int64)])
-            self.width *= 2
-        while self.least < self.start:
-            self.counts = np.concatenate([np.zeros(BINS // 2, np.int64), self._pairs()])
-            self.start -= BINS * self.width
-            self.width *= 2
+    def _place(self, numbers: Any) -> Any:
+        scaled = numbers / 2.0**self.power
+        return (np.floor(scaled) if self.whole else np.ceil(scaled) - 1).astype(np.int64)
 
-    def _pairs(self) -> npt.NDArray[np.int64]:
-        return self.counts.reshape(-1, 2).sum(axis=1)
+    def _reach(self, least: float, most: float) -> None:
+        """Double the bins' width until BINS of them reach from the least to the largest number."""
+        self.least, self.most = min(self.least, least), max(self.most, most)
+        ends = np.array([self.least, self.most])
+        before, finest = self.power, math.frexp(float(np.abs(ends).max()))[1] - FINEST
+        self.power = max(before, 0 if self.whole else max(finest, -1000))
+        while np.ptp(self._place(ends)) >= BINS:
+            self.power += 1
+        self._widen(self.power - before)
 
-    @property
-    def stop(self) -> float:
-        """The end of the last bin."""
-        return self.start + BINS * self.width
+    def _widen(self, doublings: int) -> None:
+        if doublings and self.bins:
+            wider: Counter[int] = Counter()
+            for place, count in self.bins.items():
+                wider[place >> doublings] += count
+            self.bins = wider
 
     @property
     def count(self) -> int:
         """How many finite numbers there are."""
-        return int(self.counts.sum())
+        return self.bins.total()
 
     @property
     def mean(self) -> float:
         """Their mean; NaN where there are none."""
         return self.total / self.count if self.count else float("nan")
 
-    @property
-    def edges(self) -> list[float]:
-        """The bins' borders, one more than there are bins."""
-        return [self.start + index * self.width for index in range(BINS + 1)]
-
     def shown(self) -> tuple[list[int], list[float]]:
-        """(counts, edges) from the first bin with a number to the last."""
-        filled = np.flatnonzero(self.counts)
-        first, last = (int(filled[0]), int(filled[-1])) if len(filled) else (0, BINS - 1)
-        return self.counts[first : last + 1].tolist(), self.edges[first : last + 2]
-
-
-def _least_width(value: float) -> float:
-    """A width that a float64 of this size still resolves, where all numbers are equal so far."""
-    return max(abs(value), 1.0) * 1e-6
+        """(counts, edges) from the first bin with a number to the last; a bin of one integer has it in its middle."""
+        if not self.bins:
+            return [], [0.0]
+        first, last = min(self.bins), max(self.bins)
+        shift = 0.5 if self.whole else 0.0
+        edges = [place * 2.0**self.power - shift for place in range(first, last + 2)]
+        return [self.bins[place] for place in range(first, last + 1)], edges

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from pipeline.analysis.dataset import AnswerColumn, Dataset
 from pipeline.analysis.histogram import Histogram
+from pipeline.output.drift import Drift, ScoreCounts, counted_columns, counts_of, drift_of
 
 EXAMPLES = 3
 """Example rows that are kept for each reason of an error."""
@@ -35,12 +36,13 @@ class Distribution:
 
     def measure(self, what: str, values: pa.Array) -> None:
         """Add to the histogram of this name; nulls are no values."""
-        self.numbers.setdefault(what, Histogram()).add(values.drop_null().to_numpy(zero_copy_only=False))
+        _histogram(self.numbers, what, values)
 
 
 @dataclass
 class Summary:
-    """Of a whole dataset. lengths: characters by text column. examples: the first rows with each reason."""
+    """Of a whole dataset. lengths: characters by text column. examples: the first rows with each reason. drift: of scores from
+    those of the labelled rows, for tasks with a known error rate."""
 
     rows: int = 0
     truncated: int = 0
@@ -48,6 +50,7 @@ class Summary:
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     lengths: dict[str, Histogram] = field(default_factory=dict)
     answers: list[Distribution] = field(default_factory=list)
+    drift: tuple[Drift, ...] = ()
 
 
 def summarize(dataset: Dataset) -> Summary:
@@ -56,21 +59,32 @@ def summarize(dataset: Dataset) -> Summary:
     texts = [name for name in dataset.text_columns if _is_string(dataset.schema.field(name).type)]
     own = {name: dataset.own(name) for name in ("source", "row", "truncated", "error")}
     summary = Summary(answers=answers)
-    columns = [*own.values(), *texts, *(one.column.column for one in answers)]
+    scores = {name: ScoreCounts() for name in counted_columns(dataset.job)}
+    counted = [name for pair in counted_columns(dataset.job).values() for name in pair]
+    columns = [*own.values(), *texts, *(one.column.column for one in answers), *counted]
     for _, batch in dataset.batches(list(dict.fromkeys(columns))):
         summary.rows += batch.num_rows
         summary.truncated += batch[own["truncated"]].true_count
         _add_errors(summary, batch, own=own, texts=texts)
         for name in texts:
-            lengths = pc.utf8_length(batch[name].drop_null())
-            summary.lengths.setdefault(name, Histogram()).add(lengths.to_numpy(zero_copy_only=False))
+            _histogram(summary.lengths, name, pc.utf8_length(batch[name]))
         for one in answers:
             _add_answers(one, batch[one.column.column])
+        if scores:
+            found = counts_of(pa.Table.from_batches([batch]), job=dataset.job)
+            scores = {name: counts + found[name] for name, counts in scores.items()}
+    summary.drift = drift_of(dataset.job, scores)
     return summary
 
 
 def _is_string(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _histogram(known: dict[str, Histogram], name: str, values: pa.Array) -> None:
+    """Add to the histogram of this name; nulls are no values."""
+    histogram = known.setdefault(name, Histogram(whole=pa.types.is_integer(values.type)))
+    histogram.add(values.drop_null().to_numpy(zero_copy_only=False))
 
 
 def _add_errors(summary: Summary, batch: pa.RecordBatch, *, own: Mapping[str, str], texts: list[str]) -> None:
