@@ -1,16 +1,25 @@
 """Lays sequences end to end into rows of one width, in NumPy.
 
 For frameworks that compile per shape. First-fit-decreasing leaves 0.04 % of the slots in rows of 512 empty.
-Legend: B sequences, T packed tokens, R rows, X = R x width slots of all rows.
+Legend: B sequences, T packed tokens, R rows, X = R x width slots of all rows, U slots asked by any head.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from models.boundary import IntArray, Tokens
+from models.config import RobertaPreLayerNormConfig
+from models.flat_tokens import flat_positions
+
+WIDTH = 512  # tokens of a row on a GPU, or fewer where the model takes fewer
+PIECE_ROWS = (64, 16, 4)  # such rows at a time; the last ones are filled up with empty rows
+FEW_ASKED = 16  # one asked slot in so many counts as few: a sequence's first token, a mask
+
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +69,40 @@ def first_fit(*, lengths_B: IntArray, width: int) -> tuple[npt.NDArray[np.int64]
         free_R[row] -= length
         rows = max(rows, row + 1)
     return row_B, place_B, rows
+
+
+def gpu_width(config: RobertaPreLayerNormConfig) -> int:
+    """The width of all rows where shapes are few."""
+    return min(WIDTH, power_of_two(config.max_tokens))
+
+
+def gpu_rows(*, tokens: Tokens, config: RobertaPreLayerNormConfig) -> PackedRows:
+    """Rows of the one width, or of a wider one for a text with more `<pad>`s typed in it than the model has positions."""
+    width = max(gpu_width(config), power_of_two(int(tokens.lengths_B.max())))
+    return pack_rows(tokens=tokens, width=width, multiple=PIECE_ROWS[-1])
+
+
+def row_inputs(*, tokens: Tokens, rows: PackedRows, config: RobertaPreLayerNormConfig) -> tuple[IntArray, ...]:
+    """What an encoder reads of the rows, each [R, width]: ids, types, positions, and the sequence of each slot.
+
+    Raises ValueError as `flat_positions` does.
+    """
+    types_T = np.zeros_like(rows.slot_T) if tokens.token_type_ids_T is None else tokens.token_type_ids_T
+    return (
+        rows.spread(tokens.input_ids_T, fill=config.pad_token_id),
+        rows.spread(types_T, fill=0),
+        rows.spread(flat_positions(tokens=tokens, config=config), fill=config.pad_token_id),
+        rows.sequence_X.reshape(rows.rows, rows.width),
+    )
+
+
+def asked_slots(mark_X: BoolArray) -> IntArray:
+    """The marked slots of a piece: padded by zeros to a fixed number if they are few, else to as many as there are slots."""
+    asked_U = np.flatnonzero(mark_X)
+    few = len(mark_X) // FEW_ASKED
+    slots_U = np.zeros(few if len(asked_U) <= few else len(mark_X), np.int32)
+    slots_U[: len(asked_U)] = asked_U
+    return slots_U
 
 
 def power_of_two(size: int, *, least: int = 1) -> int:

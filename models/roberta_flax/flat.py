@@ -16,9 +16,21 @@ import numpy as np
 
 from models.boundary import Answers, Ask, DeviceFacts, Dtype, Head, IntArray, Tokens
 from models.config import RobertaPreLayerNormConfig
-from models.flat_tokens import check_asks, flat_positions, sequence_of_positions
+from models.flat_tokens import check_asks, sequence_of_positions
 from models.named_heads import NamedHead, encoder_config
-from models.packed_rows import PackedRows, pack_rows, power_of_two, powers_up_to, row_pieces
+from models.packed_rows import (
+    FEW_ASKED,
+    PIECE_ROWS,
+    PackedRows,
+    asked_slots,
+    gpu_rows,
+    gpu_width,
+    pack_rows,
+    power_of_two,
+    powers_up_to,
+    row_inputs,
+    row_pieces,
+)
 from models.roberta_flax.attention import KERNEL
 from models.roberta_flax.base import FlaxRobertaPreLayerNormModule
 from models.roberta_flax.callable_model import exact_matmul
@@ -47,16 +59,13 @@ MODULES: Mapping[Head, Any] = {
 }
 BASE = "roberta_prelayernorm"  # where the encoder lies in a head's tree
 Flat: TypeAlias = dict[tuple[str, ...], Array]
-WIDTH = 512  # tokens of a row, or fewer where the model takes fewer
 LEAST_WIDTH = 16
 # A CPU pays for every slot of a row that a token can't see, so rows are no wider there than they need be.
 CPU_WIDTHS = (128, 192, 256, 384, 512)
 # What attention costs in a row of one slot a unit of width, in parts of all else, on a CPU (measured at width 768).
 ATTENTION_SHARE = 0.4
 CPU_PIECE = 2_048  # slots at a time
-PIECE_ROWS = (64, 16, 4)  # rows of WIDTH at a time elsewhere; the last ones are filled up with empty rows
 CUDNN_WIDTH_STEP, CUDNN_WIDEST = 8, 128  # widths of a head that cuDNN's attention takes on any GPU
-FEW_ASKED = 16  # one asked slot in so many counts as few: a sequence's first token, a mask
 
 
 def load_flat(*, heads: Mapping[str, NamedHead], dtype: Dtype, device: str | None) -> "FlatRoberta":
@@ -134,7 +143,6 @@ class FlatRoberta:
         """How rows are shaped, and by which kernel they attend: few shapes of full rows, as a GPU has them, or rows as narrow
         as they may be, as a CPU has them."""
         self.few_shapes, self.kernel = few_shapes, kernel
-        self.widths = (WIDTH,) if few_shapes else CPU_WIDTHS
         self.encode = jax.jit(self._encode, static_argnames="causal")
 
     def __call__(self, tokens: Tokens, asks: Mapping[str, Ask]) -> Mapping[str, Answers]:
@@ -187,7 +195,7 @@ class FlatRoberta:
 
     def compile_shapes(self) -> None:
         """Encode rows of every size once, for few asked and for all: no later pass waits for the compiler."""
-        width = self._width()
+        width = gpu_width(self.config)
         causal = all(kind == "causal-lm" for kind in self.kinds.values())
         with jax.default_device(self.device), exact_matmul(self.dtype):
             for rows in PIECE_ROWS:
@@ -204,20 +212,15 @@ class FlatRoberta:
 
     def _rows(self, tokens: Tokens) -> PackedRows:
         """Rows of the width that costs least, of few; small packs take the power of two that holds them."""
-        longest, total = int(tokens.lengths_B.max()), len(tokens.input_ids_T)
         if self.few_shapes:
-            width = max(self._width(), power_of_two(longest))
-            return pack_rows(tokens=tokens, width=width, multiple=PIECE_ROWS[-1])
-        most = min(self.widths[-1], power_of_two(self.config.max_tokens))
+            return gpu_rows(tokens=tokens, config=self.config)
+        longest, total = int(tokens.lengths_B.max()), len(tokens.input_ids_T)
+        most = min(CPU_WIDTHS[-1], power_of_two(self.config.max_tokens))
         # `<pad>`s typed in a text take slots but no positions, so a text may be longer than the model's positions.
         most = min(max(most, power_of_two(longest)), power_of_two(total, least=LEAST_WIDTH))
-        widths = {most, *(width for width in self.widths if longest <= width <= most)}
+        widths = {most, *(width for width in CPU_WIDTHS if longest <= width <= most)}
         choices = [pack_rows(tokens=tokens, width=width) for width in widths]
         return min(choices, key=lambda rows: rows.rows * rows.width * self._slot_cost(rows.width))
-
-    def _width(self) -> int:
-        """The width of all rows where shapes are few."""
-        return min(WIDTH, power_of_two(self.config.max_tokens))
 
     def _slot_cost(self, width: int) -> float:
         """What a slot costs in rows of such a width, in parts of what it costs without attention."""
@@ -228,14 +231,7 @@ class FlatRoberta:
 
         A piece with few asked slots returns only those, padded to a fixed number; one with many returns all of its slots.
         """
-        config = self.config
-        types_T = np.zeros_like(rows.slot_T) if tokens.token_type_ids_T is None else tokens.token_type_ids_T
-        inputs = (
-            rows.spread(tokens.input_ids_T, fill=config.pad_token_id),
-            rows.spread(types_T, fill=0),
-            rows.spread(flat_positions(tokens=tokens, config=config), fill=config.pad_token_id),
-            rows.sequence_X.reshape(rows.rows, rows.width),
-        )
+        inputs = row_inputs(tokens=tokens, rows=rows, config=self.config)
         mark_X = np.zeros(len(rows.sequence_X), np.bool_)
         for slots in asked.values():
             mark_X[slots.slot_G] = True
@@ -244,10 +240,7 @@ class FlatRoberta:
         for row, count in row_pieces(rows=rows.rows, sizes=sizes):
             first, stop = row * rows.width, (row + count) * rows.width
             mine_X = mark_X[first:stop]
-            asked_U = np.flatnonzero(mine_X).astype(np.int32)
-            few = (stop - first) // FEW_ASKED
-            slots_U = np.zeros(few if len(asked_U) <= few else stop - first, np.int32)
-            slots_U[: len(asked_U)] = asked_U
+            slots_U = asked_slots(mine_X)
             hidden_UH = self.encode(
                 self.params, *(values[row : row + count] for values in inputs), slots_U, causal=tokens.causal
             )

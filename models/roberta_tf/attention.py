@@ -78,7 +78,9 @@ class TFRobertaPreLayerNormSelfAttention(Block):
         queries, keys = sizes(query_BNSD)[2], sizes(key_BNKD)[2]
         place_S = tf.range(keys - queries, keys)
         place_K = tf.range(keys)
-        distance_SK = place_S[:, None] - place_K[None, :] + self.max_position_embeddings - 1
+        furthest = self.max_position_embeddings - 1
+        # Packed rows may be wider than the table reaches; what lies that far apart is masked there.
+        distance_SK = tf.clip_by_value(place_S[:, None] - place_K[None, :] + furthest, 0, 2 * furthest)
         distance_SKD = self.distance_embedding(distance_SK)
         scores_BNSK = tf.einsum("bnsd,skd->bnsk", query_BNSD, distance_SKD)
         if self.position_embedding_type == "relative_key_query":

@@ -1,9 +1,10 @@
 """Flat tokens and asks in, NumPy answers out: the encoder run without padding, behind models.boundary.
 
-One graph for every number of tokens, sequences and lengths: linears run over [T, H], attention over groups, through the
-seed classes' own layers. The last layer's feed-forward is run for the asked tokens only.
-Legend: B sequences, T packed tokens, R groups, U tokens asked by any head, G positions asked by one, H hidden size,
-A = heads x width of one head.
+On a CPU one graph serves every number of tokens, sequences and lengths: linears run over [T, H], attention over groups of
+equal length. On a GPU sequences lie end to end in rows of few shapes, which XLA compiles (models.roberta_tf.flat_rows). Both
+go through the seed classes' own layers, and run the last layer's feed-forward for the asked tokens only.
+Legend: B sequences, T packed tokens, U tokens asked by any head, G positions asked by one, H hidden size, A = heads x width
+of one head.
 """
 
 from collections.abc import Mapping
@@ -30,8 +31,9 @@ from models.named_heads import NamedHead, encoder_config
 from models.roberta_tf.base import TFRobertaPreLayerNormModel
 from models.roberta_tf.device import claim_device, device_facts, exact_float32
 from models.roberta_tf.encoder import TFRobertaPreLayerNormLayer
-from models.roberta_tf.flat_attention import GroupAttention, Groups, equal_groups, padded_groups
+from models.roberta_tf.flat_attention import GroupAttention, Groups, equal_groups
 from models.roberta_tf.flat_heads import answer_head
+from models.roberta_tf.flat_rows import RowEncoder
 from models.roberta_tf.heads import TFRobertaPreLayerNormClassificationHead, TFRobertaPreLayerNormLMHead
 from models.roberta_tf.layers import Dense, building
 from models.roberta_tf.weights import fill
@@ -95,10 +97,8 @@ class FlatRoberta:
         self.heads = heads
         self.kinds = kinds
         self.device = device
-        # A GPU is kept busy by few large groups, a CPU wastes nothing on padding.
-        self.padded = "GPU" in device
         flat_T = tf.TensorSpec((None,), tf.int32)
-        groups = Groups(counts_R=flat_T, lengths_R=flat_T, slots_X=flat_T, real_X=tf.TensorSpec((None,), tf.bool))
+        groups = Groups(counts_R=flat_T, lengths_R=flat_T)
         self.graphs = {
             causal: tf.function(
                 lambda *arguments, causal=causal: self.encode(*arguments, causal=causal),
@@ -107,6 +107,13 @@ class FlatRoberta:
             )
             for causal in (False, True)
         }
+        self.rows: RowEncoder | None = None
+        self.lay_out(few_shapes="GPU" in device)
+
+    def lay_out(self, *, few_shapes: bool, compiled: bool = True) -> None:
+        """How tokens are laid out: in rows of few shapes, as a GPU has them, compiled by XLA or not, or in groups of equal
+        length, as a CPU has them."""
+        self.rows = RowEncoder(self.base, config=self.config, compiled=compiled) if few_shapes else None
 
     def __call__(self, tokens: Tokens, asks: Mapping[str, Ask]) -> Mapping[str, Answers]:
         """One encoder pass for all heads asked; answers in the order of each `Ask.positions_G`.
@@ -114,35 +121,56 @@ class FlatRoberta:
         Raises ValueError for heads not loaded, positions or ids out of range, and sequences longer than the model.
         """
         check_asks(tokens=tokens, asks=asks, kinds=self.kinds, vocab_size=self.config.vocab_size)
+        with tf.device(self.device):
+            hidden_UH, ranks = self.by_groups(tokens, asks) if self.rows is None else self.rows(tokens, asks)
+            return {head: self.answer(tokens, head, ask, hidden_UH, ranks[head]) for head, ask in asks.items()}
+
+    def by_groups(self, tokens: Tokens, asks: Mapping[str, Ask]) -> tuple[Tensor, dict[str, IntArray]]:
+        """(final hidden states [U, H] of all that is asked, for each head which of those are its own)."""
         positions_T = flat_positions(tokens=tokens, config=self.config)
         types_T = np.zeros_like(positions_T) if tokens.token_type_ids_T is None else tokens.token_type_ids_T
         order_B, runs = length_order(lengths_B=tokens.lengths_B)
         order_T = token_order(tokens=tokens, order_B=order_B)
         place_T = np.empty_like(order_T)
         place_T[order_T] = np.arange(len(order_T), dtype=order_T.dtype)
-        places = {head: ask.positions_G for head, ask in asks.items()}
-        asked_U, ranks = asked_once(places=places, tokens=len(order_T))
-        groups = padded_groups(runs) if self.padded else equal_groups(runs)
-        with tf.device(self.device):
-            hidden_UH = self.graphs[tokens.causal](
-                indices(tokens.input_ids_T[order_T]),
-                indices(types_T[order_T]),
-                indices(positions_T[order_T]),
-                indices(place_T[asked_U]),
-                groups,
-            )
-            return {head: self.answer(tokens, head, ask, hidden_UH, ranks[head]) for head, ask in asks.items()}
+        asked_U, ranks = asked_once(places={head: ask.positions_G for head, ask in asks.items()}, tokens=len(order_T))
+        hidden_UH = self.graphs[tokens.causal](
+            indices(tokens.input_ids_T[order_T]),
+            indices(types_T[order_T]),
+            indices(positions_T[order_T]),
+            indices(place_T[asked_U]),
+            equal_groups(runs),
+        )
+        return hidden_UH, ranks
 
     def submit(self, tokens: Tokens, asks: Mapping[str, Ask]) -> Pending:
         """The answers, computed at once: TensorFlow's host thread waits for what it fetches."""
         return Done(self(tokens, asks))
 
     def try_out(self) -> DeviceFacts:
-        """A small pack answered by every head, and what this runs on."""
+        """A small pack answered by every head, every shape compiled where they are few, and what this runs on. Where XLA
+        can't compile, the same graph runs as it is from now on."""
         dtype = tf.as_dtype(self.base.dtype).name
+        attention = "groups of equal lengths"
+        if self.rows is not None:
+            attention = "packed rows under XLA"
+            try:
+                self.compile_shapes()
+            except tf.errors.ResourceExhaustedError:
+                raise
+            except tf.errors.OpError as error:  # no libdevice, no ptxas, an operation that it does not know
+                attention = f"packed rows without XLA ({' '.join(str(error.message).split())[:200]})"
+                self.lay_out(few_shapes=True, compiled=False)
         try_out(self, config=self.config, kinds=self.kinds, dtype=dtype)
-        attention = "groups of like lengths" if self.padded else "groups of equal lengths"
-        return {**device_facts(self.device), "attention": attention, "compiled": False}
+        compiled = self.rows is not None and self.rows.compiled
+        return {**device_facts(self.device), "attention": attention, "compiled": compiled}
+
+    def compile_shapes(self) -> None:
+        """Encode rows of every size once: no later pass waits for the compiler."""
+        assert self.rows is not None
+        causal = all(kind == "causal-lm" for kind in self.kinds.values())
+        with tf.device(self.device):
+            self.rows.compile_shapes(causal=causal)
 
     def probe(self) -> None:
         """Compute something on the device, and wait for it."""
@@ -172,7 +200,7 @@ class FlatRoberta:
         """Final hidden states [U, H] of the asked tokens; tokens lie in the order of the groups."""
         embeddings = self.base.embeddings
         hidden_TH = embeddings.embed(embeddings.word_embeddings(input_ids_T), types_T, positions_T)
-        attend = GroupAttention(groups, causal=causal, padded=self.padded)
+        attend = GroupAttention(groups, causal=causal)
         layers = self.base.encoder.layer
         for layer in layers[:-1]:
             hidden_TH = _run_layer(layer, hidden_TH, attend, None)

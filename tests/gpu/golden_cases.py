@@ -4,12 +4,13 @@
 nine tokens.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from models.boundary import Ask, Dtype, Framework, Head, Tokens
+from models.boundary import Ask, Dtype, FlatModel, Framework, Head, Tokens
 from models.load import load
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -26,8 +27,16 @@ TOLERANCES: dict[Dtype, float] = {"float32": 1e-4, "bfloat16": 0.08, "float16": 
 Array = npt.NDArray[np.float32]
 
 
-def distance(*, head: Head, framework: Framework, dtype: Dtype, device: str) -> float:
-    """The largest distance of an answer from the reference's, in parts of the largest value there."""
+def distance(
+    *,
+    head: Head,
+    framework: Framework,
+    dtype: Dtype,
+    device: str,
+    prepared: Callable[[FlatModel], None] = lambda _: None,
+) -> float:
+    """The largest distance of an answer from the reference's, in parts of the largest value there. prepared: what to change
+    about the loaded model before it is tried."""
     cases = np.load(GOLDEN / "cases.npz")
     ids_BS = cases[f"{head}/ids"]
     count, length = ids_BS.shape
@@ -35,6 +44,7 @@ def distance(*, head: Head, framework: Framework, dtype: Dtype, device: str) -> 
         ids_BS.reshape(-1), np.arange(0, ids_BS.size + 1, length).astype(np.int32), causal=head == "causal-lm"
     )
     model = load(checkpoint=str(GOLDEN / head), framework=framework, heads=[head], dtype=dtype, device=device)
+    prepared(model)
     facts = model.try_out()
     assert facts["device"] == device.partition(":")[0]
     pairs: list[tuple[Array, Array]] = []

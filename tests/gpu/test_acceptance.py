@@ -32,6 +32,7 @@ from tests.gpu.golden_cases import HEADS, TOLERANCES, distance
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 
 FRAMEWORKS = [pytest.param("torch", marks=pytest.mark.torch), pytest.param("flax", marks=pytest.mark.flax)]
+ALL_FRAMEWORKS = [*FRAMEWORKS, pytest.param("tensorflow", marks=pytest.mark.tensorflow)]
 DEVICE: Device = "cuda"
 HEAD: Head = "sequence-classification"
 SHARE_GB = 1.0
@@ -40,7 +41,7 @@ SHARE_GB = 1.0
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", ALL_FRAMEWORKS)
 def test_every_head_answers_as_the_reference(framework: Framework, dtype: Dtype, head: Head) -> None:
     assert distance(head=head, framework=framework, dtype=dtype, device=DEVICE) < TOLERANCES[dtype]
 
@@ -54,7 +55,7 @@ def real_text() -> list[list[int]]:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", ALL_FRAMEWORKS)
 def test_flat_answers_are_those_of_each_text_alone(framework: Framework, dtype: Dtype) -> None:
     ids = real_text()
     flat = load(checkpoint=str(CHECKPOINT), framework=framework, heads=[HEAD], dtype=dtype, device=DEVICE)
