@@ -1,6 +1,7 @@
-"""Runs a job to its end on a multi-node Ray while model processes, workers, nodes and drivers are killed.
+"""Runs a job to its end on a multi-node Ray while model processes, workers, replicas, raylets, nodes and drivers are killed or
+stopped (SIGSTOP). What is stopped goes on after some seconds, but for a model process, which its supervisor must notice.
 
-Only descendants of this cluster's raylets are killed, and the drivers that were started here.
+Only descendants of this cluster's raylets are hit, and the drivers that were started here.
 """
 
 import json
@@ -26,8 +27,22 @@ from pipeline.spec.job_spec import JobSpec
 
 STORE_BYTES = 80_000_000
 """Object store of a node: Ray's least."""
-KINDS = {"child": 0.45, "worker": 0.3, "driver": 0.15, "node": 0.1}
-"""What is killed, and how often each."""
+KINDS = {
+    "kill child": 0.2,
+    "stop child": 0.1,
+    "kill worker": 0.15,
+    "stop worker": 0.1,
+    "kill replica": 0.1,
+    "stop replica": 0.07,
+    "kill raylet": 0.05,
+    "stop raylet": 0.05,
+    "kill driver": 0.1,
+    "stop driver": 0.04,
+    "kill node": 0.04,
+}
+"""What is hit, and how often each."""
+STOPPED_SECONDS = (1.0, 8.0)
+"""How long something stays stopped: less than the health check of a node takes, and the stall limit of a job."""
 STUCK_SECONDS = 60.0
 """A driver that says nothing for so long hangs, which nothing may do."""
 ENDED_WELL = (0, 3)
@@ -71,6 +86,22 @@ def workers(cluster: RayCluster) -> list[int]:
     """Ray's worker processes."""
     parents = raylets(cluster)
     return [pid for pid, (parent, command) in processes().items() if parent in parents and command.startswith("ray::")]
+
+
+def replicas(cluster: RayCluster) -> list[int]:
+    """Ray's workers that hold a replica."""
+    found = processes()
+    return [pid for pid in workers(cluster) if "Replica" in found.get(pid, (0, ""))[1]]
+
+
+def row_workers(cluster: RayCluster) -> list[int]:
+    """Ray's workers that read or write rows."""
+    found = processes()
+    return [pid for pid in workers(cluster) if any(word in found.get(pid, (0, ""))[1] for word in ROW_WORKERS)]
+
+
+ROW_WORKERS = ("Read", "encode", "finish", "Map(")
+"""What is in their names."""
 
 
 def children(cluster: RayCluster) -> list[int]:
@@ -127,14 +158,15 @@ class Driver:
 class Mayhem:
     """Kills until a job is done all the same.
 
-    seed: decides what is killed when. pause: mean seconds between kills. quiet_after: kills after which it stops, so that
-    a job ends. kills, starts, hangs: what happened. words: the last of what drivers said besides.
+    seed: decides what is killed when. pause: mean seconds between kills. drivers: how many run the job at once. kills, starts,
+    hangs: what happened. words: the last of what drivers said besides.
     """
 
     cluster: RayCluster
     seed: int
     pause: float
     cpus: int
+    drivers: int = 1
     kills: Counter[str] = field(default_factory=Counter)
     starts: int = 0
     hangs: int = 0
@@ -143,60 +175,99 @@ class Mayhem:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
+        self._stopped: list[tuple[float, int]] = []
 
     def annotate(self, job: JobSpec, folder: Path, *, deadline: float, kill_until: float) -> None:
-        """Start drivers until one ends well. Raises TimeoutError."""
+        """Start drivers, each again until it ends well. Raises TimeoutError."""
         file = folder / f"job-{self.seed}.yaml"
         file.write_text(job.to_yaml())
-        while True:
-            driver = Driver.start(self.cluster, file)
-            self.starts += 1
-            try:
-                code = self._see_through(driver, deadline=deadline, kill_until=kill_until)
-            finally:
-                driver.kill()
-            self._listen(driver)
-            if code in ENDED_WELL:
-                return
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not done by its deadline: {self.report()} {''.join(self.words[-20:])}")
-
-    def _see_through(self, driver: Driver, *, deadline: float, kill_until: float) -> int | None:
-        """The driver's exit status, however it came to its end."""
+        running = [self._start(file) for _ in range(self.drivers)]
         next_kill = time.monotonic() + self._random.expovariate(1 / self.pause)
-        while driver.process.poll() is None:
-            now = time.monotonic()
-            if now > deadline:
-                return None
-            if now - driver.last_word > STUCK_SECONDS:
-                self.hangs += 1
-                driver.process.send_signal(signal.SIGUSR1)
-                time.sleep(1)
-                return None
-            if next_kill < now < kill_until:
-                self.kill(driver)
-                next_kill = now + self._random.expovariate(1 / self.pause)
-            time.sleep(0.05)
-        return driver.process.returncode
+        try:
+            while running:
+                now = time.monotonic()
+                if now > deadline:
+                    raise TimeoutError(f"not done by its deadline: {self.report()} {''.join(self.words[-20:])}")
+                if next_kill < now < kill_until:
+                    self.hit(self._random.choice(running))
+                    next_kill = now + self._random.expovariate(1 / self.pause)
+                self._let_go(before=now)
+                running = [after for driver in running if (after := self._looked_after(driver, file)) is not None]
+                time.sleep(0.05)
+        finally:
+            self._let_go(before=float("inf"))
+            for driver in running:
+                driver.kill()
 
-    def kill(self, driver: Driver) -> None:
-        """One of them, of a random kind."""
+    def _start(self, file: Path) -> Driver:
+        self.starts += 1
+        return Driver.start(self.cluster, file)
+
+    def _looked_after(self, driver: Driver, file: Path) -> Driver | None:
+        """The driver, its successor where it was killed or hangs, or None once it has ended well."""
+        if driver.process.poll() is None:
+            if time.monotonic() - driver.last_word <= STUCK_SECONDS:
+                return driver
+            self.hangs += 1
+            driver.process.send_signal(signal.SIGUSR1)
+            time.sleep(1)
+        code = driver.process.poll()
+        driver.kill()
+        self._listen(driver)
+        return None if code in ENDED_WELL else self._start(file)
+
+    def _let_go(self, *, before: float) -> None:
+        """What was stopped goes on, if its time is over."""
+        for moment, pid in self._stopped:
+            if moment <= before:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+        self._stopped = [(moment, pid) for moment, pid in self._stopped if moment > before]
+
+    def hit(self, driver: Driver) -> None:
+        """One of them, of a random kind; nothing where none of that kind is there."""
         kind = self._random.choices(list(KINDS), weights=list(KINDS.values()))[0]
-        if kind == "driver":
+        deed, _, what = kind.partition(" ")
+        nodes = [node for node in self.cluster.list_all_nodes() if not node.head]
+        if kind == "kill driver":
             driver.kill()
-        elif kind == "node":
-            nodes = [node for node in self.cluster.list_all_nodes() if not node.head]
+        elif kind == "kill node" or kind == "kill raylet":
             if not nodes:
                 return
-            self.cluster.remove_node(self._random.choice(nodes), allow_graceful=False)
-            self.cluster.add_node(object_store_memory=STORE_BYTES, num_cpus=self.cpus, wait=False)
+            node = self._random.choice(nodes)
+            if kind == "kill raylet":  # its workers find out by themselves, and the head by its health check
+                with suppress(ProcessLookupError):
+                    os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+            self.cluster.remove_node(node, allow_graceful=False)
+            self._add_node()
         else:
-            targets = children(self.cluster) if kind == "child" else workers(self.cluster)
+            targets = self._targets(what, driver, nodes)
             if not targets:
                 return
-            with suppress(ProcessLookupError):
-                os.kill(self._random.choice(targets), signal.SIGKILL)
+            pid = self._random.choice(targets)
+            try:
+                os.kill(pid, signal.SIGKILL if deed == "kill" else signal.SIGSTOP)
+            except ProcessLookupError:
+                return
+            if deed == "stop" and what != "child":
+                self._stopped.append((time.monotonic() + self._random.uniform(*STOPPED_SECONDS), pid))
         self.kills[kind] += 1
+
+    def _add_node(self) -> None:
+        """A new node; one that does not come up on a busy machine is tried again at the next loss of a node."""
+        for _ in range(2):
+            with suppress(Exception):  # Ray has no other class for it
+                self.cluster.add_node(object_store_memory=STORE_BYTES, num_cpus=self.cpus, wait=False)
+                return
+
+    def _targets(self, what: str, driver: Driver, nodes: list[Any]) -> list[int]:
+        """Process ids of a kind."""
+        if what == "driver":
+            return [driver.process.pid]
+        if what == "raylet":
+            return [node.all_processes["raylet"][0].process.pid for node in nodes]
+        find = {"child": children, "replica": replicas, "worker": row_workers}[what]
+        return find(self.cluster)
 
     def _listen(self, driver: Driver) -> None:
         while not driver.events.empty():
@@ -211,6 +282,5 @@ class Mayhem:
         """In a line."""
         kills = ", ".join(f"{count} {kind}" for kind, count in sorted(self.kills.items()))
         ends = ", ".join(f"{count} {state}" for state, count in sorted(self.ends.items()))
-        return (
-            f"{self.kills.total()} kills ({kills}), {self.starts} drivers started (ended: {ends}), {self.hangs} hangs"
-        )
+        started = f"{self.starts} drivers started (ended: {ends})"
+        return f"{self.kills.total()} kills and stops ({kills}), {started}, {self.hangs} hangs"
