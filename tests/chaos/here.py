@@ -37,11 +37,11 @@ def runs_here() -> Iterator[None]:
 
 
 def annotate_here(job: JobSpec) -> str:
-    """Bring a job's output folder up to date, or return why the run ended before: its state, or the name of its error."""
+    """Bring a job's output folder up to date, and return how the run ended: its state, or its error."""
     try:
         return run.annotate(spec=job, cluster=OfflineCluster(), watcher=run.Unwatched(), loader=LOADER).state
     except PrelnError as error:
-        return type(error).__name__
+        return f"{type(error).__name__}: {error}"
 
 
 def _annotate_shards(

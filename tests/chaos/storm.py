@@ -310,10 +310,13 @@ class Round:
 
 def until_it_ends_well(spec: JobSpec) -> int:
     """Run a job here again and again, as somebody does whose run failed; how many runs it took. Raises AssertionError."""
+    ends: Counter[str] = Counter()
     for number in range(1, 30):
-        if annotate_here(spec) in ENDED_WELL:
+        state = annotate_here(spec)
+        if state in ENDED_WELL:
             return number
-    raise AssertionError(f"{spec.output.url}: 29 runs have failed")
+        ends[state] += 1
+    raise AssertionError(f"{spec.output.url}: 29 runs have failed: {ends.most_common(12)}")
 
 
 @contextmanager
