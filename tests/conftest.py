@@ -157,10 +157,6 @@ def local_ray(ray_environment: Path, s3_server: S3Server) -> Iterator[None]:
         # Workers import our packages from the repository wherever pytest was started.
         python_path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
         patch.setenv("PYTHONPATH", python_path)
-        # Without the libraries of the dashboard, so Ray believes, its agents import little: a raylet ends where they take long to
-        # start, as they do on a busy machine.
-        patch.setattr(ray._private.utils, "get_dashboard_dependency_error", lambda: ImportError("not wanted here"))
-        patch.setenv("RAY_raylet_start_wait_time_s", "120")
         ray.init(
             address="local",  # never a cluster that another test, or a person, has started on this machine
             num_cpus=RAY_CPUS,

@@ -29,7 +29,7 @@ from pipeline.output.verify import verify
 from pipeline.spec.job_spec import InputSpec, JobSpec
 from pipeline.store.storage import join, put
 from tests.chaos import tally
-from tests.chaos.here import annotate_here, runs_here
+from tests.chaos.here import THREADS, annotate_here, runs_here
 from tests.chaos.mayhem import Drivers, Mayhem
 from tests.chaos.proxy import Proxy, proxy
 from tests.chaos.servers import KEYS, moto_server, seaweedfs
@@ -153,7 +153,9 @@ class Rows:
     def of(cls, output: str) -> "Rows":
         """As a reader of the folder finds them."""
         data = OutputFolder(output).data
-        tables = [pq.read_table(io.BytesIO(data.read(name))) for name in data.names()]
+        with ThreadPoolExecutor(THREADS) as threads:
+            contents = list(threads.map(data.read, data.names()))
+        tables = [pq.read_table(io.BytesIO(content)) for content in contents]
         found = [row for table in tables for row in table.to_pylist()]
         by_place = {(row["source"], row["row"]): row for row in found}
         return cls(by_place, doubled=len(found) - len(by_place))
@@ -214,8 +216,9 @@ class Storm:
                 yield one
             finally:
                 self.between.share = 0.0
-            for spec in one.specs:
-                self._judge(spec, one.counts)
+            with ThreadPoolExecutor(len(one.specs)) as pool:
+                for counts in pool.map(self._judged, one.specs):
+                    one.counts.update(counts)
             ended = True
         finally:
             met = self.between.faults - faults
@@ -235,18 +238,20 @@ class Storm:
         broken = {name: one.counts[name] for name in ("lost", "doubled", "different", "hangs") if one.counts[name]}
         assert not broken, f"{broken}: seed {one.seed}, {outputs}"
 
-    def _judge(self, spec: JobSpec, counts: Counter[str]) -> None:
+    def _judged(self, spec: JobSpec) -> dict[str, int]:
         output = spec.output.url
         # A file that seemed to change, or a shard that failed, is for the next run: one without faults completes it.
         state = annotate_here(spec)
         assert state == "done", f"the run without faults after the storm: {state}"
         got = Rows.of(output)
-        counts["rows"] += len(got.by_place)
-        counts["lost"] += len(self.wanted.by_place.keys() - got.by_place)
-        counts["doubled"] += got.doubled
-        counts["different"] += self.wanted.unlike(got) + len(got.by_place.keys() - self.wanted.by_place)
         verdict = verify(output, input_spec=InputSpec(urls=[INPUT]))
         assert verdict.holds, verdict.findings
+        return {
+            "rows": len(got.by_place),
+            "lost": len(self.wanted.by_place.keys() - got.by_place),
+            "doubled": got.doubled,
+            "different": self.wanted.unlike(got) + len(got.by_place.keys() - self.wanted.by_place),
+        }
 
     def of_the_store(self, *, rounds_until: float, share: float, folders: int) -> None:
         """Rounds in this process, in which the store alone fails: several jobs at once, the first of each with two drivers."""

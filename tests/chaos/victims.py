@@ -4,6 +4,7 @@ Only descendants of this cluster's raylets are found, and the raylets of its wor
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
+from ray._private import services, utils
 from ray.cluster_utils import Cluster as RayCluster
 
 STORE_BYTES = 80_000_000
@@ -27,6 +28,9 @@ ENVIRONMENT = {
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
 }
+AGENTS = ("dashboard_agent", "runtime_env_agent")
+"""What Ray calls the processes beside a raylet."""
+IDLE_AGENT = (sys.executable, "-S", "-E", str(Path(__file__).with_name("idle_agent.py")))
 ROW_WORKERS = ("Read", "encode", "finish", "Map(")
 """What is in the names of workers that read or write rows."""
 
@@ -38,12 +42,18 @@ def ray_nodes(*, workers: int, cpus: int) -> Iterator[RayCluster]:
         patch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
-        # Without the libraries of the dashboard, so Ray believes, an agent imports little: a node starts in half the time, which
-        # a raylet on a busy machine does not wait for.
-        patch.setattr(ray._private.utils, "get_dashboard_dependency_error", lambda: ImportError("not wanted here"))
+        usual = services._build_python_executable_command_memory_profileable
+
+        def command(kind: str, *arguments: Any, **options: Any) -> list[str]:
+            return [*IDLE_AGENT, kind] if kind in AGENTS else list(usual(kind, *arguments, **options))
+
+        patch.setattr(services, "_build_python_executable_command_memory_profileable", command)
+        # The head's own process of the dashboard stays, and imports little: Ray takes its libraries for missing.
+        patch.setattr(utils, "get_dashboard_dependency_error", lambda: ImportError("not wanted here"))
         cluster = RayCluster()
         try:
-            cluster.add_node(object_store_memory=STORE_BYTES, include_dashboard=False, num_cpus=1)
+            head = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+            cluster.add_node(object_store_memory=STORE_BYTES, num_cpus=1, **head)
             for _ in range(workers):
                 cluster.add_node(object_store_memory=STORE_BYTES, num_cpus=cpus)
             yield cluster
