@@ -27,6 +27,7 @@ from pipeline.cluster.flight import OnFlight, following
 from pipeline.cluster.placement import READ_CPUS, WRITE_CPUS, Placement, warn
 from pipeline.cluster.pool_watch import ReplicasLostError, StarvedError, watching
 from pipeline.cluster.ray_state import call_at_each_step, nodes_of_ray
+from pipeline.cluster.stopped_workers import ending_stopped_workers
 from pipeline.decode import annotated
 from pipeline.encode import encode_tasks
 from pipeline.inference.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS
@@ -218,6 +219,7 @@ def _one_dataset(
     with (
         watching(capacity_wait) as watch,
         following(run, on_flight=on_flight, queued=watch.queued),
+        ending_stopped_workers(every=job.spec.limits.stall, say=say),
         DataContext.current(data_context(watch=watch)),
     ):
         dataset = the_flow(job=job, work=work, placement=placement, order=order, run=run, attempt=attempt)

@@ -208,7 +208,8 @@ class LimitSpec(_Section):
     line_bytes: int = Field(default=64_000_000, ge=1)
     """Bytes of one line of text or JSON; a longer one fails its shard."""
     stall: Seconds = 600.0
-    """How long a replica may work on one pass before it is taken for hung and replaced."""
+    """How long a replica may work on one pass before it is taken for hung and replaced; stopped Ray workers are looked for as
+    often."""
 
 
 def _input(value: object) -> object:

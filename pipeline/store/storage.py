@@ -22,6 +22,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_expone
 from pipeline.errors import StorageError
 from pipeline.store import local_disk
 from pipeline.store.deadlines import with_deadlines
+from pipeline.store.ranges import check_ranges
 
 Result = TypeVar("Result")
 
@@ -331,6 +332,7 @@ def opened(file: str | Place, **options: object) -> Iterator[RetriedFile]:
     """A file open for reading; options are those of fsspec's `open`. Raises FileNotFoundError, StorageError."""
     place = place_of(file)
     with attempt(lambda: place.fs.open(place.path, "rb", **options), what=f"reading {place.url}") as handle:
+        check_ranges(handle, url=place.url)
         yield RetriedFile(handle, url=place.url)
 
 

@@ -1,141 +1,147 @@
-"""Runs a job to its end on a multi-node Ray while model processes, workers, nodes and drivers are killed.
+"""Runs a job to its end on a multi-node Ray while model processes, workers, replicas, raylets, nodes and drivers are killed or
+stopped (SIGSTOP).
 
-Only descendants of this cluster's raylets are killed, and the drivers that were started here.
+Some of what is stopped continues after seconds; some never does, and has to be noticed. A model process never continues.
 """
 
 import json
 import os
-import queue
 import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-import pytest
 from ray.cluster_utils import Cluster as RayCluster
 
 from pipeline.spec.job_spec import JobSpec
+from tests.chaos.tally import AIM_OF_EACH_KIND
+from tests.chaos.victims import STORE_BYTES, below, is_alive, nodes_of, raylet_of, signalled, workers
 
-STORE_BYTES = 80_000_000
-"""Object store of a node: Ray's least."""
-KINDS = {"child": 0.45, "worker": 0.3, "driver": 0.15, "node": 0.1}
-"""What is killed, and how often each."""
-STUCK_SECONDS = 60.0
-"""A driver that says nothing for so long hangs, which nothing may do."""
-ENDED_WELL = (0, 3)
-
-
-@contextmanager
-def ray_nodes(*, workers: int, cpus: int) -> Iterator[RayCluster]:
-    """A Ray of its own: a head, and nodes that may be lost."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
-        # A lost node is noticed within five seconds; a busy machine is no lost node.
-        patch.setenv("RAY_health_check_period_ms", "1000")
-        cluster = RayCluster()
-        try:
-            cluster.add_node(object_store_memory=STORE_BYTES, include_dashboard=False, num_cpus=1)
-            for _ in range(workers):
-                cluster.add_node(object_store_memory=STORE_BYTES, num_cpus=cpus)
-            yield cluster
-        finally:
-            cluster.shutdown()
-
-
-def processes() -> dict[int, tuple[int, str]]:
-    """Every process of this machine: its parent and its command line."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError, IndexError, ValueError):
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                found[int(entry.name)] = (parent, command)
-    return found
-
-
-def raylets(cluster: RayCluster) -> set[int]:
-    """Process ids of the cluster's raylets."""
-    return {node.all_processes["raylet"][0].process.pid for node in cluster.list_all_nodes()}
-
-
-def workers(cluster: RayCluster) -> list[int]:
-    """Ray's worker processes."""
-    parents = raylets(cluster)
-    return [pid for pid, (parent, command) in processes().items() if parent in parents and command.startswith("ray::")]
-
-
-def children(cluster: RayCluster) -> list[int]:
-    """Processes that hold a model."""
-    of = set(workers(cluster))
-    return [
-        pid for pid, (parent, command) in processes().items() if parent in of and "pipeline.inference.child" in command
-    ]
+REPOSITORY = Path(__file__).resolve().parents[2]
+KINDS: Mapping[str, float] = {
+    "kill child": 0.3,
+    "stop child": 0.06,
+    "kill worker": 0.16,
+    "stop worker": 0.1,
+    "kill replica": 0.1,
+    "stop replica": 0.08,
+    "kill raylet": 0.03,
+    "stop raylet": 0.04,
+    "kill node": 0.03,
+    "stop node": 0.03,
+    "kill driver": 0.04,
+    "stop driver": 0.06,
+}
+"""What is hit, and how often each; kinds that are short of the tally's aim come twice as often."""
+BURST = 4
+"""How many model processes are hit at most at once; of the others it is one."""
+STOPPED_SECONDS = (1.0, 8.0)
+"""How long something stays stopped."""
+STOPPED_FOR_GOOD = 0.4
+"""How often it stays so."""
+NOTICED_SECONDS = 40.0
+"""Seconds after which a node that was stopped for good is taken away: Ray has declared it dead by then."""
+ASKED_SECONDS = 60.0
+"""A driver that is silent for so long writes its stacks among its events."""
+STUCK_SECONDS = 240.0
+"""One that is silent for so long hangs, which nothing may do: longer than a store may stay away with all its retries."""
 
 
 @dataclass
 class Driver:
-    """A driver process; what it tells goes into a queue."""
+    """A driver process, and its events as far as they were read."""
 
-    process: subprocess.Popen[str]
-    events: "queue.Queue[dict[str, Any]]"
-    last_word: float = field(default_factory=time.monotonic)
-    reader: threading.Thread | None = None
+    pid: int
+    file: Path
+    offset: int = 0
+    last_event: float = field(default_factory=time.monotonic)
+    asked: bool = False
+    state: str = ""
+    stopped: bool = False
 
-    @classmethod
-    def start(cls, cluster: RayCluster, job_file: Path) -> "Driver":
-        """A new one on the cluster."""
-        repository = Path(__file__).resolve().parents[2]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.driver", str(job_file)],
-            cwd=repository,
-            env={**os.environ, "RAY_ADDRESS": cluster.address, "PYTHONPATH": str(repository)},
+    def read(self) -> list[dict[str, Any]]:
+        """The new events; other words come as events of the kind "said"."""
+        if not self.file.exists():
+            return []
+        with self.file.open("rb") as file:
+            file.seek(self.offset)
+            content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        self.offset += len(whole)
+        events = [event_of(line) for line in whole.decode(errors="replace").splitlines()]
+        if any(event["event"] != "said" for event in events):
+            self.last_event, self.asked = time.monotonic(), False
+        self.state = next((event["state"] for event in events if event["event"] == "ended"), self.state)
+        return events
+
+
+def event_of(line: str) -> dict[str, Any]:
+    """A line of a driver's file."""
+    if line.startswith('{"event"'):
+        with suppress(json.JSONDecodeError):  # a driver was killed in the middle of it
+            return dict(json.loads(line))
+    return {"event": "said", "words": line}
+
+
+class Drivers:
+    """Starts drivers on a cluster from one warm process."""
+
+    def __init__(self, cluster: RayCluster, folder: Path) -> None:
+        self._folder, self._count = folder, 0
+        environment = {**os.environ, "RAY_ADDRESS": cluster.address, "PYTHONPATH": str(REPOSITORY)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.chaos.driver"],
+            cwd=REPOSITORY,
+            env=environment,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
             text=True,
         )
-        driver = cls(process, queue.Queue())
-        driver.reader = threading.Thread(target=driver._read, daemon=True)
-        driver.reader.start()
-        return driver
 
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.last_word = time.monotonic()
-            self.events.put(json.loads(line) if line.startswith('{"event"') else {"event": "said", "words": line})
+    def start(self, job: Path) -> Driver:
+        """A new one."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._count += 1
+        events = self._folder / f"{job.stem}-{self._count}.events"
+        self._process.stdin.write(json.dumps({"job": str(job), "events": str(events)}) + "\n")
+        self._process.stdin.flush()
+        return Driver(pid=int(self._process.stdout.readline()), file=events)
 
-    def kill(self) -> None:
-        """SIGKILL, and what it told until then is read."""
-        self.process.kill()
-        self.process.wait()
-        if self.reader is not None:
-            self.reader.join(5)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with self._process:  # closes its input, which ends it, and waits for it
+            pass
 
 
 @dataclass
 class Mayhem:
-    """Kills until a job is done all the same.
+    """Hits processes until a job is done all the same.
 
-    seed: decides what is killed when. pause: mean seconds between kills. quiet_after: kills after which it stops, so that
-    a job ends. kills, starts, hangs: what happened. words: the last of what drivers said besides.
+    seed: decides what is hit when. pause: mean seconds between hits. drivers: how many run the job at once. before: what earlier
+    rounds have hit. script: what is hit first, in order. hits, starts, hangs, ends: what happened. words: what else drivers said.
     """
 
     cluster: RayCluster
+    starter: Drivers
     seed: int
     pause: float
     cpus: int
-    kills: Counter[str] = field(default_factory=Counter)
+    drivers: int = 1
+    before: Mapping[str, int] = field(default_factory=dict)
+    script: Sequence[str] = ()
+    hits: Counter[str] = field(default_factory=Counter)
     starts: int = 0
     hangs: int = 0
     ends: Counter[str] = field(default_factory=Counter)
@@ -143,74 +149,137 @@ class Mayhem:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
+        self._later: list[tuple[float, Callable[[], object]]] = []
+        self._stopped: list[int] = []
+        self._script = list(self.script)
 
-    def annotate(self, job: JobSpec, folder: Path, *, deadline: float, kill_until: float) -> None:
-        """Start drivers until one ends well. Raises TimeoutError."""
+    def annotate(self, job: JobSpec, folder: Path, *, deadline: float, hit_until: float) -> None:
+        """Start drivers, each again until it ends well. Raises TimeoutError."""
         file = folder / f"job-{self.seed}.yaml"
         file.write_text(job.to_yaml())
-        while True:
-            driver = Driver.start(self.cluster, file)
-            self.starts += 1
-            try:
-                code = self._see_through(driver, deadline=deadline, kill_until=kill_until)
-            finally:
-                driver.kill()
-            self._listen(driver)
-            if code in ENDED_WELL:
-                return
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not done by its deadline: {self.report()} {''.join(self.words[-20:])}")
+        running = [self._start(file) for _ in range(self.drivers)]
+        next_hit = time.monotonic() + self.pause
+        try:
+            while running:
+                now = time.monotonic()
+                if now > deadline:
+                    raise TimeoutError(f"not done by its deadline: {self.report()} {' '.join(self.words[-40:])}")
+                if next_hit < now < hit_until and any(driver.offset for driver in running):
+                    self.hit(self._random.choice(running))
+                    next_hit = time.monotonic() + self._random.expovariate(1 / self.pause)
+                self._do_what_is_due(now)
+                running = [after for driver in running if (after := self._looked_after(driver, file)) is not None]
+                time.sleep(0.2)
+        finally:
+            self._do_what_is_due(float("inf"))
+            signalled([driver.pid for driver in running] + self._stopped, signal.SIGKILL)
 
-    def _see_through(self, driver: Driver, *, deadline: float, kill_until: float) -> int | None:
-        """The driver's exit status, however it came to its end."""
-        next_kill = time.monotonic() + self._random.expovariate(1 / self.pause)
-        while driver.process.poll() is None:
-            now = time.monotonic()
-            if now > deadline:
-                return None
-            if now - driver.last_word > STUCK_SECONDS:
-                self.hangs += 1
-                driver.process.send_signal(signal.SIGUSR1)
-                time.sleep(1)
-                return None
-            if next_kill < now < kill_until:
-                self.kill(driver)
-                next_kill = now + self._random.expovariate(1 / self.pause)
-            time.sleep(0.05)
-        return driver.process.returncode
+    def _start(self, file: Path) -> Driver:
+        self.starts += 1
+        return self.starter.start(file)
 
-    def kill(self, driver: Driver) -> None:
-        """One of them, of a random kind."""
-        kind = self._random.choices(list(KINDS), weights=list(KINDS.values()))[0]
-        if kind == "driver":
-            driver.kill()
-        elif kind == "node":
-            nodes = [node for node in self.cluster.list_all_nodes() if not node.head]
-            if not nodes:
-                return
-            self.cluster.remove_node(self._random.choice(nodes), allow_graceful=False)
-            self.cluster.add_node(object_store_memory=STORE_BYTES, num_cpus=self.cpus, wait=False)
+    def _looked_after(self, driver: Driver, file: Path) -> Driver | None:
+        """The driver, its successor where it was killed or hangs, or None once it has ended well."""
+        alive = is_alive(driver.pid)
+        self.words += [str(event.get("words", event)) for event in driver.read() if event["event"] != "committed"]
+        if alive:
+            silent = time.monotonic() - driver.last_event
+            if silent > ASKED_SECONDS and not driver.asked and not driver.stopped:
+                driver.asked = True
+                signalled([driver.pid], signal.SIGUSR1)
+            if silent <= STUCK_SECONDS:
+                return driver
+            self.hangs += 1
+            signalled([driver.pid], signal.SIGKILL)
+        self.ends[driver.state or "killed"] += 1
+        return None if driver.state in ("done", "incomplete") else self._start(file)
+
+    def _do_what_is_due(self, now: float) -> None:
+        due = [action for moment, action in self._later if moment <= now]
+        self._later = [(moment, action) for moment, action in self._later if moment > now]
+        for action in due:
+            action()
+
+    def hit(self, driver: Driver) -> None:
+        """One of them, of a kind by chance; nothing where none of that kind is there."""
+        kind = self._script[0] if self._script else self._random.choices(list(KINDS), weights=self._weights())[0]
+        deed, _, what = kind.partition(" ")
+        if what in ("raylet", "node"):
+            count = self._hit_node(deed, what)
+        elif what == "driver":
+            count = self._hit_driver(deed, driver)
         else:
-            targets = children(self.cluster) if kind == "child" else workers(self.cluster)
-            if not targets:
-                return
-            with suppress(ProcessLookupError):
-                os.kill(self._random.choice(targets), signal.SIGKILL)
-        self.kills[kind] += 1
+            count = self._hit_workers(deed, what)
+        self.hits[kind] += count
+        if count and self._script:
+            self._script.pop(0)
 
-    def _listen(self, driver: Driver) -> None:
-        while not driver.events.empty():
-            event = driver.events.get()
-            if event["event"] == "ended":
-                self.ends[event["state"]] += 1
-                self.words += [f"{event}\n"] if event["state"] != "done" else []
-            elif event["event"] == "said":
-                self.words.append(event["words"])
+    def _weights(self) -> list[float]:
+        counts = {kind: self.before.get(kind, 0) + self.hits[kind] for kind in KINDS}
+        return [share * (1 + (counts[kind] < AIM_OF_EACH_KIND)) for kind, share in KINDS.items()]
+
+    def _hit_workers(self, deed: str, what: str) -> int:
+        found = [pid for pid in workers(self.cluster, what) if pid not in self._stopped]
+        most = self._random.randint(1, BURST) if what == "child" else 1
+        pids = self._random.sample(found, min(most, len(found)))
+        if deed == "kill":
+            return signalled(pids, signal.SIGKILL)
+        count = signalled(pids, signal.SIGSTOP)
+        if what == "child" or self._random.random() < STOPPED_FOR_GOOD:
+            self._stopped += pids
+        else:
+            self._after(self._random.uniform(*STOPPED_SECONDS), partial(signalled, pids, signal.SIGCONT))
+        return count
+
+    def _hit_driver(self, deed: str, driver: Driver) -> int:
+        if deed == "kill" or driver.stopped:
+            return signalled([driver.pid], signal.SIGKILL) if deed == "kill" else 0
+        driver.stopped = True
+
+        def resume() -> None:
+            signalled([driver.pid], signal.SIGCONT)
+            driver.stopped = False
+
+        self._after(self._random.uniform(*STOPPED_SECONDS), resume)
+        return signalled([driver.pid], signal.SIGSTOP)
+
+    def _hit_node(self, deed: str, what: str) -> int:
+        nodes = [node for node in nodes_of(self.cluster) if is_alive(raylet_of(node))]
+        if not nodes:
+            self._add_node()  # earlier ones did not come up
+            return 0
+        node = self._random.choice(nodes)
+        pids = [raylet_of(node)] if what == "raylet" else below(raylet_of(node))
+        if deed == "kill":
+            signalled(pids, signal.SIGKILL)
+            self._replace(node)
+        else:
+            signalled(pids, signal.SIGSTOP)
+            if self._random.random() < STOPPED_FOR_GOOD:
+                self._after(NOTICED_SECONDS, partial(self._replace, node))
+            else:
+                self._after(self._random.uniform(*STOPPED_SECONDS), partial(signalled, pids, signal.SIGCONT))
+        return 1
+
+    def _after(self, seconds: float, action: Callable[[], object]) -> None:
+        self._later.append((time.monotonic() + seconds, action))
+
+    def _replace(self, node: Any) -> None:
+        """Take a node's processes away, and start another node."""
+        pids = below(raylet_of(node))
+        with suppress(Exception):  # Ray has no one class for it
+            self.cluster.remove_node(node, allow_graceful=False)
+        signalled(pids, signal.SIGKILL)
+        self._add_node()
+
+    def _add_node(self) -> None:
+        """A new node; one that does not come up on a busy machine is tried again when a node is to be hit."""
+        with suppress(Exception):  # Ray has no other class for it
+            self.cluster.add_node(object_store_memory=STORE_BYTES, num_cpus=self.cpus, wait=False)
 
     def report(self) -> str:
         """In a line."""
-        kills = ", ".join(f"{count} {kind}" for kind, count in sorted(self.kills.items()))
+        hits = ", ".join(f"{count} {kind}" for kind, count in sorted(self.hits.items()))
         ends = ", ".join(f"{count} {state}" for state, count in sorted(self.ends.items()))
-        return (
-            f"{self.kills.total()} kills ({kills}), {self.starts} drivers started (ended: {ends}), {self.hangs} hangs"
-        )
+        started = f"{self.starts} drivers started (ended: {ends})"
+        return f"{self.hits.total()} kills and stops ({hits}), {started}, {self.hangs} hangs"
