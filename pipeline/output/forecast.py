@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pipeline.output.plan import Plan
 from pipeline.output.sink import Receipt
 from pipeline.output.tally import REPLICA_SECONDS, Tally
+from pipeline.rows import SKIPPED, STORED
 from pipeline.shards import Stream, Work
 
 STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
@@ -15,6 +16,8 @@ LEAST_SPREAD = 0.05
 """A range is never narrower than this to both sides: a few shards don't show how a machine's speed drifts."""
 ONE_SHARD_SPREAD = 0.5
 """The range where a single shard gives no spread."""
+BEGINNINGS_SPREAD = 0.2
+"""A range is never narrower than this to both sides where shards are the beginnings of files that only read in sequence."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,9 @@ def forecast(*, plan: Plan, tally: Tally, replicas: int, first_shard: float) -> 
     done = [receipt for receipt in tally.receipts if receipt.state == "done" and receipt.rows]
     if not done:
         raise ValueError("no shard of the probe has rows")
-    left = max(plan.missing_bytes - sum(receipt.shard.size for receipt in tally.receipts), 0)
-    sizes = [float(receipt.shard.size) for receipt in done]
+    passed = sum(_stored_bytes(receipt) + receipt.facts.get(SKIPPED, 0.0) for receipt in tally.receipts)
+    left = max(plan.missing_bytes - passed, 0.0)
+    sizes = [_stored_bytes(receipt) for receipt in done]
     tokens_of = [receipt.facts.get("tokens", 0.0) for receipt in done]
     known = plan.missing_rows
     if known is not None:
@@ -73,13 +77,13 @@ def forecast(*, plan: Plan, tally: Tally, replicas: int, first_shard: float) -> 
         tokens, why_tokens = rows.times(per_row), f"tokens a row in {len(done)} shards"
     else:
         per_byte = Range(left, left, left)
-        rows = per_byte.times(ratio(sizes, [float(receipt.rows) for receipt in done]))
-        tokens = per_byte.times(ratio(sizes, tokens_of))
-        why_rows = f"rows a byte in {len(done)} shards, times {left:,} bytes left"
-        why_tokens = f"tokens a byte in {len(done)} shards, times {left:,} bytes left"
-        if any(isinstance(item, Stream) for item in plan.work):
-            why_rows += "; compressed files count with their compressed size, so there may be several times more"
-            rows, tokens = _may_be_compressed(rows), _may_be_compressed(tokens)
+        in_sequence = any(isinstance(item, Stream) for item in plan.work)
+        least = BEGINNINGS_SPREAD if in_sequence else LEAST_SPREAD
+        rows = per_byte.times(ratio(sizes, [float(receipt.rows) for receipt in done], least=least))
+        tokens = per_byte.times(ratio(sizes, tokens_of, least=least))
+        where = f"{len(done)} shards{', of which some are the beginnings of files,' if in_sequence else ''}"
+        why_rows = f"rows a byte in {where} times {left:,.0f} stored bytes left"
+        why_tokens = f"tokens a byte in {where} times {left:,.0f} stored bytes left"
     busy, waiting = _replica_seconds(tally)
     all_tokens = max(sum(tokens_of), 1.0)
     # A longer run waits less for input than a probe, whose replicas begin with nothing to do.
@@ -105,9 +109,12 @@ def forecast(*, plan: Plan, tally: Tally, replicas: int, first_shard: float) -> 
     )
 
 
-def ratio(sizes: Sequence[float], amounts: Sequence[float]) -> Range:
-    """Amount per size, as one ratio of sums, with the 95 % interval of the ratio estimator over the shards."""
-    whole = sum(sizes)
+def ratio(sizes: Sequence[float], amounts: Sequence[float], *, least: float = LEAST_SPREAD) -> Range:
+    """Amount per size, as one ratio of sums, with the 95 % interval of the ratio estimator over the shards.
+
+    least: the share by which low and high differ from it at least.
+    """
+    whole = max(sum(sizes), 1.0)
     estimate = sum(amounts) / whole
     count = len(sizes)
     if count == 1:
@@ -115,12 +122,13 @@ def ratio(sizes: Sequence[float], amounts: Sequence[float]) -> Range:
     residuals = sum((amount - estimate * size) ** 2 for size, amount in zip(sizes, amounts, strict=True))
     error = math.sqrt(residuals / (count - 1) / count) / (whole / count)
     student = STUDENT[count - 2] if count - 2 < len(STUDENT) else 2.2
-    margin = max(student * error, LEAST_SPREAD * estimate)
+    margin = max(student * error, least * estimate)
     return Range(max(estimate - margin, 0.0), estimate, estimate + margin)
 
 
-def _may_be_compressed(found: Range) -> Range:
-    return Range(found.low, found.likely, found.high * 5)
+def _stored_bytes(receipt: Receipt) -> float:
+    """Bytes of the stored file that a shard is, about: fewer than its own where the file is compressed."""
+    return receipt.facts.get(STORED, float(receipt.shard.size))
 
 
 def _replica_seconds(tally: Tally) -> tuple[float, float]:

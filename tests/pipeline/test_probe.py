@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,10 +13,12 @@ import pytest
 from jobs.annotate import forecast_lines
 from pipeline.analysis.dataset import Dataset
 from pipeline.output.folder import OutputFolder
-from pipeline.output.forecast import Range, forecast, ratio, spread
+from pipeline.output.forecast import BEGINNINGS_SPREAD, Range, forecast, ratio, spread
 from pipeline.output.plan import Plan
 from pipeline.output.sink import Receipt
 from pipeline.output.tally import Tally
+from pipeline.rows import SKIPPED, STORED
+from pipeline.shards import Stream
 from tests.command import in_this_process
 from tests.pipeline.run_here import commands_run_here
 from tests.pipeline.small import CHECKPOINT, shard
@@ -67,6 +70,21 @@ def test_a_range_is_wider_where_shards_differ() -> None:
     assert unlike.likely == 10.0
     assert unlike.high - unlike.low > 3 * (alike.high - alike.low)
     assert ratio([10.0], [100.0]) == Range(5.0, 10.0, 15.0)
+
+
+def test_what_is_left_of_a_compressed_file_is_counted_in_its_stored_bytes() -> None:
+    file = replace(shard(0, 10).file, format="jsonl", compression="gzip", size=100_000)
+    plan = replace(plan_of(0), work=[Stream(file=file, done=frozenset({"before"}))])
+    tally = Tally()
+    for number in range(3):
+        facts = {"tokens": 2_000.0, "replica": 1.0, "computing_s": 1.0, STORED: 1_000.0}
+        facts[SKIPPED] = 7_000.0 * (number == 0)  # shards of an earlier run
+        receipt = Receipt(shard=replace(shard(number, number + 1), file=file), state="done", rows=100, facts=facts)
+        tally.add(replace(receipt, shard=replace(receipt.shard, size=1_000_000)))
+    found = forecast(plan=plan, tally=tally, replicas=1, first_shard=1.0)
+    assert (found.rows.likely, found.tokens.likely) == pytest.approx((9_000, 180_000))
+    assert found.tokens.low == pytest.approx(180_000 * (1 - BEGINNINGS_SPREAD))
+    assert "beginnings of files, times 90,000 stored bytes left" in found.grounds["tokens"]
 
 
 def test_the_money_is_that_of_all_replicas() -> None:
