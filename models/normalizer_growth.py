@@ -43,8 +43,8 @@ def growth(normalizer: Mapping[str, Any] | None) -> int:
 
 
 def _of_replacing(pattern: Mapping[str, str], content: str) -> int:
-    """A regular expression may match nothing, before and behind every character, unless it is one character some times over, such as
-    ` {2,}`; a text replaces at least itself."""
+    """A regular expression may match nothing, before and behind every character, unless it is one character some times over, such
+    as ` {2,}`; a text replaces at least itself."""
     new = len(content.encode())
     repeated = REPEATED.fullmatch(pattern.get("Regex", ""))
     found = int(repeated[1] or 1) if repeated else len(pattern.get("String", "").encode())

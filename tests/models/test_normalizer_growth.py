@@ -121,7 +121,7 @@ def test_a_panic_over_an_options_text_names_the_option(
     fields["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, part]}
     try:
         facts.tokenizer.backend.pre_tokenizer = Tokenizer.from_str(json.dumps(fields)).pre_tokenizer
-        with pytest.raises(OptionError, match="the tokenizer fails on ' ?aaaa") as refused:
+        with pytest.raises(OptionError, match=r"the tokenizer fails on ' ?aaaa") as refused:
             only_task(chosen).task.fields(facts)
     finally:
         facts.tokenizer.backend.pre_tokenizer = before
