@@ -52,8 +52,13 @@ def with_read_deadlines(file: Any) -> None:
     loop = getattr(file, "loop", None)
     for name, waiting in READS:
         call: AsyncCall | None = getattr(file, name, None)
-        if loop is not None and asyncio.iscoroutinefunction(call):
-            setattr(file, waiting, partial(sync, loop, _limited(call, listing=False)))
+        if loop is None or not asyncio.iscoroutinefunction(call):
+            continue
+        limited = partial(sync, loop, _limited(call, listing=False))
+        setattr(file, waiting, limited)
+        cache = getattr(file, "cache", None)
+        if waiting == "_fetch_range" and cache is not None:
+            cache.fetcher = limited  # it has kept the one that it was made with
 
 
 def _limited(call: AsyncCall, *, listing: bool) -> AsyncCall:
