@@ -264,7 +264,7 @@ def test_a_header_that_is_too_large_is_not_read_at_all(tmp_path: Path) -> None:
     (tmp_path / "many.safetensors").write_bytes((HEADER_LIMIT + 1).to_bytes(8, "little") + bytes(HEADER_LIMIT + 2))
     read: list[tuple[int, int]] = []
 
-    class Watched(LocalFileSystem):  # type: ignore[misc]
+    class Watched(LocalFileSystem):
         cachable = False
 
         def cat_file(self, path: str, start: int | None = None, end: int | None = None, **options: object) -> object:
