@@ -18,16 +18,16 @@ def logs(
     """Print the log of a submitted job, from its beginning."""
     from jobs.submission import submission
     from jobs.submission.job_api import JobApi
-    from jobs.terminal import Terminal
+    from jobs.terminal import Terminal, harmless_log
 
     api = JobApi.at(address, say=Terminal(stderr=True).print)
     api.job(submission_id)
     if not follow:
-        print(api.log(submission_id), end="", flush=True)
+        print(harmless_log(api.log(submission_id)), end="", flush=True)
         return
     try:
         for text in submission.follow(api, submission_id):
-            print(text, end="", flush=True)
+            print(harmless_log(text), end="", flush=True)
     except KeyboardInterrupt:
         raise typer.Exit(submission.EXIT_STOPPED) from None
     raise typer.Exit(submission.exit_code(api, submission_id))

@@ -68,7 +68,7 @@ def submit(
     """
     from jobs.submission import submission
     from jobs.submission.job_api import JobApi
-    from jobs.terminal import Terminal
+    from jobs.terminal import Terminal, harmless_log
     from models.hub import refuse_hub_name
 
     spec = job_spec(
@@ -97,7 +97,7 @@ def submit(
         return
     try:
         for text in submission.follow(api, found.id):
-            print(text, end="", flush=True)
+            print(harmless_log(text), end="", flush=True)
     except KeyboardInterrupt:
         console.print(f"\nThe job keeps running. `preln logs {found.id}` follows it, `preln stop {found.id}` ends it.")
         raise typer.Exit(submission.EXIT_STOPPED) from None

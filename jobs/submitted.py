@@ -36,7 +36,7 @@ def jobs(
     """List the jobs that were submitted to a cluster, the newest last."""
     from jobs.events import emit_values
     from jobs.submission.job_api import JobApi
-    from jobs.terminal import Terminal
+    from jobs.terminal import Terminal, harmless
 
     say = Terminal(stderr=True).print
     found = sorted(map(_submitted, _of_preln(JobApi.at(address, say=say).jobs())), key=lambda job: job.started or 0.0)
@@ -48,7 +48,7 @@ def jobs(
         print(f"{address}: no job of preln; `preln submit` starts one")
     for job in found:
         code = f" (exit code {job.exit_code})" if job.exit_code else ""
-        print(f"{job.id}  {job.status.lower()}{code}{_lasted(job)}  {job.task}  {job.output}".rstrip())
+        print(harmless(f"{job.id}  {job.status.lower()}{code}{_lasted(job)}  {job.task}  {job.output}".rstrip()))
 
 
 def _of_preln(details: list[JobDetails]) -> list[JobDetails]:

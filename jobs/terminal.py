@@ -1,11 +1,14 @@
 """The console that verbs print on: what stands in a file or a checkpoint can't give a terminal orders."""
 
+import re
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from models.printable import printable
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Terminal(Console):
@@ -16,5 +19,14 @@ class Terminal(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Every text passes here: printed ones and the cells of tables."""
-        lines = (printable(line.replace("\t", "    ")) for line in text.split("\n"))
-        return super().render_str("\n".join(lines), **options)
+        return super().render_str(harmless(text), **options)
+
+
+def harmless(text: str) -> str:
+    """A text of several lines with its control characters as escapes, but for line ends; tabs are spaces."""
+    return "\n".join(printable(line.replace("\t", "    ")) for line in text.replace("\r\n", "\n").split("\n"))
+
+
+def harmless_log(text: str) -> str:
+    """The same of a log, less its colours, with which Ray marks the lines of workers."""
+    return harmless(_COLOURS.sub("", text))

@@ -8,7 +8,7 @@ weights are read too (models.weight_files); pickle only where the caller brings 
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -24,7 +24,7 @@ from models.errors import CheckpointError
 from models.families import PRE_LAYER_NORM
 from models.hub import refuse_hub_name
 from models.safetensors_file import AnyArray, TensorInfo
-from models.tensors import HEADS, PREFIX, expected_tensors, second_names, stored_name
+from models.tensors import HEADS, LAYER, PREFIX, expected_tensors, second_names, stored_name
 from models.unread_parts import refuse_labels, refuse_unread, refuse_whole_numbers
 from models.weight_files import PickleOpener, WeightFiles, WeightKind, first_kind, open_weights, without_other_kinds
 
@@ -141,6 +141,8 @@ class Checkpoint:
         """The heads whose tensors are all here in the right size (the bare encoder always counts as one)."""
         found: list[Head] = []
         tensors = self.tensors
+        if self._lacking_layer(tensors) is not None:
+            return []
         for head in HEADS:
             shapes = expected_tensors(config=self.config, head=head)
             if all(name in tensors and tensors[name].shape == shape for name, shape in shapes.items()):
@@ -159,6 +161,8 @@ class Checkpoint:
             raise CheckpointError(f"{self.url}: {CONFIG_NAME} is not valid: {error}; fix {CONFIG_NAME}") from None
         refuse_labels(url=self.url, id2label=self.config.id2label, heads=heads)
         tensors = self.tensors
+        if heads and (lacking := self._lacking_layer(tensors)) is not None:
+            raise CheckpointError(self._missing(heads[0], lacking))
         for head in heads:
             refuse_whole_numbers(url=self.url, tensors=tensors, wanted=expected_tensors(config=self.config, head=head))
             for name, shape in expected_tensors(config=self.config, head=head).items():
@@ -173,11 +177,17 @@ class Checkpoint:
         if tokenizer:
             check_tokenizer_files(self.url)
 
+    def _lacking_layer(self, tensors: Mapping[str, TensorInfo]) -> str | None:
+        """A tensor of the first layer that is not there at all; found before a name is made for each tensor of all layers."""
+        name, *_ = LAYER
+        names = (f"{PREFIX}{name.format(i=layer)}" for layer in range(self.config.num_hidden_layers))
+        return next((name for name in names if name not in tensors), None)
+
     def _missing(self, head: Head, name: str) -> str:
-        found = ", ".join(other for other in self.heads() if other != "encoder") or "none but the encoder"
         if name.startswith(PREFIX):
             name = stored_name(name, family=self.config.family)
             return f"{self.url}: '{name}' is missing, which {CONFIG_NAME} asks for; was it saved from another size?"
+        found = ", ".join(other for other in self.heads() if other != "encoder") or "none but the encoder"
         return (
             f"{self.url}: no head '{head}' ('{name}' is missing); it has heads: {found}; "
             "name a checkpoint trained for this task"

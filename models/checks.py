@@ -40,8 +40,8 @@ IGNORED_LABEL = -100
 
 SIZES = ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size", "type_vocab_size")
 COUNTS = (*SIZES, "num_hidden_layers", "max_position_embeddings", "pad_token_id")
-MOST_LAYERS = 10_000
-"""More are a mistake, or meant to fill the memory: each layer is a dozen names of tensors before any file is looked at."""
+MOST_LAYERS = 1_000
+"""More are a mistake, or meant to fill the memory: published models have up to 48, and each layer is 16 names of tensors."""
 
 
 def _check_numbers(config: RobertaPreLayerNormConfig) -> None:

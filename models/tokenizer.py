@@ -20,6 +20,7 @@ from models.encoded_texts import Texts, encode_texts
 from models.errors import CheckpointError
 from models.hub import HubOptions, checkpoint_folder
 from models.json_object import json_object
+from models.normalizer_growth import MOST_GROWTH, growth
 from models.rust_panic import panics_caught
 
 SPECIAL_TOKENS = {
@@ -63,6 +64,15 @@ class CheckpointTokenizer:
     def vocab_size(self) -> int:
         """Number of ids, added tokens among them."""
         return self.backend.get_vocab_size(with_added_tokens=True)
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of a text without special tokens. Raises ValueError for a text on which the tokenizers library fails."""
+        try:
+            with panics_caught():
+                return list(self.backend.encode(text, add_special_tokens=False).ids)
+        except Exception as error:  # its own are bare
+            why = " ".join(str(error).split())[:200]
+            raise ValueError(f"the tokenizer fails on {text[:60]!r}: {why}") from None
 
     def __call__(
         self,
@@ -208,6 +218,11 @@ def _from_json(fields: dict[str, Any], *, prefix_space: bool, wanted: bool) -> T
     if isinstance(model.get("vocab"), dict):
         _check_ids(model["vocab"].values())
     _check_ids(token.get("id") for token in added)
+    if (grown := growth(fields.get("normalizer"))) > MOST_GROWTH:
+        raise ValueError(
+            f"the normalizer of tokenizer.json can make a text {grown} times as long, more than {MOST_GROWTH} times, which would "
+            "fill the memory"
+        )
     parts = [part for part in (fields.get("pre_tokenizer"), fields.get("post_processor")) if part]
     # tokenizer_config.json wins over tokenizer.json, as in the reference.
     for part in parts:

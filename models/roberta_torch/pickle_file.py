@@ -4,6 +4,7 @@ Only for callers who allow pickle, and weights_only even then.
 """
 
 import io
+import pickletools
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
@@ -15,6 +16,9 @@ from torch import Tensor
 from models.errors import CheckpointError
 from models.roberta_torch.weights import dtype_of, to_numpy, to_tensor
 from models.safetensors_file import HEADER_LIMIT, AnyArray
+
+LEGACY_PICKLES = 4
+"""The format's number, its version, facts of the system, and the state_dict."""
 
 
 def read_pickles(system: AbstractFileSystem, paths: Sequence[str]) -> dict[str, AnyArray]:
@@ -49,9 +53,27 @@ def _refuse_too_many(file: BinaryIO, path: str) -> None:
         size = max(
             (e.file_size for e in zipfile.ZipFile(file).infolist() if e.filename.endswith("data.pkl")), default=0
         )
-        if size > HEADER_LIMIT:
-            raise CheckpointError(f"{path}: the names of its tensors have {size} bytes: no model of ours")
+    else:
+        size = _legacy_names_bytes(file)
     file.seek(0)
+    if size > HEADER_LIMIT:
+        raise CheckpointError(f"{path}: the names of its tensors have more than {HEADER_LIMIT} bytes: no model of ours")
+
+
+def _legacy_names_bytes(file: BinaryIO) -> int:
+    """The bytes of the pickles before the tensors' contents, in the format of before torch 1.6; at most one operation more than
+    HEADER_LIMIT is looked at. 0 for what is no pickle, which torch.load refuses."""
+    file.seek(0)
+    size = 0
+    try:
+        for _ in range(LEGACY_PICKLES):
+            for _, _, _ in pickletools.genops(file):  # reads operation by operation, and runs none
+                size = file.tell()
+                if size > HEADER_LIMIT:
+                    return size
+    except (ValueError, UnicodeError):
+        return 0
+    return size
 
 
 def write_pickle(

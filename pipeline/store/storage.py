@@ -19,9 +19,9 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
+from models.deadlines import with_deadlines, with_read_deadlines
 from pipeline.errors import StorageError
 from pipeline.store import local_disk
-from pipeline.store.deadlines import with_deadlines
 from pipeline.store.ranges import check_ranges
 
 Result = TypeVar("Result")
@@ -332,6 +332,7 @@ def opened(file: str | Place, **options: object) -> Iterator[RetriedFile]:
     """A file open for reading; options are those of fsspec's `open`. Raises FileNotFoundError, StorageError."""
     place = place_of(file)
     with attempt(lambda: place.fs.open(place.path, "rb", **options), what=f"reading {place.url}") as handle:
+        with_read_deadlines(handle)
         check_ranges(handle, url=place.url)
         yield RetriedFile(handle, url=place.url)
 

@@ -83,7 +83,10 @@ class QuestionAnswering(Task):
 
     def fields(self, facts: ModelFacts) -> list[pa.Field]:
         if self.question is not None:
-            length = len(facts.tokenizer.backend.encode(self.question, add_special_tokens=False).ids)
+            try:
+                length = len(facts.tokenizer.ids(self.question))
+            except ValueError as error:
+                raise OptionError("question", f"{error}; ask in other words") from None
             if length + MARKS_OF_A_PAIR >= self._window(facts):
                 raise OptionError("question", f"{_long_question(length, self._window(facts))[1]}")
         return [pa.field("answers", pa.list_(ANSWER)), pa.field("null_score", pa.float32())]

@@ -34,7 +34,7 @@ def _token(word: str, *, rule: TargetRule, vocabulary: Vocabulary) -> int:
         spellings = [word]
     else:
         spellings = [f" {word.strip()}", word.strip()]
-    pieces = [vocabulary.tokenizer.backend.encode(text, add_special_tokens=False).ids for text in spellings]
+    pieces = [_ids(text, vocabulary=vocabulary) for text in spellings]
     whole = [ids[0] for ids in pieces if len(ids) == 1]
     first = [ids[0] for ids in pieces if ids and (rule == "hf" or not vocabulary.blank_V[ids[0]])]
     if not word.strip() or not (whole or first):
@@ -48,12 +48,20 @@ def _metaspace_token(word: str, *, vocabulary: Vocabulary) -> int:
     if not bare:
         raise _no_token(word)
     whole = (backend.token_to_id(SPACE_MARK + bare), backend.token_to_id(bare))
-    pieces = backend.encode(bare, add_special_tokens=False).ids
+    pieces = _ids(bare, vocabulary=vocabulary)
     first = [token for token in pieces if not vocabulary.blank_V[token] and token != vocabulary.tokenizer.unk_id]
     found = [token for token in whole if token is not None] + first
     if not found:
         raise _no_token(word)
     return found[0]
+
+
+def _ids(text: str, *, vocabulary: Vocabulary) -> list[int]:
+    """Raises OptionError for a word on which the tokenizers library fails."""
+    try:
+        return vocabulary.tokenizer.ids(text)
+    except ValueError as error:
+        raise OptionError("targets", f"{error}; leave it out") from None
 
 
 def _no_token(word: str) -> OptionError:

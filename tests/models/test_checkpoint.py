@@ -11,13 +11,15 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from safetensors.numpy import load_file, save_file
 
+from models import checkpoint
 from models.boundary import Head
 from models.checkpoint import Checkpoint, check
 from models.checkpoint_writer import parse_size, write_checkpoint
+from models.checks import MOST_LAYERS
 from models.config import RobertaPreLayerNormConfig
 from models.errors import CheckpointError
-from models.safetensors_file import AnyArray, read_header
-from models.tensors import PREFIX, expected_tensors
+from models.safetensors_file import HEADER_LIMIT, MOST_TENSORS, AnyArray, read_header
+from models.tensors import CROSS_LAYER, LAYER, PREFIX, expected_tensors
 
 TOKENIZER = {"vocab.json": b"{}", "merges.txt": b"#version: 0.2\n"}
 
@@ -249,10 +251,55 @@ def test_sizes_of_shards_are_read_as_people_write_them() -> None:
         parse_size("many")
 
 
-def test_a_header_of_hundreds_of_thousands_of_tensors_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_header_of_tens_of_thousands_of_tensors_is_refused_from_its_size_or_their_number(tmp_path: Path) -> None:
     entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
-    for count, wanted in ((200_000, "200000 tensors"), (400_000, "its header has")):
+    for count, wanted in ((40_000, "40000 tensors"), (100_000, "its header has")):
         header = json.dumps({f"e{number}": entry for number in range(count)}).encode()
         (tmp_path / "many.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
         with pytest.raises(CheckpointError, match=wanted):
             read_header(system=LocalFileSystem(), path=str(tmp_path / "many.safetensors"))
+
+
+def test_a_header_that_is_too_large_is_not_read_at_all(tmp_path: Path) -> None:
+    (tmp_path / "many.safetensors").write_bytes((HEADER_LIMIT + 1).to_bytes(8, "little") + bytes(HEADER_LIMIT + 2))
+    read: list[tuple[int, int]] = []
+
+    class Watched(LocalFileSystem):
+        cachable = False
+
+        def cat_file(self, path: str, start: int | None = None, end: int | None = None, **options: object) -> object:
+            read.append((start or 0, end or 0))
+            return super().cat_file(path, start=start, end=end, **options)
+
+    with pytest.raises(CheckpointError, match="no model of ours"):
+        read_header(system=Watched(), path=str(tmp_path / "many.safetensors"))
+    assert read == [(0, 8)]
+
+
+def test_layers_that_a_config_invents_are_refused_before_their_tensors_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first layer that the weights lack is named, and no head's table of tensors is made."""
+    write(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**stored, "num_hidden_layers": MOST_LAYERS}))
+    opened = Checkpoint.open(str(tmp_path))
+
+    def never(**_: object) -> dict[str, tuple[int, ...]]:
+        raise AssertionError("a name was made for every tensor")
+
+    monkeypatch.setattr(checkpoint, "expected_tensors", never)
+    with pytest.raises(CheckpointError, match=r"layer\.2\..* is missing, which config\.json asks for"):
+        opened.check(heads=["masked-lm"])
+    assert opened.heads() == []
+    (tmp_path / "config.json").write_text(json.dumps({**stored, "num_hidden_layers": MOST_LAYERS + 1}))
+    with pytest.raises(CheckpointError, match=f"at most {MOST_LAYERS} are built"):
+        Checkpoint.open(str(tmp_path)).check(heads=["encoder"])
+
+
+def test_every_layer_that_may_be_built_fits_into_a_header() -> None:
+    per_layer = len(LAYER) + len(CROSS_LAYER) + 1
+    assert MOST_LAYERS * per_layer < MOST_TENSORS
+    longest = {"dtype": "F32", "shape": [10_000, 10_000], "data_offsets": [10**12, 10**12]}
+    name = PREFIX + max([*LAYER, *CROSS_LAYER], key=len).format(i=999)
+    assert MOST_TENSORS * len(json.dumps({name: longest}, separators=(",", ":"))) < 1.2 * HEADER_LIMIT

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from models.errors import CheckpointError
 from tests.models import golden
@@ -13,6 +14,8 @@ from tests.models.frameworks import CLASSES
 from tests.models.tiny import token_ids
 
 torch = pytest.importorskip("torch")
+pickle_file = pytest.importorskip("models.roberta_torch.pickle_file")
+read_pickles = pickle_file.read_pickles
 
 pytestmark = pytest.mark.torch
 
@@ -38,6 +41,21 @@ def test_a_pickle_that_would_run_code_is_refused_even_if_allowed(tmp_path: Path)
     with pytest.raises(CheckpointError, match=r"refused by torch\.load"):
         TORCH.load("ForMaskedLM", tmp_path, allow_pickle=True)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_of_very_many_names_is_refused_before_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool
+) -> None:
+    """In both of torch's formats; a file of few names is read as before."""
+    path = tmp_path / "pytorch_model.bin"
+    state = {f"layer.{number}.weight": torch.zeros(1) for number in range(200)}
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    assert len(read_pickles(LocalFileSystem(), [str(path)])) == len(state)
+    monkeypatch.setattr(pickle_file, "HEADER_LIMIT", 5_000)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was loaded"))
+    with pytest.raises(CheckpointError, match="the names of its tensors have more than 5000 bytes"):
+        read_pickles(LocalFileSystem(), [str(path)])
 
 
 @pytest.mark.parametrize("model", golden.legacy_folders("pytorch_model.bin"))

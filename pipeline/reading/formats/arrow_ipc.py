@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.errors import SourceError
 from pipeline.reading.formats.conform import Carried
-from pipeline.reading.formats.decoded_size import TooLarge
+from pipeline.reading.formats.decoded_size import TableOrTooLarge
 from pipeline.reading.formats.memory_cap import capped
 from pipeline.reading.formats.parquet import BUFFER_BYTES, Footer, reading_error, rows_of_ranges
 from pipeline.store.storage import opened
@@ -64,7 +64,7 @@ def read_ranges(
     required: Sequence[str] = (),
     carried: Carried | None = None,
     most_bytes: int | None = None,
-) -> Iterator[pa.Table | TooLarge]:
+) -> Iterator[TableOrTooLarge]:
     """For each range [first, stop) of ascending row numbers its rows, in one pass over the file; where they take more than
     `most_bytes`, decoded, where to cut them. Raises SourceError."""
     with batches_of(uri) as (own, batches):

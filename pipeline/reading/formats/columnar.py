@@ -3,10 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from pipeline.reading.formats import arrow_ipc, parquet
-from pipeline.reading.formats.decoded_size import TooLarge
+from pipeline.reading.formats.decoded_size import TableOrTooLarge
 from pipeline.reading.formats.parquet import Footer
 from pipeline.shards import Format
 
@@ -17,7 +15,7 @@ class ColumnarReader:
     cut a range that is too large."""
 
     describe: Callable[[str], Footer]
-    read_ranges: Callable[..., Iterator[pa.Table | TooLarge]]
+    read_ranges: Callable[..., Iterator[TableOrTooLarge]]
 
 
 READERS: Mapping[Format, ColumnarReader] = {

@@ -4,6 +4,7 @@ A value that is stored once and repeated counts each time.
 """
 
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,10 @@ class TooLarge:
     """Rows that take more than one shard may. cuts: the numbers of the rows at which all of its parts but the first begin."""
 
     cuts: tuple[int, ...]
+
+
+TableOrTooLarge: TypeAlias = Any
+"""A table (which has no type for a type checker), or TooLarge: only for those who set a limit."""
 
 
 @dataclass

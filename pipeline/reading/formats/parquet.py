@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError, StorageError
 from pipeline.reading.formats.conform import Carried, conform
-from pipeline.reading.formats.decoded_size import Gathered, TooLarge
+from pipeline.reading.formats.decoded_size import Gathered, TableOrTooLarge
 from pipeline.reading.formats.memory_cap import DECODED_BYTES, STEP_BYTES, capped
 from pipeline.store import storage
 
@@ -102,7 +102,7 @@ def read_ranges(
     required: Sequence[str] = (),
     carried: Carried | None = None,
     most_bytes: int | None = None,
-) -> Iterator[pa.Table | TooLarge]:
+) -> Iterator[TableOrTooLarge]:
     """For each range [first, stop) of ascending row numbers its rows, in one pass over the row groups they lie in.
 
     required: columns without which no row can be answered; a file that lacks one has it as the error of every row. most_bytes:
@@ -136,7 +136,7 @@ def rows_of_ranges(
     carried: Carried | None,
     names: Collection[str],
     most_bytes: int | None = None,
-) -> Iterator[pa.Table | TooLarge]:
+) -> Iterator[TableOrTooLarge]:
     """For each range its rows, cut out of batches that come with the number of their first row. names: of the file's columns.
     most_bytes: as in `read_ranges`.
 

@@ -252,3 +252,16 @@ def test_the_jobs_of_a_cluster_are_listed(dashboard: Dashboard, capsys: pytest.C
     cli.app(["jobs", "--address", dashboard.address, "--json"], standalone_mode=False)
     (told,) = events_of(capsys.readouterr().out)
     assert (told["event"], told["id"], told["status"], told["exit_code"]) == ("job", NAME, "FAILED", 3)
+
+
+def test_a_jobs_log_and_what_the_cluster_says_of_it_steer_no_terminal(
+    dashboard: Dashboard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Colours, with which Ray marks its workers' lines, are left out."""
+    orders = "\x1b]0;owned\x07\x1b[2J"
+    dashboard.log = f"\x1b[36m(worker)\x1b[0m one {orders}\ntwo\n"
+    cli.app(["logs", NAME, "--no-follow", "--address", dashboard.address], standalone_mode=False)
+    assert capsys.readouterr().out == "(worker) one \\x1b]0;owned\\x07\\x1b[2J\ntwo\n"
+    dashboard.submitted = [{"submission_id": NAME, "metadata": {"task": orders, "output": "s3://bucket/out"}}]
+    cli.app(["jobs", "--address", dashboard.address], standalone_mode=False)
+    assert "\x1b" not in capsys.readouterr().out

@@ -5,13 +5,17 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from models import deadlines
+from models.checkpoint import Checkpoint
+from models.errors import CheckpointError
 from pipeline.errors import StorageError
-from pipeline.store import deadlines, storage
+from pipeline.store import storage
 
 pytestmark = [pytest.mark.storage, pytest.mark.timeout(120)]
 
@@ -92,3 +96,64 @@ def test_a_store_that_accepts_and_never_answers_ends_the_call_at_its_deadline(
             calls[what]()
         assert time.monotonic() - began < 10
         s3fs.S3FileSystem.clear_instance_cache()
+
+
+class Stalling(BaseHTTPRequestHandler):
+    """Answers HEAD, and no GET before the test is over. ranges: whether it says that it knows ranges."""
+
+    protocol_version = "HTTP/1.1"  # a connection is kept between requests
+    ranges = True
+    over = threading.Event()
+
+    def do_HEAD(self) -> None:
+        """A file of 100 bytes."""
+        self.send_response(200)
+        self.send_header("Content-Length", "100")
+        if self.ranges:
+            self.send_header("Accept-Ranges", "bytes")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        """The head of an answer, and nothing more."""
+        if not self.ranges:
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.flush()
+        self.over.wait(30)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is logged."""
+
+
+@pytest.fixture
+def stalling() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stalling)
+    Stalling.over.clear()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/a.parquet"
+    Stalling.over.set()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_read_of_an_open_file_that_never_ends_ends_at_its_deadline(
+    monkeypatch: pytest.MonkeyPatch, stalling: str, ranges: bool
+) -> None:
+    """In ranges, and from the beginning of a file whose server knows no ranges."""
+    monkeypatch.setattr(deadlines, "CALL_SECONDS", 0.5)
+    monkeypatch.setattr(storage, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(Stalling, "ranges", ranges)
+    options = {} if ranges else {"block_size": 0}
+    with pytest.raises(StorageError, match="did not finish in"), storage.opened(stalling, **options) as file:
+        file.read(10)
+
+
+def test_a_checkpoint_in_a_store_that_never_answers_is_refused_at_the_deadline(
+    monkeypatch: pytest.MonkeyPatch, stalling: str
+) -> None:
+    monkeypatch.setattr(deadlines, "CALL_SECONDS", 0.5)
+    monkeypatch.setattr(deadlines, "LISTING_SECONDS", 0.5)
+    with pytest.raises(CheckpointError, match="did not finish in"):
+        Checkpoint.open(stalling.rpartition("/")[0] + "/checkpoint")

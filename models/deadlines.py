@@ -6,14 +6,15 @@ interrupted, the call goes on in fsspec's thread and keeps its connection.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem, sync
 
 CALL_SECONDS = 90.0
-"""Seconds that one call may take, its wait for a connection among them; less than storage's RETRY_SECONDS, for a second try."""
+"""Seconds that one call may take, its wait for a connection among them; less than RETRY_SECONDS of `pipeline.store.storage`, for
+a second try."""
 SLOWEST_BYTES = 250_000
 """Bytes of content for which a call has a second more."""
 LISTING_SECONDS = 3_600.0
@@ -23,6 +24,10 @@ REQUESTS = ("cat_file", "pipe_file", "info", "rm_file", "isdir", "exists", "call
 LISTINGS = ("ls", "find", "glob")
 INSIDE = ("call_s3", "call")
 """What open files and listings of S3 and Google's store call, as coroutines."""
+
+READS = (("async_fetch_range", "_fetch_range"), ("_async_fetch_range", "_fetch_range"), ("_read", "read"))
+"""How open files of http (in ranges, or from their start) and of Azure read: the coroutine, and what waits for it without limit.
+Those of S3 and Google's store read by INSIDE."""
 
 AsyncCall = Callable[..., Awaitable[Any]]
 
@@ -40,6 +45,20 @@ def with_deadlines(fs: fsspec.AbstractFileSystem) -> None:
             setattr(fs, f"_{name}", limited)
         setattr(fs, name, _cancelled_with_its_caller(fs, limited))
     fs.preln_deadlines = True
+
+
+def with_read_deadlines(file: Any) -> None:
+    """Bound the reads of an open file whose file system does not bound them; any other stays as it is."""
+    loop = getattr(file, "loop", None)
+    for name, waiting in READS:
+        call: AsyncCall | None = getattr(file, name, None)
+        if loop is None or not asyncio.iscoroutinefunction(call):
+            continue
+        limited = partial(sync, loop, _limited(call, listing=False))
+        setattr(file, waiting, limited)
+        cache = getattr(file, "cache", None)
+        if waiting == "_fetch_range" and cache is not None:
+            cache.fetcher = limited  # it has kept the one that it was made with
 
 
 def _limited(call: AsyncCall, *, listing: bool) -> AsyncCall:
