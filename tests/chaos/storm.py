@@ -38,10 +38,10 @@ from tests.pipeline.small import CHECKPOINT
 
 FLOAT32_SCORES = 1e-6
 """How far a score may be from that of the quiet run: the same sums, in another batch."""
-TWO_DRIVERS_EVERY = 5
-"""One round in so many has two drivers at once."""
+TWO_DRIVERS_EVERY = 8
+"""One job in so many has two drivers at once."""
 ENDED_WELL = ("done", "failed-shards")
-PART_BYTES = 16_000
+PART_BYTES = 4_000
 """Objects of twice the size are stored in parts in storms of the store; 50 MB, which is usual there, would take too long."""
 INPUT = "s3://chaos/in"
 
@@ -254,8 +254,8 @@ class Storm:
         }
 
     def of_the_store(self, *, rounds_until: float, share: float, folders: int) -> None:
-        """Rounds in this process, in which the store alone fails: several jobs at once, the first of each with two drivers."""
-        drivers = [2, *[1] * (folders - 1)]
+        """Rounds in this process, in which the store alone fails: several jobs at once, a tenth of them with two drivers."""
+        drivers = [2 if index % TWO_DRIVERS_EVERY == 0 else 1 for index in range(folders)]
         with objects_in_parts():
             while time.monotonic() < rounds_until:
                 with self.round(kind="store", share=share, drivers=drivers) as one:
@@ -278,7 +278,7 @@ class Storm:
         done = 0
         with ray_nodes(workers=workers, cpus=cpus) as cluster, Drivers(cluster, self.folder) as starter:
             while done == 0 or (done != most and time.monotonic() < rounds_until):
-                done, drivers = done + 1, 2 if done % TWO_DRIVERS_EVERY == 1 else 1
+                drivers, done = 2 if done % TWO_DRIVERS_EVERY == 0 and most is None else 1, done + 1
                 with self.round(kind="process", share=share, drivers=[drivers]) as one:
                     before = tally.sums(tally.rounds())
                     mayhem = Mayhem(
