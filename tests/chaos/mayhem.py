@@ -135,6 +135,7 @@ class Drivers:
 class Mayhem:
     """Hits processes until a job is done all the same.
 
+    stopped_for_good: how often what is stopped stays so.
     seed: decides what is hit when. pause: mean seconds between hits. drivers: how many run the job at once. before: what earlier
     rounds have hit. script: what is hit first, in order. hits, starts, hangs, ends: what happened. words: what else drivers said.
     """
@@ -147,6 +148,7 @@ class Mayhem:
     drivers: int = 1
     before: Mapping[str, int] = field(default_factory=dict)
     script: Sequence[str] = ()
+    stopped_for_good: float = STOPPED_FOR_GOOD
     hits: Counter[str] = field(default_factory=Counter)
     starts: int = 0
     hangs: int = 0
@@ -248,7 +250,7 @@ class Mayhem:
         if deed == "kill":
             return signalled(pids, signal.SIGKILL)
         count = signalled(pids, signal.SIGSTOP)
-        if what == "child" or self._random.random() < STOPPED_FOR_GOOD:
+        if what == "child" or self._random.random() < self.stopped_for_good:
             self._stopped += pids
         else:
             self._after(self._random.uniform(*STOPPED_SECONDS), partial(signalled, pids, signal.SIGCONT))
@@ -279,7 +281,7 @@ class Mayhem:
         else:
             signalled(pids, signal.SIGSTOP)
             self._stopped_nodes += pids
-            if self._random.random() < STOPPED_FOR_GOOD:
+            if self._random.random() < self.stopped_for_good:
                 self._after(NOTICED_SECONDS, partial(self._replace, node))
             else:
                 self._after(self._random.uniform(*STOPPED_SECONDS), partial(signalled, pids, signal.SIGCONT))

@@ -30,7 +30,7 @@ from pipeline.spec.job_spec import InputSpec, JobSpec
 from pipeline.store.storage import join, put
 from tests.chaos import tally
 from tests.chaos.here import THREADS, annotate_here, runs_here
-from tests.chaos.mayhem import Drivers, Mayhem
+from tests.chaos.mayhem import STOPPED_FOR_GOOD, Drivers, Mayhem
 from tests.chaos.proxy import Proxy, proxy
 from tests.chaos.servers import KEYS, moto_server, seaweedfs
 from tests.chaos.victims import ray_nodes
@@ -266,23 +266,36 @@ class Storm:
     def of_processes(
         self,
         *,
-        rounds_until: float,
+        seconds: float,
         share: float,
         pause: float,
         workers: int,
         cpus: int,
         script: Sequence[str] = (),
         most: int | None = None,
+        stopped_for_good: float = STOPPED_FOR_GOOD,
     ) -> None:
-        """Rounds on a Ray of several nodes, in which processes are hit and the store fails too: at least one, `most` at most."""
+        """Rounds on a Ray of several nodes, in which processes are hit and the store fails too: at least one, `most` at most.
+
+        seconds: of hits, from the moment in which the nodes are up.
+        """
         done = 0
         with ray_nodes(workers=workers, cpus=cpus) as cluster, Drivers(cluster, self.folder) as starter:
+            rounds_until = time.monotonic() + seconds
             while done == 0 or (done != most and time.monotonic() < rounds_until):
                 drivers, done = 2 if done % TWO_DRIVERS_EVERY == 0 and most is None else 1, done + 1
                 with self.round(kind="process", share=share, drivers=[drivers]) as one:
                     before = tally.sums(tally.rounds())
                     mayhem = Mayhem(
-                        cluster, starter, one.seed, pause, cpus=cpus, drivers=drivers, before=before, script=script
+                        cluster,
+                        starter,
+                        one.seed,
+                        pause,
+                        cpus=cpus,
+                        drivers=drivers,
+                        before=before,
+                        script=script,
+                        stopped_for_good=stopped_for_good,
                     )
                     nap_of(self.checkpoint, self.story.nap)
                     try:

@@ -27,11 +27,12 @@ SHORT_KINDS = 8
 
 @pytest.mark.timeout(400)
 def test_a_seeded_minute_of_storm_loses_and_doubles_nothing(ray_environment: Path, tmp_path: Path) -> None:
-    story = Story(files=8, rows=40, nap=0.4, stall=8)
+    story = Story(files=8, rows=100, nap=0.4, stall=20)
     with storm("moto", tmp_path, story=story, seed=SEED, counted=False) as short:
         short.of_the_store(rounds_until=time.monotonic() + 3, share=0.15, folders=1)
+        script = ("stop child", *(kind for kind in KINDS if kind != "stop child"))
         short.of_processes(
-            rounds_until=time.monotonic() + 25, share=0.08, pause=0.7, workers=1, cpus=3, script=tuple(KINDS), most=1
+            seconds=25, share=0.08, pause=0.7, workers=1, cpus=3, script=script, most=1, stopped_for_good=0.0
         )
     assert sum(short.sums[kind] > 0 for kind in KINDS) >= SHORT_KINDS
     assert sum(count for name, count in short.sums.items() if name.startswith("fault ")) >= 30
@@ -50,6 +51,6 @@ def test_a_long_storm_of_a_real_store_loses_and_doubles_nothing(ray_environment:
 @pytest.mark.timeout(7200)
 def test_a_long_storm_of_processes_loses_and_doubles_nothing(ray_environment: Path, tmp_path: Path) -> None:
     with storm("seaweedfs", tmp_path, story=Story(files=24, rows=120, nap=0.6, stall=60), seed=SEED) as long:
-        long.of_processes(rounds_until=time.monotonic() + LONG_SECONDS, share=0.1, pause=1.0, workers=2, cpus=2)
+        long.of_processes(seconds=LONG_SECONDS, share=0.1, pause=1.0, workers=2, cpus=2)
     print(f"\n{tally.table(tally.sums(tally.rounds()))}")
     assert long.sums["folders"] >= 1
