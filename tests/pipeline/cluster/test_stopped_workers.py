@@ -101,7 +101,7 @@ def test_a_run_whose_workers_are_all_stopped_kills_them_says_so_and_loses_no_row
     stopped: list[psutil.Process] = []
 
     def stop_all() -> None:
-        until(lambda: list((tmp_path / "out/data").glob("*.parquet")))
+        until(lambda: bool(list((tmp_path / "out/data").glob("*.parquet"))))
         for process in psutil.Process().children(recursive=True):
             name = " ".join(process.cmdline()[:1])
             if name.startswith("ray::") and "Map" in name:
