@@ -30,7 +30,7 @@ check: $(VENV)/.installed-dev ## formatting, lint, types, import rules
 slow: $(VENV)/.installed-dev ## run the tests marked slow: minutes and gigabytes
 	$(PYTEST) -m slow --timeout 1800 $(ARGS)
 
-chaos: $(VENV)/.installed-dev ## run the tests marked chaos: processes killed, connections broken
+chaos: $(VENV)/.installed-dev ## run the tests marked chaos: processes killed and stopped, connections broken
 	$(PYTEST) -m chaos --timeout 3600 $(ARGS)
 
 schema: $(VENV)/.installed-dev ## write docs/jobspec.schema.json and docs/events.schema.json again

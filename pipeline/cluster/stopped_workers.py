@@ -21,10 +21,11 @@ from pipeline.plurals import counted
 
 SURE_SECONDS = 10.0
 """Seconds that a worker must stay stopped to be killed: a debugger stops one for a moment only."""
-TRIES = 4
+TRIES = 5
 """Looks at a node per round. One that gets no answer was sent to a worker that is stopped itself; the next gets another."""
 ANSWER_SECONDS = 10.0
-"""Seconds that an answer may take, beside SURE_SECONDS, before the next try."""
+"""Seconds that an answer may take, beside SURE_SECONDS, before the second try; twice as many before each further one, since a
+worker takes long to start on a busy node."""
 GLANCE = 0.5
 """Seconds between two checks whether the run has ended, or a process is still stopped."""
 STOPPED = ("T", "t")
@@ -105,22 +106,23 @@ def ending_stopped_workers(*, every: float, say: Notify) -> Iterator[None]:
 
 
 def look_at_nodes(*, sure: float, ended: threading.Event) -> dict[str, list[int]]:
-    """Look at every living node once; the process ids of what was killed, by the node's address."""
+    """Look at every living node; the process ids of what was killed, by the node's address."""
     job = ray.get_runtime_context().get_job_id()
     waiting = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
     killed: dict[str, list[int]] = {}
-    for _ in range(TRIES):
-        asked = {_ask(node, job, sure): node for node in waiting}
-        open_ones, deadline = list(asked), time.monotonic() + sure + ANSWER_SECONDS
-        while open_ones and time.monotonic() < deadline and not ended.is_set():
-            done, open_ones = ray.wait(open_ones, num_returns=len(open_ones), timeout=GLANCE)
+    asked: dict[ray.ObjectRef[list[int]], str] = {}
+    for number in range(TRIES):
+        asked |= {_ask(node, job, sure): node for node in waiting}
+        deadline = time.monotonic() + (sure + ANSWER_SECONDS) * 2**number
+        while waiting and time.monotonic() < deadline and not ended.is_set():
+            done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=GLANCE)
             for answer in done:
-                address = waiting.pop(asked[answer])
+                address = waiting.pop(asked.pop(answer), "a node")
                 with suppress(ray.exceptions.RayError):  # the node is gone, and its workers with it
                     if pids := ray.get(answer):
                         killed.setdefault(address, []).extend(pids)
-        if not waiting or ended.is_set():
-            break
+    for answer in asked:  # no longer needed: another of its node has answered, or the run has ended
+        ray.cancel(answer)
     return killed
 
 

@@ -58,12 +58,13 @@ STUCK_SECONDS = 240.0
 
 @dataclass
 class Driver:
-    """A driver process, and its events as far as they were read."""
+    """A driver process, and its events as far as they were read. silent: seconds without any, by `own_seconds`."""
 
     pid: int
     file: Path
     offset: int = 0
-    last_event: float = field(default_factory=time.monotonic)
+    silent: float = 0.0
+    looked: float = field(default_factory=time.monotonic)
     asked: bool = False
     state: str = ""
     stopped: bool = False
@@ -79,9 +80,14 @@ class Driver:
         self.offset += len(whole)
         events = [event_of(line) for line in whole.decode(errors="replace").splitlines()]
         if any(event["event"] != "said" for event in events):
-            self.last_event, self.asked = time.monotonic(), False
+            self.silent, self.asked = 0.0, False
         self.state = next((event["state"] for event in events if event["event"] == "ended"), self.state)
         return events
+
+
+def own_seconds(seconds: float) -> float:
+    """How much of a time an idle machine would have needed, going by the load: ten processes a core take ten times as long."""
+    return seconds * min(1.0, (os.cpu_count() or 1) / max(os.getloadavg()[0], 0.01))
 
 
 def event_of(line: str) -> dict[str, Any]:
@@ -129,6 +135,7 @@ class Drivers:
 class Mayhem:
     """Hits processes until a job is done all the same.
 
+    stopped_for_good: how often what is stopped stays so.
     seed: decides what is hit when. pause: mean seconds between hits. drivers: how many run the job at once. before: what earlier
     rounds have hit. script: what is hit first, in order. hits, starts, hangs, ends: what happened. words: what else drivers said.
     """
@@ -141,6 +148,7 @@ class Mayhem:
     drivers: int = 1
     before: Mapping[str, int] = field(default_factory=dict)
     script: Sequence[str] = ()
+    stopped_for_good: float = STOPPED_FOR_GOOD
     hits: Counter[str] = field(default_factory=Counter)
     starts: int = 0
     hangs: int = 0
@@ -151,7 +159,9 @@ class Mayhem:
         self._random = random.Random(self.seed)
         self._later: list[tuple[float, Callable[[], object]]] = []
         self._stopped: list[int] = []
+        self._stopped_nodes: list[int] = []
         self._script = list(self.script)
+        self._shards = self._shards_needed = 0
 
     def annotate(self, job: JobSpec, folder: Path, *, deadline: float, hit_until: float) -> None:
         """Start drivers, each again until it ends well. Raises TimeoutError."""
@@ -164,15 +174,23 @@ class Mayhem:
                 now = time.monotonic()
                 if now > deadline:
                     raise TimeoutError(f"not done by its deadline: {self.report()} {' '.join(self.words[-40:])}")
-                if next_hit < now < hit_until and any(driver.offset for driver in running):
+                if next_hit < now < hit_until and self._recovered():
                     self.hit(self._random.choice(running))
                     next_hit = time.monotonic() + self._random.expovariate(1 / self.pause)
                 self._do_what_is_due(now)
                 running = [after for driver in running if (after := self._looked_after(driver, file)) is not None]
                 time.sleep(0.2)
         finally:
-            self._do_what_is_due(float("inf"))
-            signalled([driver.pid for driver in running] + self._stopped, signal.SIGKILL)
+            if not running:  # else the storm was broken off, and needs no nodes any more
+                self._do_what_is_due(float("inf"))
+            signalled(
+                [driver.pid for driver in running] + self._stopped + (self._stopped_nodes if running else []),
+                signal.SIGKILL,
+            )
+
+    def _recovered(self) -> bool:
+        """Whether shards were committed since the last hit that all work waits for: a busy machine takes its time for that."""
+        return self._shards > self._shards_needed
 
     def _start(self, file: Path) -> Driver:
         self.starts += 1
@@ -181,13 +199,18 @@ class Mayhem:
     def _looked_after(self, driver: Driver, file: Path) -> Driver | None:
         """The driver, its successor where it was killed or hangs, or None once it has ended well."""
         alive = is_alive(driver.pid)
-        self.words += [str(event.get("words", event)) for event in driver.read() if event["event"] != "committed"]
+        for event in driver.read():
+            if event["event"] == "committed":
+                self._shards += 1
+            else:
+                self.words.append(str(event.get("words", event)))
         if alive:
-            silent = time.monotonic() - driver.last_event
-            if silent > ASKED_SECONDS and not driver.asked and not driver.stopped:
+            now = time.monotonic()
+            driver.silent, driver.looked = driver.silent + own_seconds(now - driver.looked), now
+            if driver.silent > ASKED_SECONDS and not driver.asked and not driver.stopped:
                 driver.asked = True
                 signalled([driver.pid], signal.SIGUSR1)
-            if silent <= STUCK_SECONDS:
+            if driver.silent <= STUCK_SECONDS:
                 return driver
             self.hangs += 1
             signalled([driver.pid], signal.SIGKILL)
@@ -211,6 +234,8 @@ class Mayhem:
         else:
             count = self._hit_workers(deed, what)
         self.hits[kind] += count
+        if count and what in ("raylet", "node", "driver"):
+            self._shards_needed = self._shards
         if count and self._script:
             self._script.pop(0)
 
@@ -225,7 +250,7 @@ class Mayhem:
         if deed == "kill":
             return signalled(pids, signal.SIGKILL)
         count = signalled(pids, signal.SIGSTOP)
-        if what == "child" or self._random.random() < STOPPED_FOR_GOOD:
+        if what == "child" or self._random.random() < self.stopped_for_good:
             self._stopped += pids
         else:
             self._after(self._random.uniform(*STOPPED_SECONDS), partial(signalled, pids, signal.SIGCONT))
@@ -255,7 +280,8 @@ class Mayhem:
             self._replace(node)
         else:
             signalled(pids, signal.SIGSTOP)
-            if self._random.random() < STOPPED_FOR_GOOD:
+            self._stopped_nodes += pids
+            if self._random.random() < self.stopped_for_good:
                 self._after(NOTICED_SECONDS, partial(self._replace, node))
             else:
                 self._after(self._random.uniform(*STOPPED_SECONDS), partial(signalled, pids, signal.SIGCONT))

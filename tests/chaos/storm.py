@@ -30,7 +30,7 @@ from pipeline.spec.job_spec import InputSpec, JobSpec
 from pipeline.store.storage import join, put
 from tests.chaos import tally
 from tests.chaos.here import THREADS, annotate_here, runs_here
-from tests.chaos.mayhem import Drivers, Mayhem
+from tests.chaos.mayhem import STOPPED_FOR_GOOD, Drivers, Mayhem
 from tests.chaos.proxy import Proxy, proxy
 from tests.chaos.servers import KEYS, moto_server, seaweedfs
 from tests.chaos.victims import ray_nodes
@@ -38,10 +38,10 @@ from tests.pipeline.small import CHECKPOINT
 
 FLOAT32_SCORES = 1e-6
 """How far a score may be from that of the quiet run: the same sums, in another batch."""
-TWO_DRIVERS_EVERY = 5
-"""One round in so many has two drivers at once."""
+TWO_DRIVERS_EVERY = 8
+"""One job in so many has two drivers at once."""
 ENDED_WELL = ("done", "failed-shards")
-PART_BYTES = 16_000
+PART_BYTES = 4_000
 """Objects of twice the size are stored in parts in storms of the store; 50 MB, which is usual there, would take too long."""
 INPUT = "s3://chaos/in"
 
@@ -254,8 +254,8 @@ class Storm:
         }
 
     def of_the_store(self, *, rounds_until: float, share: float, folders: int) -> None:
-        """Rounds in this process, in which the store alone fails: several jobs at once, the first of each with two drivers."""
-        drivers = [2, *[1] * (folders - 1)]
+        """Rounds in this process, in which the store alone fails: several jobs at once, a tenth of them with two drivers."""
+        drivers = [2 if index % TWO_DRIVERS_EVERY == 0 else 1 for index in range(folders)]
         with objects_in_parts():
             while time.monotonic() < rounds_until:
                 with self.round(kind="store", share=share, drivers=drivers) as one:
@@ -266,23 +266,36 @@ class Storm:
     def of_processes(
         self,
         *,
-        rounds_until: float,
+        seconds: float,
         share: float,
         pause: float,
         workers: int,
         cpus: int,
         script: Sequence[str] = (),
         most: int | None = None,
+        stopped_for_good: float = STOPPED_FOR_GOOD,
     ) -> None:
-        """Rounds on a Ray of several nodes, in which processes are hit and the store fails too: at least one, `most` at most."""
+        """Rounds on a Ray of several nodes, in which processes are hit and the store fails too: at least one, `most` at most.
+
+        seconds: of hits, from the moment in which the nodes are up.
+        """
         done = 0
         with ray_nodes(workers=workers, cpus=cpus) as cluster, Drivers(cluster, self.folder) as starter:
+            rounds_until = time.monotonic() + seconds
             while done == 0 or (done != most and time.monotonic() < rounds_until):
-                done, drivers = done + 1, 2 if done % TWO_DRIVERS_EVERY == 1 else 1
+                drivers, done = 2 if done % TWO_DRIVERS_EVERY == 0 and most is None else 1, done + 1
                 with self.round(kind="process", share=share, drivers=[drivers]) as one:
                     before = tally.sums(tally.rounds())
                     mayhem = Mayhem(
-                        cluster, starter, one.seed, pause, cpus=cpus, drivers=drivers, before=before, script=script
+                        cluster,
+                        starter,
+                        one.seed,
+                        pause,
+                        cpus=cpus,
+                        drivers=drivers,
+                        before=before,
+                        script=script,
+                        stopped_for_good=stopped_for_good,
                     )
                     nap_of(self.checkpoint, self.story.nap)
                     try:

@@ -1,8 +1,9 @@
 """A job whose connections break and whose processes are killed or stopped has the same output as an undisturbed run.
 
-A seeded minute is part of `make test`. `make chaos` is two storms of ten minutes on SeaweedFS: one of the store alone, one of
-processes and the store. Each round is added to a tally (`tests.chaos.tally`), so that short runs add up to a long one.
-PRELN_CHAOS_SECONDS and PRELN_CHAOS_SEED choose another length of each, and another story.
+A seeded storm of the store is part of `make test`, a minute of one of processes of `make slow`. `make chaos` is two storms of ten
+minutes on SeaweedFS: one of the store alone, one of processes and the store. Each of their rounds is added to a tally
+(`tests.chaos.tally`), so that short runs add up to a long one. PRELN_CHAOS_SECONDS and PRELN_CHAOS_SEED choose another length of
+each, and another story.
 """
 
 import os
@@ -26,15 +27,21 @@ SHORT_KINDS = 8
 
 
 @pytest.mark.timeout(400)
-def test_a_seeded_minute_of_storm_loses_and_doubles_nothing(ray_environment: Path, tmp_path: Path) -> None:
-    story = Story(files=8, rows=40, nap=0.4, stall=8)
-    with storm("moto", tmp_path, story=story, seed=SEED, counted=False) as short:
-        short.of_the_store(rounds_until=time.monotonic() + 3, share=0.25, folders=2)
+def test_a_seeded_storm_of_the_store_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    with storm("moto", tmp_path, story=Story(files=8, rows=40, nap=0.0, stall=20), seed=SEED, counted=False) as short:
+        short.of_the_store(rounds_until=time.monotonic() + 1, share=0.15, folders=1)
+    assert sum(count for name, count in short.sums.items() if name.startswith("fault ")) >= 20
+
+
+@pytest.mark.slow  # a minute on two idle cores; a busy machine does not start Ray's workers in time
+@pytest.mark.timeout(900)
+def test_a_seeded_minute_of_storm_of_processes_loses_and_doubles_nothing(ray_environment: Path, tmp_path: Path) -> None:
+    script = ("stop child", *(kind for kind in KINDS if kind != "stop child"))
+    with storm("moto", tmp_path, story=Story(files=8, rows=100, nap=0.4, stall=20), seed=SEED, counted=False) as short:
         short.of_processes(
-            rounds_until=time.monotonic() + 25, share=0.08, pause=0.7, workers=1, cpus=3, script=tuple(KINDS), most=1
+            seconds=25, share=0.08, pause=0.7, workers=1, cpus=3, script=script, most=1, stopped_for_good=0.0
         )
     assert sum(short.sums[kind] > 0 for kind in KINDS) >= SHORT_KINDS
-    assert sum(count for name, count in short.sums.items() if name.startswith("fault ")) >= 50
 
 
 @pytest.mark.chaos
@@ -49,7 +56,7 @@ def test_a_long_storm_of_a_real_store_loses_and_doubles_nothing(ray_environment:
 @pytest.mark.chaos
 @pytest.mark.timeout(7200)
 def test_a_long_storm_of_processes_loses_and_doubles_nothing(ray_environment: Path, tmp_path: Path) -> None:
-    with storm("seaweedfs", tmp_path, story=Story(files=24, rows=120, nap=0.6, stall=20), seed=SEED) as long:
-        long.of_processes(rounds_until=time.monotonic() + LONG_SECONDS, share=0.12, pause=2.0, workers=2, cpus=3)
+    with storm("seaweedfs", tmp_path, story=Story(files=24, rows=120, nap=0.6, stall=60), seed=SEED) as long:
+        long.of_processes(seconds=LONG_SECONDS, share=0.1, pause=1.0, workers=2, cpus=2)
     print(f"\n{tally.table(tally.sums(tally.rounds()))}")
     assert long.sums["folders"] >= 1

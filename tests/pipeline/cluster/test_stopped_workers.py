@@ -5,17 +5,19 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+import ray
 
 from pipeline import run
 from pipeline.cluster import stopped_workers
 from pipeline.cluster.placement import Cluster
-from pipeline.cluster.stopped_workers import end_stopped_workers, is_stopped, workers_of
+from pipeline.cluster.stopped_workers import end_stopped_workers, is_stopped, look_at_nodes, workers_of
 from tests.pipeline.on_nodes import sleepy_job, until, whole
 from tests.pipeline.sleepy import LOADER
 
@@ -64,6 +66,30 @@ def test_a_worker_that_continues_in_time_is_left_alone(monkeypatch: pytest.Monke
         assert stopped.is_running()
 
 
+@ray.remote(max_retries=-1)
+def held(pids: Path) -> int:
+    """A task that never ends in the first process that runs it."""
+    with pids.open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    while len(pids.read_text().splitlines()) == 1:
+        time.sleep(0.05)
+    return os.getpid()
+
+
+@pytest.mark.ray
+def test_one_look_kills_a_stopped_worker_of_ray_whose_task_then_runs_again(local_ray: None, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    result = held.remote(pids)
+    until(pids.exists)
+    stopped = int(pids.read_text())
+    os.kill(stopped, signal.SIGSTOP)
+    (killed,) = look_at_nodes(sure=0.5, ended=threading.Event()).values()
+    assert killed == [stopped]
+    assert ray.get(result, timeout=100) != stopped
+    assert look_at_nodes(sure=0.5, ended=threading.Event()) == {}
+
+
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_run_whose_workers_are_all_stopped_kills_them_says_so_and_loses_no_row(
     local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -75,7 +101,7 @@ def test_a_run_whose_workers_are_all_stopped_kills_them_says_so_and_loses_no_row
     stopped: list[psutil.Process] = []
 
     def stop_all() -> None:
-        until(lambda: list((tmp_path / "out/data").glob("*.parquet")))
+        until(lambda: bool(list((tmp_path / "out/data").glob("*.parquet"))))
         for process in psutil.Process().children(recursive=True):
             name = " ".join(process.cmdline()[:1])
             if name.startswith("ray::") and "Map" in name:
@@ -89,7 +115,7 @@ def test_a_run_whose_workers_are_all_stopped_kills_them_says_so_and_loses_no_row
         spec=job, cluster=Cluster(lambda: None, say=said.append), watcher=run.Unwatched(), loader=LOADER
     )
     stopper.join()
-    assert any("Replica" in name for name in said) or stopped
+    assert stopped
     assert report.state == "done"
     assert whole(tmp_path, SHARDS)
     assert not any(process.is_running() and process.status() == psutil.STATUS_STOPPED for process in stopped)

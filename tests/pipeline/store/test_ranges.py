@@ -14,7 +14,7 @@ CONTENT = bytes(range(256)) * 40
 BLOCK = 1_000
 
 
-class WrongRanges(MemoryFileSystem):  # type: ignore[misc]
+class WrongRanges(MemoryFileSystem):
     """A store whose first replies, or all, are other than the range asked for."""
 
     cachable = False
@@ -28,7 +28,7 @@ class WrongRanges(MemoryFileSystem):  # type: ignore[misc]
         return RangedFile(self, path, mode, block_size=BLOCK, cache_type="readahead", size=len(CONTENT))
 
 
-class RangedFile(AbstractBufferedFile):  # type: ignore[misc]
+class RangedFile(AbstractBufferedFile):
     """Reads CONTENT."""
 
     def _fetch_range(self, start: int, end: int) -> bytes:
