@@ -16,11 +16,11 @@ from typing import Any
 
 import pyarrow as pa
 
-import preln
 from jobs.checkpoints.demo_recipe.checkpoint import PIECES, SEED
 from jobs.checkpoints.demo_recipe.domains import DOMAIN_OF
 from jobs.embedded import DEMO_NUMBERS
 from jobs.evaluation.measure import PREFIX, hide_tokens, score
+from jobs.in_python import annotate
 from jobs.training.records import Record, read_records
 from jobs.training.spec import ENCODER
 from models.boundary import Framework
@@ -198,7 +198,7 @@ def answered(claim: Claim, *, checkpoint: Path, rows: Path, framework: Framework
     listed = claim.task == "token-classification" and "words" in table.column_names
     options = {"words": True, "add_prefix_space": True} if listed else {}
     given = {"framework": framework, "dtype": "float32", "device": "cpu", "prefix": PREFIX, **options}
-    found: list[Record] = preln.annotate(table, model=model, task=claim.task, **given).to_pylist()
+    found: list[Record] = annotate(table, model=model, task=claim.task, **given).to_pylist()
     return found
 
 

@@ -148,17 +148,19 @@ def fit(
     vectors_WH, label_W = torch.from_numpy(words.vectors_WH), torch.from_numpy(words.label_W)
     weight_W = torch.from_numpy(words.weight_W / words.weight_W.sum())
     weight_LH, bias_L = (tensor.clone().requires_grad_() for tensor in start)
-    optimizer = torch.optim.LBFGS([weight_LH, bias_L], max_iter=iterations, line_search_fn="strong_wolfe")
+    optimizer: torch.optim.Optimizer = torch.optim.LBFGS(
+        [weight_LH, bias_L], max_iter=iterations, line_search_fn="strong_wolfe"
+    )
 
-    def loss() -> Tensor:
+    def loss() -> float:
         optimizer.zero_grad()
         logits_WL = functional.linear(vectors_WH, weight_LH, bias_L)
         wrong_W = functional.cross_entropy(logits_WL, label_W, reduction="none")
         total = (wrong_W * weight_W).sum() + near * ((weight_LH - start[0]) ** 2).sum()
-        total.backward()  # type: ignore[no-untyped-call]
-        return total
+        total.backward()
+        return float(total.detach())
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     return weight_LH.detach(), bias_L.detach()
 
 
