@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from jobs.checkpoints.demo_recipe.questions import ask_all
+from jobs.checkpoints.demo_recipe.running_text import marked
 
 Row = dict[str, Any]
 HELD_OUT = 20
@@ -33,7 +34,8 @@ def write_demo_data(*, source: Path, glosses: Path | None, into: Path, seed: int
     treebank = [text for text in _parquet(source / "ud_ewt_text/sentences.parquet") if _bare(text) not in secret]
     plain = [*learnt, *treebank, *(_glosses(glosses) if glosses is not None else [])]
     clinc = json.loads((source / "clinc150/data_full.json").read_text(encoding="utf-8"))
-    tagged = [*_iob2(source / "uner_ewt/dev.iob2"), *_wnut(source / "wnut17/train.conll")]
+    treebank_words = list(_iob2(source / "uner_ewt/dev.iob2"))
+    tweets, unseen = (list(_wnut(source / f"wnut17/{part}.conll")) for part in ("train", "dev"))
     files: dict[str, Iterable[Row]] = {
         "texts.jsonl": ({"text": text} for text in plain),
         "introductions.jsonl": ({"text": text} for text in learnt),
@@ -41,8 +43,12 @@ def write_demo_data(*, source: Path, glosses: Path | None, into: Path, seed: int
         "intents.jsonl": _intents(clinc["train"]),
         "intents-val.jsonl": _intents(clinc["val"]),
         "intents-test.jsonl": _intents(clinc["test"]),
-        "entities.jsonl": tagged,
+        "entities.jsonl": [*treebank_words, *tweets],
+        "entities-unseen.jsonl": unseen,
+        "entities-text.jsonl": [*_marked(treebank_words, written=True), *_marked(tweets, written=False)],
+        "entities-text-unseen.jsonl": _marked(unseen, written=False),
         "entities-test.jsonl": test,
+        "entities-text-test.jsonl": _marked(test, written=True),
         "questions.jsonl": ask_all(learnt, seed=seed),
         "questions-val.jsonl": ask_all(held, seed=seed),
         "questions-test.jsonl": _xquad(source / "xquad/xquad.en.json"),
@@ -96,6 +102,17 @@ def _wnut(file: Path) -> Iterator[Row]:
         elif words:
             yield {"text": " ".join(words), "words": words, "tags": tags}
             words, tags = [], []
+
+
+def _marked(rows: Iterable[Row], *, written: bool) -> Iterator[Row]:
+    """The same rows as running text: as it was written, or else its words joined as they would be typed."""
+    return (_marked_row(row, written=written) for row in rows)
+
+
+def _marked_row(row: Row, *, written: bool) -> Row:
+    found = marked(words=row["words"], tags=row["tags"], text=row["text"] if written else None)
+    entities = [{"entity_group": one.kind, "start": one.start, "end": one.end} for one in found.entities]
+    return {"text": found.text, "entities": entities}
 
 
 def _xquad(file: Path) -> Iterator[Row]:

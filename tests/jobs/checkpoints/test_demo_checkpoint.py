@@ -7,7 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from jobs.demo import TASKS
+from jobs import demo
+from jobs.demo import LEAST_INTENT, SHOWN, TASKS, answers_of, below_floor
 from jobs.embedded import DEMO
 from models.boundary import Framework
 from models.checkpoint import Checkpoint
@@ -26,6 +27,34 @@ SENTENCES = {
     "tell me a joke about cats": "tell_joke",
     "set a timer for ten minutes": "timer",
 }
+
+PERSON, PLACE = "PER", "LOC"
+RIGHT: dict[str, tuple[str | None, list[tuple[str, str]], str | None]] = {
+    "What's the weather going to be like in Lisbon this weekend?": ("weather", [("Lisbon", PLACE)], None),
+    "Do I need a visa for three weeks in Vietnam?": ("international_visa", [("Vietnam", PLACE)], None),
+    "Find me a hotel near the harbour with free breakfast.": ("book_hotel", [], None),
+    "Tell me a joke that I can repeat to my grandmother.": ("tell_joke", [], None),
+    "Tomasz Kowalski took the ferry from Gdynia to Karlskrona with two bicycles.": (
+        None,
+        [("Tomasz Kowalski", PERSON), ("Gdynia", PLACE), ("Karlskrona", PLACE)],
+        None,
+    ),
+    "Mateo Ríos has delivered letters in Valparaíso for thirty years.": (
+        None,
+        [("Mateo Ríos", PERSON), ("Valparaíso", PLACE)],
+        None,
+    ),
+    "Amina Diallo flew from Dakar to Montreal to meet her new granddaughter.": (
+        None,
+        [("Amina Diallo", PERSON), ("Dakar", PLACE), ("Montreal", PLACE)],
+        None,
+    ),
+    "It is the largest city in the <mask>.": (None, [], "world"),
+    "The city has a <mask> of about two million people.": (None, [], "population"),
+    "A cat is a small <mask>.": (None, [], "animal"),
+}
+"""What a reader would answer to each row that `preln demo` shows: the intent, if there is one; entities; the masked word."""
+FUNCTION_WORDS = {"a", "an", "and", "at", "by", "for", "from", "in", "is", "of", "on", "or", "the", "to", "was", "with"}
 
 
 def spec() -> JobSpec:
@@ -61,3 +90,41 @@ def test_its_heads_fit_together_and_have_150_intents() -> None:
 def test_it_knows_what_is_asked_of_it(framework: Framework) -> None:
     rows = annotate(spec=spec(), columns={"text": pa.array(list(SENTENCES))}, framework=framework)
     assert [row["intents_label"] for row in rows] == list(SENTENCES.values())
+
+
+def shown_rows() -> list[dict[str, Any]]:
+    return annotate(spec=spec(), columns={"text": pa.array(SHOWN)})
+
+
+@pytest.mark.torch
+def test_what_the_demo_shows_is_what_a_reader_would_answer() -> None:
+    assert list(RIGHT) == list(SHOWN)
+    for row in shown_rows():
+        intent, entities, word = RIGHT[row["text"]]
+        shown = answers_of(row)
+        assert row["intents_label"] == intent if intent else row["intents_score"] < LEAST_INTENT, row["text"]
+        assert [(one["word"].strip(), one["entity_group"]) for one in row["entities_entities"]] == entities
+        assert word is None or row["masks_masks"][0]["fills"][0]["token_str"].strip() == word
+        assert len(shown) == sum(part not in (None, []) for part in (intent, entities, word)), shown
+
+
+@pytest.mark.torch
+def test_no_shown_intent_is_unsure_and_no_shown_entity_is_a_function_word_or_ends_in_punctuation() -> None:
+    for row in shown_rows():
+        lines = dict(line.split(": ", 1) for line in answers_of(row))
+        if "intents" in lines:
+            assert float(lines["intents"].split()[-1]) >= LEAST_INTENT == 0.5
+        for one in row["entities_entities"]:
+            assert one["word"].strip()[-1].isalnum()
+            assert one["word"].strip().lower() not in FUNCTION_WORDS
+
+
+@pytest.mark.torch
+def test_questions_are_shown_only_above_their_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    (row, *_) = [row for row in shown_rows() if row["questions_answers"]]
+    numbers = below_floor()
+    assert numbers is not None
+    assert numbers[0] <= numbers[1] == 0.092
+    assert not any(line.startswith("questions") for line in answers_of(row))
+    monkeypatch.setattr(demo, "below_floor", lambda: None)
+    assert f"questions (Where?): {row['questions_answers'][0]['answer']}" in answers_of(row)

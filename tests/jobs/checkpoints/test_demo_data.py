@@ -49,7 +49,14 @@ def test_what_is_reported_on_is_never_learnt_from(shared: Path, tmp_path: Path) 
     assert counts["intents.jsonl"] == 15_000
     assert counts["intents-test.jsonl"] == 4_500
     assert counts["entities.jsonl"] == 2_001 + 3_394
-    assert counts["entities-test.jsonl"] == 2_077
+    assert counts["entities-test.jsonl"] == counts["entities-text-test.jsonl"] == 2_077
+    assert counts["entities-text.jsonl"] == counts["entities.jsonl"]
+    assert not bare("entities-text.jsonl") & bare("entities-test.jsonl")
+    assert not bare("entities-text-unseen.jsonl") & bare("entities-test.jsonl")
+    for line in (tmp_path / "entities-text.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        for one in row["entities"]:
+            assert row["text"][one["start"] : one["end"]].strip() == row["text"][one["start"] : one["end"]] != ""
     assert counts["questions-test.jsonl"] == 1_190
 
 
