@@ -70,6 +70,15 @@ def test_a_text_of_typed_pads_may_be_longer_than_a_row(tmp_path: Path) -> None:
     near(hidden(flat, tokens), expected)
 
 
+def test_float32_is_multiplied_in_float32(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    saved(TENSORFLOW, "encoder", tmp_path, num_hidden_layers=0)
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    TENSORFLOW.flat(tmp_path, "encoder")
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+
+
 def operations(function: Any) -> set[str]:
     """What a concrete function computes with, its inner functions' operations among them."""
     graph = function.graph.as_graph_def()
