@@ -78,7 +78,7 @@ def test_tensorflow_takes_a_gpu_s_memory_as_it_needs_it(monkeypatch: pytest.Monk
     grown: list[str] = []
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [f"{kind}:0", f"{kind}:1"])
     monkeypatch.setattr(
-        tf.config.experimental, "set_memory_growth", lambda gpu, *, enable: grown.append(gpu) if enable else None
+        tf.config.experimental, "set_memory_growth", lambda gpu, *, enable: grown.append(f"{gpu} {enable}")
     )
     assert device.claim_device("cuda:1") == "/GPU:1"
-    assert grown == ["GPU:0", "GPU:1"]
+    assert grown == ["GPU:0 True", "GPU:1 True"]
