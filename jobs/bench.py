@@ -2,7 +2,7 @@
 
 `python -m jobs.bench model` needs neither Ray nor Arrow, so that a bare machine with a GPU and PyTorch is enough.
 
-Legend: N texts.
+Legend: N texts, L labels, H hidden size.
 """
 
 import enum
@@ -21,6 +21,7 @@ from models.errors import PrelnError
 from models.families import FAMILIES
 
 if TYPE_CHECKING:
+    from jobs.benchmarks.ours import BenchTask
     from jobs.benchmarks.texts import Corpus
     from models.boundary import Dtype, Framework
 
@@ -29,10 +30,12 @@ NEEDED = {
     "float16": {"avx512_fp16", "amx_fp16", "fphp"},
 }
 """Flags of processors that multiply in a type, of which one suffices."""
+VECTOR_BATCHES = (1, 8, 32)
+"""Of sentence-transformers, which sorts texts by length itself; 32 is its default."""
 PIPELINE_BATCHES = {"cpu": (1, 8, 32), "cuda": (1, 8, 32, 128)}
 """Batch sizes of transformers' pipeline that are tried; larger ones only pad more where a CPU is busy with one text."""
 SWEEP_TEXTS = 96
-PEERS, CPU_PEERS = ("transformers",), ("onnx", "onnxruntime", "openvino")
+PEERS, CPU_PEERS, VECTOR_PEERS = ("transformers",), ("onnx", "onnxruntime", "openvino"), ("sentence_transformers",)
 
 
 class Scope(enum.StrEnum):
@@ -42,8 +45,18 @@ class Scope(enum.StrEnum):
     text = "text"
 
 
+class Task(enum.StrEnum):
+    """What is asked of a text: the probabilities of its labels, or the mean of its tokens' vectors."""
+
+    classification = "text-classification"
+    vectors = "feature-extraction"
+
+
 def bench(
     scope: Annotated[Scope, typer.Argument(help="model: token ids to logits. text: texts to labels.")] = Scope.text,
+    task: Annotated[
+        Task, typer.Option(help="Labels of texts, or mean vectors beside sentence-transformers.")
+    ] = Task.classification,
     lengths: Annotated[
         str, typer.Option(help="Tokens a text: sigma0.5, sigma0.9, sigma1.2 (log-normal around 60) or fixed512.")
     ] = "sigma0.9",
@@ -59,13 +72,15 @@ def bench(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     plot: Annotated[Path | None, typer.Option(help="Draw the speeds to this SVG file (needs matplotlib).")] = None,
 ) -> None:
-    """Measure preln beside transformers, ONNX Runtime and OpenVINO on a random checkpoint, and print a Markdown table.
+    """Measure preln beside transformers, ONNX Runtime and OpenVINO, or sentence-transformers, on a random checkpoint, and print a
+    Markdown table.
 
     Needs pip install 'preln[bench]', or --no-peers. It takes from minutes to half an hour; what it measures and has found so far
     goes to standard error. All run in one process on the same texts, their answers compared. Ray is not used.
     """
     if family not in FAMILIES:
         raise PrelnError(f"--family {family}: choose one of {', '.join(FAMILIES)}")
+    asked = cast("BenchTask", task.value)
     _hold_to(threads)
     from jobs.benchmarks.peaks import products
     from jobs.benchmarks.report import draw, machine, table
@@ -73,15 +88,15 @@ def bench(
     from jobs.benchmarks.texts import corpus, random_checkpoint
 
     if peers:
-        _require_peers(device)
+        _require_peers(device, asked)
     sample = corpus(lengths=lengths, count=texts)
     types, ours = measurable(dtypes.split(","), device), frameworks.split(",")
     with tempfile.TemporaryDirectory() as folder:
         random_checkpoint(Path(folder), layers=layers, width=width, model_type=family)
-        variants = _ours(folder, scope, ours, types, device)
-        reference = _reference(folder, sample)
+        variants = _ours(folder, scope, ours, types, device, asked)
+        reference = _reference(folder, sample, asked)
         if peers:
-            variants += _peers(folder, scope, types, threads, device)
+            variants += _peers(folder, scope, types, threads, device, asked)
         peaks = {
             (framework, dtype): products(framework=framework, dtype=dtype, width=width, device=device)
             for framework in ours
@@ -147,70 +162,83 @@ def _hold_to(threads: int) -> None:
 
 
 class _FromIds:
-    """A variant of ids whose logits become probabilities."""
+    """A variant of ids whose logits become probabilities; vectors stay vectors."""
 
-    def __init__(self, variant: Any) -> None:
+    def __init__(self, variant: Any, task: "BenchTask") -> None:
         self.name, self.dtype, self.framework = variant.name, variant.dtype, variant.framework
-        self._variant = variant
+        self._variant, self._task = variant, task
 
     def scores(self, ids: Sequence[Sequence[int]]) -> Any:
-        """Probabilities [N, L]."""
-        from jobs.benchmarks.ours import softmax
+        """Probabilities [N, L], or vectors [N, H]."""
+        from jobs.benchmarks.ours import scored
 
-        return softmax(self._variant.logits(ids))
+        return scored(self._variant.logits(ids), self._task)
 
 
-def _ours(folder: str, scope: Scope, frameworks: Sequence[str], dtypes: Sequence[str], device: str) -> list[Any]:
+def _ours(
+    folder: str, scope: Scope, frameworks: Sequence[str], dtypes: Sequence[str], device: str, task: "BenchTask"
+) -> list[Any]:
     from jobs.benchmarks.ours import flat_variants
 
     variants = [
         variant
         for framework in cast("Sequence[Framework]", frameworks)
         for dtype in cast("Sequence[Dtype]", dtypes)
-        for variant in flat_variants(folder, framework=framework, dtype=dtype, device=device)
+        for variant in flat_variants(folder, framework=framework, dtype=dtype, device=device, task=task)
     ]
     if scope is Scope.model:
-        return [_FromIds(one) for one in variants]
+        return [_FromIds(one, task) for one in variants]
     from jobs.benchmarks.stages import PipelineVariant  # needs Arrow and Ray, which a bare machine may lack
 
-    return [PipelineVariant(folder, one, device=device) for one in variants]
+    return [PipelineVariant(folder, one, device=device, task=task) for one in variants]
 
 
-def _require_peers(device: str) -> None:
+def _require_peers(device: str, task: "BenchTask") -> None:
     """Raise PrelnError, before anything is built, where one of what there is else is not installed."""
-    for package in (*PEERS, *(CPU_PEERS if device == "cpu" else ())):
+    others = VECTOR_PEERS if task == "feature-extraction" else CPU_PEERS if device == "cpu" else ()
+    for package in (*PEERS, *others):
         if importlib.util.find_spec(package) is None:
             raise PrelnError(
                 f"{package} is not installed; pip install 'preln[bench]', or measure ours alone by --no-peers"
             )
 
 
-def _peers(folder: str, scope: Scope, dtypes: Sequence[str], threads: int, device: str) -> list[Any]:
+def _peers(folder: str, scope: Scope, dtypes: Sequence[str], threads: int, device: str, task: "BenchTask") -> list[Any]:
     from jobs.benchmarks import peers
 
+    if task == "feature-extraction":
+        encoders = [peers.EagerEncoder(folder, dtype=dtype, device=device) for dtype in dtypes]
+        if scope is Scope.model:
+            return [_FromIds(one, task) for one in encoders]
+        theirs = [
+            peers.SentenceTransformersVariant(folder, batch=batch, dtype=dtype, device=device)
+            for dtype in dtypes
+            for batch in VECTOR_BATCHES
+        ]
+        return [*(peers.FromTexts(one, folder, task=task) for one in encoders), *theirs]
     by_ids: list[Any] = [peers.EagerVariant(folder, dtype=dtype, device=device) for dtype in dtypes]
     if device == "cpu":
         by_ids += [peers.OnnxVariant(folder, threads=threads)] if "float32" in dtypes else []
         by_ids += [peers.OpenVinoVariant(folder, dtype=dtype, threads=threads) for dtype in dtypes]
     if scope is Scope.model:
-        return [_FromIds(one) for one in by_ids]
+        return [_FromIds(one, task) for one in by_ids]
     by_texts = [
         peers.PipelineVariant(folder, batch=batch, dtype=dtype, device=device)
         for dtype in dtypes
         for batch in PIPELINE_BATCHES[device]
     ]
     frames = [peers.FrameVariant(folder, dtype=dtype, device=device) for dtype in dtypes]
-    return [*(peers.FromTexts(one, folder) for one in by_ids), *by_texts, *frames]
+    return [*(peers.FromTexts(one, folder, task=task) for one in by_ids), *by_texts, *frames]
 
 
-def _reference(folder: str, sample: "Corpus") -> Any:
-    """Probabilities of the float32 model called on each text alone."""
+def _reference(folder: str, sample: "Corpus", task: "BenchTask") -> Any:
+    """Probabilities, or vectors, of the float32 model called on each text alone."""
     import numpy as np
 
-    from jobs.benchmarks.ours import FlatVariant, softmax
+    from jobs.benchmarks.ours import FlatVariant, scored
 
-    alone = FlatVariant(folder, framework="torch", dtype="float32", device="cpu")
-    return softmax(np.concatenate([alone.logits([ids]) for ids in sample.ids]))
+    alone = FlatVariant(folder, framework="torch", dtype="float32", device="cpu", task=task)
+    return scored(np.concatenate([alone.logits([ids]) for ids in sample.ids]), task)
 
 
 def _command() -> str:

@@ -45,8 +45,7 @@ def doctor(
 ) -> None:
     """Report what each framework sees here, the kernels and dtype a job would get, and whether memory, disk, Ray and storage do.
 
-    Exit code 1 if a job would fail. On a cluster's GPU node:
-    ray job submit --working-dir . --entrypoint-num-gpus 1 -- python -m jobs doctor --gpu
+    Exit code 1 if a job would fail. On a cluster's node: preln submit job.yaml --doctor
     """
     from jobs.diagnosis import examine
     from jobs.terminal import Terminal

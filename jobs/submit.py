@@ -1,4 +1,4 @@
-"""`preln submit`: runs a job on a cluster, prints its log and returns its exit code."""
+"""`preln submit`: runs a job, or `preln doctor` for it, on a cluster, prints its log and returns its exit code."""
 
 from __future__ import annotations
 
@@ -58,6 +58,10 @@ def submit(
         list[str] | None,
         typer.Option("--env", metavar="KEY=VALUE", help="A variable for the driver and all workers; may be repeated."),
     ] = None,
+    doctor: Annotated[
+        bool,
+        typer.Option("--doctor", help="Instead of the job, run preln doctor for it on a node that suits its replicas."),
+    ] = False,
     image_has_it: Annotated[
         bool, typer.Option("--image-has-it", help="The nodes have all packages already: install nothing.")
     ] = False,
@@ -88,8 +92,16 @@ def submit(
     if local:
         console.print(f"local paths must be there, with the same content, on every node: {', '.join(local)}")
     api = JobApi.at(address, say=console.print)
+    work = submission.doctor_for(spec) if doctor else submission.ANNOTATE
+    if work.demand is not None:
+        console.print(f"preln doctor waits for {work.demand}")
     found = submission.submit(
-        api, spec=spec, flags=flags or (), environment=variables(environment or ()), image_has_it=image_has_it
+        api,
+        spec=spec,
+        flags=flags or (),
+        environment=variables(environment or ()),
+        image_has_it=image_has_it,
+        work=work,
     )
     console.print(f"submitted as {found.id}" if found.fresh else f"this job runs already, as {found.id}")
     if not wait:

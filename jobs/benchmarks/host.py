@@ -1,7 +1,9 @@
 """Measures how fast the host turns texts into packs and answers into rows, with a stub in place of the GPU.
 
 `python -m jobs.benchmarks.host` measures, for each task, tokens per second and core to encode and to decode, and how long the
-stub's device (22 ms for 64k tokens) waited between packs: through the real actor class, supervisor, pipe and child.
+stub's device (22 ms for 64k tokens) waited between packs: through the real actor class, supervisor, pipe and child. On a busy
+machine that wait is the scheduler's; the CPU time of the actor and of its child, in parts of the device's time, says what a
+quiet one would show: each is one Python process, so the device waits if one needs more than 1.
 """
 
 import argparse
@@ -17,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.benchmarks.stub_device import LOADER, LOG_VARIABLE
+from jobs.benchmarks.stub_device import LOADER, LOG_VARIABLE, SECONDS_A_TOKEN
 from jobs.benchmarks.texts import corpus
 from jobs.checkpoints.make_random import random_tensors, sample_texts, tokenizer_files
 from models.boundary import Head
@@ -55,8 +57,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     sample = corpus(lengths="sigma0.9", count=2_000)
     texts = [f"{sample.texts[number % 2_000]} {number}" for number in range(options.texts)]  # equal texts are done once
-    print("| task | tokens | encode, tokens/s a core | decode | idle between packs, median | mean | 90 % | packs |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    columns = [
+        "task",
+        "tokens",
+        "encode, tokens/s a core",
+        "decode",
+        "idle between packs, median",
+        "mean",
+        "90 %",
+        "packs",
+    ]
+    columns += ["actor's CPU time / device's", "child's"]
+    print("| " + " | ".join(columns) + " |")
+    print("|" + " --- |" * len(columns))
     with tempfile.TemporaryDirectory() as root:
         for name in options.tasks.split(","):
             print(row(name, texts, Path(root), bundles=options.bundles, width=options.width), flush=True)
@@ -81,10 +94,13 @@ def row(name: str, texts: Sequence[str], root: Path, *, bundles: int, width: int
         load=load, asks=asks_of(spec, facts), batch_tokens=PACK, threads=1, stall=120.0, task=name, gpus=1.0
     )
     replica = Replica(order)
+    bundled = [pack([shard]) for shard in shards]
+    began = time.process_time()
     try:
         with ThreadPoolExecutor(GPU_BUNDLES) as pool:
-            answered = list(pool.map(replica, [pack([shard]) for shard in shards]))
+            answered = list(pool.map(replica, bundled))
     finally:
+        acting = time.process_time() - began
         replica.close()
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     tokens = sum(line["tokens"] for line in lines)
@@ -94,10 +110,13 @@ def row(name: str, texts: Sequence[str], root: Path, *, bundles: int, width: int
             annotated(shard, schema=pa.schema([]), spec=spec, facts=facts)
     decoding = time.process_time() - began
     idle = sorted(1e3 * line["idle"] for line in lines[1:])
+    busy = tokens * SECONDS_A_TOKEN
+    child = lines[-1]["cpu"] - lines[0]["cpu"]
+    after = busy - lines[0]["tokens"] * SECONDS_A_TOKEN
     ninth = idle[int(0.9 * (len(idle) - 1))]
     return (
         f"| {name} | {tokens:,} | {tokens / encoding:,.0f} | {tokens / decoding:,.0f} | {statistics.median(idle):.2f} ms | "
-        f"{statistics.mean(idle):.2f} ms | {ninth:.2f} ms | {len(lines)} |"
+        f"{statistics.mean(idle):.2f} ms | {ninth:.2f} ms | {len(lines)} | {acting / busy:.2f} | {child / after:.2f} |"
     )
 
 

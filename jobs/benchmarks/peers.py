@@ -4,6 +4,7 @@ Needs `pip install 'preln[bench]'`.
 Legend: N texts, L labels, B a batch, S its longest text.
 """
 
+import importlib.util
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.benchmarks.ours import Scores, softmax
+from jobs.benchmarks.ours import BenchTask, Scores, scored
 from pipeline.inference.batching import TokenBudget, packs
 
 PEER_BATCH_TOKENS = {"cpu": 1_024, "cuda": 16_384}
@@ -66,6 +67,66 @@ class EagerVariant:
                 inputs = {name: value.to(self._device) for name, value in inputs.items()}
                 found.update(zip(chosen.tolist(), self._model(**inputs).logits.float().cpu().numpy(), strict=True))
         return np.stack([found[number] for number in range(len(ids))])
+
+
+def encoder_options(dtype: str, device: str) -> dict[str, Any]:
+    """How transformers loads an encoder: without a pooler, and with FlashAttention where that is installed and of use."""
+    import torch
+
+    flash = device == "cuda" and dtype != "float32" and importlib.util.find_spec("flash_attn") is not None
+    attention = {"attn_implementation": "flash_attention_2"} if flash else {}
+    return {"dtype": getattr(torch, dtype), "add_pooling_layer": False, **attention}
+
+
+class EagerEncoder:
+    """transformers' encoder on sorted, padded batches, and the mean over each text's own tokens."""
+
+    framework = "torch"
+
+    def __init__(self, folder: str, *, dtype: str, device: str) -> None:
+        from transformers import AutoModel
+
+        self.name, self.dtype, self._device = "transformers eager, sorted", dtype, device
+        model = AutoModel.from_pretrained(folder, **encoder_options(dtype, device))
+        self._model: Any = model.to(device).eval()
+
+    def logits(self, ids: Sequence[Sequence[int]]) -> Scores:
+        """Every text's vector, in order."""
+        import torch
+
+        found: dict[int, Scores] = {}
+        pad = self._model.config.pad_token_id
+        with torch.inference_mode():
+            for chosen, ids_BS, mask_BS in sorted_batches(ids, tokens=PEER_BATCH_TOKENS[self._device], pad=pad):
+                inputs = torch.from_numpy(ids_BS).to(self._device)
+                mask = torch.from_numpy(mask_BS).to(self._device)
+                hidden_BSH = self._model(input_ids=inputs, attention_mask=mask).last_hidden_state.float()
+                sum_BH = (hidden_BSH * mask[..., None]).sum(1)
+                found.update(zip(chosen.tolist(), (sum_BH / mask.sum(1)[:, None]).cpu().numpy(), strict=True))
+        return np.stack([found[number] for number in range(len(ids))])
+
+
+class SentenceTransformersVariant:
+    """sentence-transformers with mean pooling, which sorts texts itself. It packs texts without padding where it has
+    FlashAttention, which is on GPUs in half precision, and pads them elsewhere: the name says which."""
+
+    framework = "torch"
+
+    def __init__(self, folder: str, *, batch: int, dtype: str, device: str) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        self.dtype, self._batch = dtype, batch
+        self._model = SentenceTransformer(
+            folder, device=device, local_files_only=True, model_kwargs=encoder_options(dtype, device)
+        )
+        self._model.max_seq_length = 512
+        layout = "packed" if getattr(self._model[0], "can_flatten_inputs", False) else "padded"
+        self.name = f"sentence-transformers ({layout}), batch {batch}"
+
+    def scores(self, texts: Sequence[str]) -> Scores:
+        """Every text's vector, in order."""
+        vectors = self._model.encode(list(texts), batch_size=self._batch, show_progress_bar=False)
+        return np.asarray(vectors, np.float32)
 
 
 class OnnxVariant:
@@ -222,17 +283,17 @@ class FrameVariant:
 
 
 class FromTexts:
-    """A variant of ids behind a tokenizer: texts in, probabilities out."""
+    """A variant of ids behind a tokenizer: texts in, probabilities or vectors out."""
 
-    def __init__(self, variant: Any, folder: str) -> None:
+    def __init__(self, variant: Any, folder: str, *, task: BenchTask) -> None:
         from models.tokenizer import load_tokenizer
 
         self.name, self.dtype, self.framework = variant.name, variant.dtype, variant.framework
-        self._variant = variant
+        self._variant, self._task = variant, task
         self._tokenizer = load_tokenizer(folder).backend
         self._tokenizer.enable_truncation(512)
 
     def scores(self, texts: Sequence[str]) -> Scores:
-        """Every label's probability for every text, in order."""
+        """Every label's probability for every text, or its vector, in order."""
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
-        return softmax(self._variant.logits(ids))
+        return scored(self._variant.logits(ids), self._task)

@@ -1,14 +1,15 @@
 """Runs a job's stages one after the other in the measuring process, without Ray.
 
-Legend: N texts, L labels.
+Legend: N texts, L labels, H hidden size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from jobs.benchmarks.ours import FlatVariant, Scores, budget
+from jobs.benchmarks.ours import BenchTask, FlatVariant, Scores, budget
 from pipeline.bundle import ShardTables
 from pipeline.decode import annotated
 from pipeline.encode import encode_tasks
@@ -19,20 +20,24 @@ from pipeline.rows import no_errors
 from pipeline.shards import Shard, SourceFile
 from pipeline.spec.job_spec import JobSpec
 
+TASKS: Mapping[BenchTask, Mapping[str, Any]] = {
+    "text-classification": {"name": "text-classification", "top_k": "all"},
+    "feature-extraction": {"name": "feature-extraction", "pooling": "mean", "normalize": False, "dtype": "float32"},
+}
+
 
 class PipelineVariant:
-    """A job's stages one after the other: texts to windows, packs, answers, labels."""
+    """A job's stages one after the other: texts to windows, packs, answers, labels or vectors."""
 
-    def __init__(self, folder: str, flat: FlatVariant, *, device: str) -> None:
+    def __init__(self, folder: str, flat: FlatVariant, *, device: str, task: BenchTask) -> None:
         self.name, self.dtype, self.framework = flat.name, flat.dtype, flat.framework
-        task = {"name": "text-classification", "top_k": "all"}
-        self._spec = JobSpec.parse({"input": "-", "output": "-", "model": folder, "task": task})
+        self._spec = JobSpec.parse({"input": "-", "output": "-", "model": folder, "task": TASKS[task]})
         self._facts = facts_of(self._spec)
         self._supervisor = InThisProcess(flat.model)
         self._budget = budget(device, flat.framework, flat.model.try_out())
 
     def scores(self, texts: Sequence[str]) -> Scores:
-        """Every label's probability for every text, in order."""
+        """Every label's probability for every text, or its vector, in order."""
         count = len(texts)
         columns = {"text": pa.array(texts), "__row__": pa.array(range(count)), "__error__": no_errors(count)}
         rows = pa.table(columns)
@@ -45,6 +50,10 @@ class PipelineVariant:
         asks = asks_of(self._spec, self._facts)
         (answered,) = answer_shards(shards=[shard], asks=asks, budget=self._budget, supervisor=self._supervisor)
         table = annotated(answered, schema=pa.schema([("text", pa.string())]), spec=self._spec, facts=self._facts)
+        if "embedding" in table.column_names:
+            vectors_N = table["embedding"].combine_chunks()
+            vectors: Scores = vectors_N.flatten().to_numpy().reshape(count, -1)
+            return vectors
         found = [{one["label"]: one["score"] for one in row} for row in table["scores"].to_pylist()]
         return np.array(
             [[row[label] for label in self._facts[self._spec.task_name].labels] for row in found], np.float32

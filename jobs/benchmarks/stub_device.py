@@ -1,7 +1,8 @@
 """A stub of a GPU model, which leaves only the host's own work to measure.
 
 It prepares each pack as the real flat models do, stays busy for a fixed time per token, and returns arrays of the right
-shapes. It writes how long its device waited before each pack to `device.jsonl` in the folder of the checkpoint's copy.
+shapes. It writes how long its device waited before each pack, and the CPU time of its process so far, to the file that
+PRELN_STUB_LOG names.
 
 Legend: B sequences, T packed tokens, G asked positions, K candidates.
 """
@@ -72,7 +73,8 @@ class StubDevice:
             begins = max(now, self.free_at)
             self.free_at = begins + len(tokens.input_ids_T) * SECONDS_A_TOKEN
             if self.log is not None:
-                self.log.write(json.dumps({"tokens": len(tokens.input_ids_T), "idle": idle}) + "\n")
+                told = {"tokens": len(tokens.input_ids_T), "idle": idle, "cpu": time.process_time()}
+                self.log.write(json.dumps(told) + "\n")
                 self.log.flush()
             return Busy(self, self.free_at, tokens, asks)
 

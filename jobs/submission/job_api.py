@@ -85,12 +85,21 @@ class JobApi:
                 reported = True
                 time.sleep(min(RECONNECT_SECONDS, max(left, 0)))
 
-    def submit(self, *, entrypoint: str, name: str, runtime_env: dict[str, Any], metadata: Mapping[str, str]) -> None:
-        """Start a job under a name. Tried once: after a broken connection, look in `jobs`. Raises PrelnError,
+    def submit(
+        self,
+        *,
+        entrypoint: str,
+        name: str,
+        runtime_env: dict[str, Any],
+        metadata: Mapping[str, str],
+        options: Mapping[str, Any],
+    ) -> None:
+        """Start a job under a name. options: further ones of Ray's client, such as what its node must have.
+        Tried once: after a broken connection, look in `jobs`. Raises PrelnError,
         and Unreachable if a later try may succeed."""
         self._once(
             lambda: self.client.submit_job(
-                entrypoint=entrypoint, submission_id=name, runtime_env=runtime_env, metadata=dict(metadata)
+                entrypoint=entrypoint, submission_id=name, runtime_env=runtime_env, metadata=dict(metadata), **options
             )
         )
 

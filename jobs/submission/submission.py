@@ -25,6 +25,7 @@ from ray.job_submission import JobStatus
 from jobs.embedded import DEMO
 from jobs.submission.job_api import RECONNECT_SECONDS, JobApi, NotAuthorized, UnknownJob, Unreachable
 from models.errors import PrelnError
+from pipeline.cluster.nodes import ACCELERATOR, ACCELERATOR_AMOUNT, Demand
 from pipeline.spec.job_spec import JobSpec
 from pipeline.store.storage import readable
 
@@ -59,6 +60,50 @@ class Submission:
     fresh: bool
 
 
+@dataclass(frozen=True)
+class Entrypoint:
+    """What the cluster runs for a job: a verb of preln with its words. demand: what its node must have; None for the head."""
+
+    words: tuple[str, ...]
+    demand: Demand | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The demand as options of Ray's client."""
+        if self.demand is None:
+            return {}
+        kind = {ACCELERATOR + self.demand.accelerator: ACCELERATOR_AMOUNT} if self.demand.accelerator else None
+        return {
+            "entrypoint_num_cpus": self.demand.cpus,
+            "entrypoint_num_gpus": self.demand.gpus or None,
+            "entrypoint_resources": kind,
+            "entrypoint_label_selector": dict(self.demand.labels) or None,
+        }
+
+
+ANNOTATE = Entrypoint(("annotate", JOB_FILE))
+
+
+def doctor_for(spec: JobSpec) -> Entrypoint:
+    """`preln doctor` for a job's framework, checkpoint, device and output, on a node where one of its replicas could be."""
+    wanted = spec.resources
+    words = [
+        "doctor",
+        "--framework",
+        spec.model.framework,
+        "--model",
+        spec.model.checkpoint,
+        "--storage",
+        spec.output.url,
+    ]
+    if wanted.gpus is not None:
+        words.append("--gpu" if wanted.gpus else "--cpu")
+    if not (wanted.gpus or wanted.accelerator or wanted.labels):
+        return Entrypoint(tuple(words))
+    demand = Demand(cpus=1.0, gpus=wanted.gpus or 0.0, accelerator=wanted.accelerator, labels=wanted.labels)
+    return Entrypoint(tuple(words), demand)
+
+
 def job_digest(spec: JobSpec, flags: Sequence[str] = ()) -> str:
     """A digest of everything in a job: submissions with the same one are the same job."""
     content = json.dumps([spec.model_dump(mode="json", by_alias=True), list(flags)], sort_keys=True)
@@ -72,14 +117,15 @@ def submit(
     flags: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     image_has_it: bool = False,
+    work: Entrypoint = ANNOTATE,
 ) -> Submission:
     """Start the job on the cluster, or find it running there. Raises PrelnError.
 
-    flags: further ones for `annotate`. environment: variables of the driver and all workers. image_has_it: the nodes have
-    all packages, nothing is to be installed there.
+    flags: further ones for the verb that is run. environment: variables of the driver and all workers. image_has_it: the
+    nodes have all packages, nothing is to be installed there. work: what is run for the job.
     """
     deadline = time.monotonic() + SUBMIT_SECONDS
-    stem = f"preln-{job_digest(spec, flags)}"
+    stem = f"preln-{job_digest(spec, (*(() if work == ANNOTATE else work.words), *flags))}"
     reported = False
     while True:
         attempts = attempts_of(api, stem)
@@ -90,12 +136,13 @@ def submit(
             try:
                 api.submit(
                     # A shell reads it, on the cluster.
-                    entrypoint=shlex.join(["python", "-m", "jobs", "annotate", JOB_FILE, *flags]),
+                    entrypoint=shlex.join(["python", "-m", "jobs", *work.words, *flags]),
                     name=name,
                     runtime_env=runtime_environment(
                         spec, folder=folder, environment=environment or {}, image_has_it=image_has_it
                     ),
                     metadata={"task": spec.task_name, "output": readable(spec.output.url)},
+                    options=work.options,
                 )
             except (NotAuthorized, UnknownJob):
                 raise

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from jobs.benchmarks.report import machine, table
 from jobs.benchmarks.rounds import Measured, in_rounds, least_operations
 from jobs.benchmarks.texts import LONGEST, corpus
 
@@ -53,11 +54,28 @@ def test_a_rate_is_that_of_the_median_round() -> None:
     assert printed.flops == 5e8
 
 
-@pytest.mark.parametrize(("scope", "family"), [("model", "roberta-prelayernorm"), ("text", "roberta")])
-def test_bench_prints_a_table_of_ours_alone(scope: str, family: str) -> None:
+@pytest.mark.parametrize("way", ["transformers pipeline", "sentence-transformers (padded)"])
+def test_ratios_are_to_the_usual_way_and_to_its_best(way: str) -> None:
+    names = {f"{way}, batch 1": 2.0, f"{way}, batch 32": 4.0, "preln, torch": 1.0}
+    measured = [Measured(name, "float32", "torch", 100, 1e9, seconds=[seconds]) for name, seconds in names.items()]
+    printed = table(measured, {("torch", "float32"): 2e9})
+    assert "| preln, torch | float32 | 100 | 4.00 | 2.00 | 0.50 |" in printed
+    assert f"| x {way.split()[0 if 'sentence' in way else 1]}, batch 32 |" in printed
+
+
+def test_a_table_s_machine_is_named_with_its_vectors() -> None:
+    assert re.search(r"\((neither AVX2 nor AVX-512|.*AVX.*|.*AMX.*)\)", machine("cpu").partition(", Python")[0])
+
+
+@pytest.mark.parametrize(
+    ("task", "family"), [("feature-extraction", "roberta-prelayernorm"), ("text-classification", "roberta")]
+)
+def test_bench_prints_a_table_of_ours_alone(task: str, family: str) -> None:
     words = [
         "bench",
-        scope,
+        "text",
+        "--task",
+        task,
         "--family",
         family,
         "--layers",

@@ -252,6 +252,19 @@ def test_rays_own_command_runs_a_job_too(outside: Outside, tmp_path: Path) -> No
     assert verify(str(tmp_path / "out")).holds
 
 
+def test_doctor_of_a_job_runs_on_the_cluster(outside: Outside, tmp_path: Path) -> None:
+    add_file(tmp_path, "one")
+    words = ("submit", job_of(tmp_path), "--doctor", "--image-has-it", "--set", "resources.gpus=0")
+    run = outside.run(*words, "--", "--json")
+    found = {line["about"]: line for line in map(json.loads, run.stdout.splitlines()) if line}
+    assert found["torch model"]["good"] is True, run.stdout + run.stderr
+    assert found["storage"]["said"] == f"{tmp_path / 'out'} answers: 0 objects"
+    assert "model_type roberta-prelayernorm" in found["checkpoint"]["said"]
+    assert "RAY_ADDRESS" in found["ray"]["said"]
+    assert run.returncode == (1 if any(line["good"] is False for line in found.values()) else 0)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_run_that_lost_a_node_has_every_row_once(story: Story) -> None:
     table = ds.dataset(story.folder / "out/data").to_table(columns=["source", "row", "error"])
     keys = set(zip(table["source"].to_pylist(), table["row"].to_pylist(), strict=True))

@@ -67,3 +67,18 @@ def test_a_gpu_older_than_the_build_is_refused_by_name_with_the_build_that_has_i
         refuse_without_code(
             name="Tesla V100-SXM2-16GB", capability=(7, 0), built_for=built_for, version="PyTorch 2.13.0"
         )
+
+
+@pytest.mark.tensorflow
+def test_tensorflow_takes_a_gpu_s_memory_as_it_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    from models.roberta_tf import device
+
+    grown: list[str] = []
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [f"{kind}:0", f"{kind}:1"])
+    monkeypatch.setattr(
+        tf.config.experimental, "set_memory_growth", lambda gpu, *, enable: grown.append(f"{gpu} {enable}")
+    )
+    assert device.claim_device("cuda:1") == "/GPU:1"
+    assert grown == ["GPU:0 True", "GPU:1 True"]

@@ -19,7 +19,7 @@ TENSORFLOW = CLASSES["tensorflow"]
 LOOPS_AND_WAITS = {"While", "StatelessWhile", "Where", "TensorListReserve", "TensorListSetItem", "TensorListConcatV2"}
 """A loop, its arrays, and what `boolean_mask` is made of: a result whose size the host has to wait for."""
 SMALL = {"num_hidden_layers": 1}
-SLOW_HEADS = ("masked-lm", "sequence-classification", "token-classification", "question-answering")
+SLOW_HEADS = ("encoder", "masked-lm", "sequence-classification", "token-classification", "question-answering")
 
 
 def rows_under_xla(model: Any) -> None:
@@ -70,6 +70,15 @@ def test_a_text_of_typed_pads_may_be_longer_than_a_row(tmp_path: Path) -> None:
     near(hidden(flat, tokens), expected)
 
 
+def test_float32_is_multiplied_in_float32(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    saved(TENSORFLOW, "encoder", tmp_path, num_hidden_layers=0)
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    TENSORFLOW.flat(tmp_path, "encoder")
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+
+
 def operations(function: Any) -> set[str]:
     """What a concrete function computes with, its inner functions' operations among them."""
     graph = function.graph.as_graph_def()
@@ -90,14 +99,18 @@ def test_a_layer_has_no_loop_and_waits_for_no_size(tmp_path: Path) -> None:
     assert operations(flat.graphs[False].get_concrete_function()) & LOOPS_AND_WAITS  # so that a loop would be seen
 
 
-def test_every_shape_is_compiled_at_load_and_none_for_later_packs(tmp_path: Path) -> None:
+def test_every_shape_is_compiled_at_load_and_none_for_later_packs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = PIECE_ROWS[1:]  # the largest takes seconds to compile
+    monkeypatch.setattr("models.roberta_tf.flat_rows.PIECE_ROWS", sizes)
     saved(TENSORFLOW, "encoder", tmp_path, **SMALL)
     flat = TENSORFLOW.flat(tmp_path, "encoder")
     flat.lay_out(few_shapes=True)
     facts = flat.try_out()
     assert facts["attention"] == "packed rows under XLA"
     assert facts["compiled"] is True
-    compiled = 2 * len(PIECE_ROWS)
+    compiled = 2 * len(sizes)
     assert flat.rows.encode.experimental_get_tracing_count() == compiled
     rng = np.random.default_rng(0)
     for count in (3, 150, 700):

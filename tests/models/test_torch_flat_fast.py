@@ -20,11 +20,12 @@ from models.boundary import Ask, Dtype, Head, Tokens
 from models.families import PRE_LAYER_NORM, every_family
 from models.load import load
 from models.roberta_torch.flat import ROWS_FROM, ROWS_STEP, FlatRoberta
-from models.roberta_torch.flat_attention import VECTOR, GroupAttention
+from models.roberta_torch.flat_attention import VECTOR, GroupAttention, no_varlen
 from models.roberta_torch.flat_layers import FlatLinear
 from tests.models.flat import everywhere
 from tests.models.flat import pack as pack_with_types
 from tests.models.frameworks import CLASSES
+from tests.models.tiny import tiny_config
 
 pytestmark = pytest.mark.torch
 
@@ -263,3 +264,32 @@ def test_all_sequences_in_one_kernel_answer_as_the_groups(
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_reference)
     flat.varlen = True
     np.testing.assert_allclose(hidden(flat, tokens, asked), groups, rtol=0, atol=TOLERANCES["float32"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "dtype", "capability", "hip", "said"),
+    [
+        ({}, torch.bfloat16, (9, 0), None, None),
+        ({}, torch.float16, (8, 0), None, None),
+        ({}, torch.float32, (9, 0), None, "not in half precision"),
+        ({}, torch.float16, (7, 5), None, "older than Ampere"),
+        ({}, torch.bfloat16, (9, 4), "7.1", "ROCm"),
+        ({"position_embedding_type": "relative_key"}, torch.bfloat16, (9, 0), None, "relative_key positions"),
+        ({"hidden_size": 40, "num_attention_heads": 2}, torch.bfloat16, (9, 0), None, "heads of width 20"),
+        ({"hidden_size": 528, "num_attention_heads": 2}, torch.bfloat16, (9, 0), None, "heads of width 264"),
+    ],
+)
+def test_what_varlen_attn_does_not_take_is_said_by_name(
+    overrides: dict[str, Any],
+    dtype: torch.dtype,
+    capability: tuple[int, int],
+    hip: str | None,
+    said: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    config = tiny_config(**{"hidden_size": 128, "num_attention_heads": 2, **overrides})
+    reason = no_varlen(config, dtype=dtype, device=torch.device("cuda"))
+    assert reason is None if said is None else said in str(reason)
+    assert no_varlen(config, dtype=dtype, device=torch.device("cpu")) == "not on CUDA"

@@ -212,6 +212,27 @@ def test_flags_reach_the_driver_as_they_are_whatever_a_shell_would_make_of_them(
     assert taken["submission_id"] == found.id
 
 
+def test_doctor_is_submitted_for_a_job_to_a_node_like_its_replicas(dashboard: Dashboard) -> None:
+    job = spec()
+    wanted = {"gpus": 0.5, "accelerator": "A10G", "labels": {"ray.io/market-type": "!spot"}}
+    on_gpu = job.model_copy(update={"resources": job.resources.model_copy(update=wanted)})
+    submission.submit(JobApi.at(dashboard.address), spec=on_gpu, image_has_it=True, work=submission.doctor_for(on_gpu))
+    on_any = submission.submit(
+        JobApi.at(dashboard.address), spec=job, image_has_it=True, work=submission.doctor_for(job)
+    )
+    itself = submission.submit(JobApi.at(dashboard.address), spec=job, image_has_it=True)
+    assert on_any.fresh
+    assert itself.fresh  # another submission than its doctor
+    first, second, _ = dashboard.submitted
+    words = ["doctor", "--framework", "torch", "--model", job.model.checkpoint, "--storage", job.output.url]
+    assert shlex.split(first["entrypoint"]) == ["python", "-m", "jobs", *words, "--gpu"]
+    assert shlex.split(second["entrypoint"]) == ["python", "-m", "jobs", *words, "--cpu"]
+    assert first["entrypoint_num_gpus"] == 0.5
+    assert first["entrypoint_resources"] == {"accelerator_type:A10G": 0.001}
+    assert first["entrypoint_label_selector"] == {"ray.io/market-type": "!spot"}
+    assert not second.get("entrypoint_num_gpus")
+
+
 def test_a_submission_whose_answer_was_lost_is_found_rather_than_made_twice(dashboard: Dashboard) -> None:
     dashboard.lose_answers = True
     found = submission.submit(JobApi.at(dashboard.address), spec=spec(), image_has_it=True)

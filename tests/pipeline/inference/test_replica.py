@@ -15,7 +15,7 @@ from pipeline.inference.answers import answer_arrays, answer_shards, answers_tab
 from pipeline.inference.batching import TokenBudget
 from pipeline.inference.child import LoadOrder
 from pipeline.inference.passes import AskFor, Part
-from pipeline.inference.replica import Replica, ReplicaOrder
+from pipeline.inference.replica import Replica, ReplicaOrder, gpu_settings
 from tests.pipeline import hostile
 from tests.pipeline.hostile import FULL, LABELS, LARGEST_PASS, NAN, RAISE, SEGFAULT, HostileModel
 from tests.pipeline.small import TASK, only_tables, reasons, shard, windows_shard
@@ -222,3 +222,17 @@ def test_passes_are_smaller_for_good_once_the_device_ran_out_of_memory(tmp_path:
         assert replica._supervisor.seconds.out_of_memory == 1
     finally:
         replica.close()
+
+
+@pytest.mark.parametrize(
+    "gpu", ["3", "GPU-5a1b7c3e-6d1e-4f0e-9a55-0d6f0c0a8c11", "MIG-41b36db1-4ebf-5f1b-9b5b-3a5d3e1d3c1a"]
+)
+def test_a_model_s_process_keeps_to_the_gpu_that_ray_chose_whatever_its_name(gpu: str) -> None:
+    assert gpu_settings(1.0, [gpu]) == {"CUDA_VISIBLE_DEVICES": gpu}
+    assert gpu_settings(0.25, [gpu]) == {
+        "CUDA_VISIBLE_DEVICES": gpu,
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.225",
+        "PRELN_GPU_SHARE": "0.25",
+    }
+    assert gpu_settings(1.0, None) == {}  # Ray has set the variable itself
+    assert gpu_settings(0.0, None) == {}
