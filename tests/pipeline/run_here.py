@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from jobs import connect
 from pipeline import run
 from pipeline.annotator import Annotator
 from pipeline.flow import reading_of
@@ -23,6 +24,12 @@ def run_here(**spec: Any) -> Report:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "annotate_shards", _annotate_shards)
         return run.annotate(spec=JobSpec.parse(spec), cluster=OfflineCluster(), watcher=run.Unwatched())
+
+
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process's `preln` commands run their jobs here."""
+    monkeypatch.setattr(run, "annotate_shards", _annotate_shards)
+    monkeypatch.setattr(connect, "this_cluster", OfflineCluster)
 
 
 def _annotate_shards(*, job: FrozenJob, work: Sequence[Work], **_: Any) -> Iterator[Receipt]:
