@@ -194,6 +194,7 @@ def test_the_verb_writes_the_page_and_names_the_extra_where_it_is_missing(
 
 
 @pytest.mark.browser
+@pytest.mark.timeout(400)  # a browser starts twice, also on a busy machine
 def test_a_browser_shows_the_page_without_an_error(classified: str, tmp_path: Path) -> None:
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
@@ -214,7 +215,7 @@ def test_a_browser_shows_the_page_without_an_error(classified: str, tmp_path: Pa
             [browser, *flags, f"--screenshot={shot}", "--window-size=1000,3000", page.as_uri()],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=True,
         )
         pixels = image.imread(shot)[..., :3]
