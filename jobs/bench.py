@@ -80,7 +80,7 @@ def bench(
     """
     if family not in FAMILIES:
         raise PrelnError(f"--family {family}: choose one of {', '.join(FAMILIES)}")
-    asked = cast("BenchTask", task.value)
+    asked: BenchTask = task.value
     _hold_to(threads)
     from jobs.benchmarks.peaks import products
     from jobs.benchmarks.report import draw, machine, table

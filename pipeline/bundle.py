@@ -76,9 +76,15 @@ def unpack(bundle: pa.Table) -> list[ShardTables]:
 
 
 def _header(shard: ShardTables) -> str:
-    fields = {"shard": shard.shard.to_dict(), "failure": shard.failure, "facts": dict(shard.facts)}
-    fields |= {"runs_on": dict(shard.runs_on), "cuts": shard.cuts}
-    return json.dumps({**fields, "tables": [place for place, _ in shard.tables()]})
+    fields = {
+        "shard": shard.shard.to_dict(),
+        "failure": shard.failure,
+        "facts": dict(shard.facts),
+        "runs_on": dict(shard.runs_on),
+        "cuts": shard.cuts,
+        "tables": [place for place, _ in shard.tables()],
+    }
+    return json.dumps(fields)
 
 
 def _from_header(text: str, cells: Iterator[pa.LargeBinaryScalar]) -> ShardTables:

@@ -114,8 +114,15 @@ def finish_shard(shard: ShardTables, *, stages: Stages) -> Receipt:
 def record(receipt: Receipt, *, stages: Stages) -> None:
     """Count a shard in the metrics and write it into the worker's journal; of one that is to be cut, its parts are counted."""
     if receipt.cuts:
-        fields = {"shard": receipt.shard.key, "source": receipt.shard.file.uri, "first": receipt.shard.first}
-        journal.write("shard cut", run=stages.run, attempt=stages.attempt, parts=len(receipt.cuts) + 1, **fields)
+        journal.write(
+            "shard cut",
+            run=stages.run,
+            attempt=stages.attempt,
+            shard=receipt.shard.key,
+            source=receipt.shard.file.uri,
+            first=receipt.shard.first,
+            parts=len(receipt.cuts) + 1,
+        )
         return
     metrics.count_shard(
         task=stages.spec.task_name,

@@ -53,7 +53,8 @@ def quadratic(source: str) -> list[int]:
             rebuilds = (
                 isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in REBUILDING
             )
-            found |= {node.lineno} if searches or rebuilds else set()
+            if isinstance(node, ast.expr) and (searches or rebuilds):
+                found.add(node.lineno)
     return sorted(found)
 
 

@@ -100,7 +100,7 @@ def tagged_tokens(record: Record, encoder: FrozenEncoder) -> tuple[TokenRow, lis
     if words:
         tags = [record["tags"][word] for word in first]
     else:
-        tags = list(_tags_of(text, record["entities"], [encoding.word_to_chars(word) for word in first]))
+        tags = list(_tags_of(text, record["entities"], [encoding.word_to_chars(word) or (0, 0) for word in first]))
     return TokenRow(ids, tuple(first.values())), tags
 
 

@@ -44,8 +44,8 @@ class Carried:
         """Count rows that have columns of these names, as far as they are not among the job's; the first fifty by name."""
         for name in names if self.every else ():
             if name not in known:
-                known = name in self.left_out or len(self.left_out) < MOST_NAMES
-                self.left_out[(name if name.isprintable() else ascii(name)) if known else OTHERS] += rows
+                named = name in self.left_out or len(self.left_out) < MOST_NAMES
+                self.left_out[(name if name.isprintable() else ascii(name)) if named else OTHERS] += rows
 
 
 def conform(

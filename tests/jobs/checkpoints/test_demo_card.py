@@ -1,6 +1,7 @@
 """The demo checkpoint's card shows every number, including those below the baseline."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_an_entity_in_running_text_counts_if_its_type_and_borders_are_right() ->
     def entity(kind: str, start: int, end: int) -> dict[str, object]:
         return {"entity_group": kind, "start": start, "end": end}
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"entities": [entity("LOC", 0, 5)], "predicted_entities": [entity("LOC", 0, 5), entity("PER", 9, 12)]},
         {"entities": [entity("LOC", 0, 5)], "predicted_entities": [entity("LOC", 0, 6)]},
         {"entities": [], "predicted_entities": None},
