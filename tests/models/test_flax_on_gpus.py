@@ -17,8 +17,8 @@ from models.boundary import Ask, Dtype, Head, Tokens
 from models.checkpoint_writer import write_checkpoint
 from models.load import load
 from models.loading import start_of
-from models.packed_rows import powers_up_to, row_pieces
-from models.roberta_flax.flat import PIECE_ROWS, no_cudnn
+from models.packed_rows import PIECE_ROWS, powers_up_to, row_pieces
+from models.roberta_flax.flat import no_cudnn
 from models.tensors import expected_tensors
 from tests.models.tiny import tiny_config
 
