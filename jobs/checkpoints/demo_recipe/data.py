@@ -6,7 +6,7 @@ part of the treebank's text too), all test sets, and XQuAD altogether.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,11 @@ def write_demo_data(*, source: Path, glosses: Path | None, into: Path, seed: int
         "intents-test.jsonl": _intents(clinc["test"]),
         "entities.jsonl": [*treebank_words, *tweets],
         "entities-unseen.jsonl": unseen,
-        "entities-text.jsonl": [*_marked(treebank_words, written=True), *_marked(tweets, written=False)],
-        "entities-text-unseen.jsonl": _marked(unseen, written=False),
+        "entities-text.jsonl": [
+            *_marked(treebank_words, written=True, secret=secret),
+            *_marked(tweets, written=False, secret=secret),
+        ],
+        "entities-text-unseen.jsonl": _marked(unseen, written=False, secret=secret),
         "entities-test.jsonl": test,
         "entities-text-test.jsonl": _marked(test, written=True),
         "questions.jsonl": ask_all(learnt, seed=seed),
@@ -104,9 +107,9 @@ def _wnut(file: Path) -> Iterator[Row]:
             words, tags = [], []
 
 
-def _marked(rows: Iterable[Row], *, written: bool) -> Iterator[Row]:
-    """The same rows as running text: as it was written, or else its words joined as they would be typed."""
-    return (_marked_row(row, written=written) for row in rows)
+def _marked(rows: Iterable[Row], *, written: bool, secret: Set[str] = frozenset()) -> Iterator[Row]:
+    """The rows as running text: as it was written, or else its words joined as if typed, without those in `secret`."""
+    return (_marked_row(row, written=written) for row in rows if _bare(row["text"]) not in secret)
 
 
 def _marked_row(row: Row, *, written: bool) -> Row:

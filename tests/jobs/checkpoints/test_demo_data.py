@@ -50,7 +50,7 @@ def test_what_is_reported_on_is_never_learnt_from(shared: Path, tmp_path: Path) 
     assert counts["intents-test.jsonl"] == 4_500
     assert counts["entities.jsonl"] == 2_001 + 3_394
     assert counts["entities-test.jsonl"] == counts["entities-text-test.jsonl"] == 2_077
-    assert counts["entities-text.jsonl"] == counts["entities.jsonl"]
+    assert 0.95 * counts["entities.jsonl"] < counts["entities-text.jsonl"] < counts["entities.jsonl"]
     assert not bare("entities-text.jsonl") & bare("entities-test.jsonl")
     assert not bare("entities-text-unseen.jsonl") & bare("entities-test.jsonl")
     for line in (tmp_path / "entities-text.jsonl").read_text(encoding="utf-8").splitlines():
