@@ -157,6 +157,7 @@ def local_ray(ray_environment: Path, s3_server: S3Server) -> Iterator[None]:
         # Workers import our packages from the repository wherever pytest was started.
         python_path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
         patch.setenv("PYTHONPATH", python_path)
+        ray.shutdown()  # of what a command in this process may have left connected
         ray.init(
             address="local",  # never a cluster that another test, or a person, has started on this machine
             num_cpus=RAY_CPUS,

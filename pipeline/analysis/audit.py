@@ -27,7 +27,11 @@ from pipeline.shards import Shard, Stream
 from pipeline.store.storage import readable
 
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
-"""How far a score may be from another computation of it in this dtype: absolutely up to 1, relatively beyond."""
+"""How far a score may be from another computation of it in this dtype: absolutely up to 1, relatively beyond.
+
+Measured on 500 texts with the demo checkpoint, each framework against PyTorch in float32: at most 7.4e-6 in float32, which leaves
+room for deeper models; in bfloat16 4.4e-2 for scores and 3.9e-2 for vectors, but 0.16 for logits (`function: none`).
+"""
 EXAMPLES = 10
 
 

@@ -256,7 +256,8 @@ def test_doctor_of_a_job_runs_on_the_cluster(outside: Outside, tmp_path: Path) -
     add_file(tmp_path, "one")
     words = ("submit", job_of(tmp_path), "--doctor", "--image-has-it", "--set", "resources.gpus=0")
     run = outside.run(*words, "--", "--json")
-    found = {line["about"]: line for line in map(json.loads, run.stdout.splitlines()) if line}
+    lines = [line for line in run.stdout.splitlines() if line.startswith("{")]  # Ray's own lines are in a job's log too
+    found = {line["about"]: line for line in map(json.loads, lines)}
     assert found["torch model"]["good"] is True, run.stdout + run.stderr
     assert found["storage"]["said"] == f"{tmp_path / 'out'} answers: 0 objects"
     assert "model_type roberta-prelayernorm" in found["checkpoint"]["said"]
@@ -349,7 +350,7 @@ def test_the_command_stays_and_annotates_what_is_new(repository: Path, tmp_path:
     program = (
         "import pytest; from tests.pipeline.run_here import commands_run_here\n"
         "commands_run_here(pytest.MonkeyPatch())\n"
-        "from jobs.cli import main; main()"
+        "from jobs.__main__ import main; main()"
     )
     add_file(tmp_path, "first")
     words = [sys.executable, "-c", program, "annotate", str(job_of(tmp_path)), "--every", "1s", "--json"]

@@ -96,7 +96,7 @@ def test_a_folder_without_config_or_with_broken_json_is_refused(tmp_path: Path) 
         ("layer_norm_eps", "x", "must be a number"),
         ("hidden_size", None, "must be a whole number"),
         ("hidden_size", 64.0, "must be a whole number"),
-        ("num_hidden_layers", 10**7, "at most 10000"),
+        ("num_hidden_layers", 10**7, "at most 1000 "),
         ("is_decoder", "no", "must be true or false"),
         ("hidden_act", 5, "hidden_act is '5'"),
         ("num_labels", 10**8, "at most 1000000"),

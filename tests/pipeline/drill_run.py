@@ -35,7 +35,7 @@ from pipeline.store.storage import FileInfo, canonical, join, put
 from tests.pipeline.small import OfflineCluster, frozen_job, spec
 
 BAD = "bad"
-CUT = CutRule(rows=3, bytes=160)
+CUT = CutRule(rows=3, bytes=45)
 SCHEMA = pa.schema([("text", pa.string())])
 
 
