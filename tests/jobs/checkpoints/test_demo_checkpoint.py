@@ -32,23 +32,19 @@ PERSON, PLACE = "PER", "LOC"
 RIGHT: dict[str, tuple[str | None, list[tuple[str, str]], str | None]] = {
     "What's the weather going to be like in Lisbon this weekend?": ("weather", [("Lisbon", PLACE)], None),
     "Do I need a visa for three weeks in Vietnam?": ("international_visa", [("Vietnam", PLACE)], None),
+    "What vaccinations are recommended for Kenya?": ("vaccines", [("Kenya", PLACE)], None),
     "Find me a hotel near the harbour with free breakfast.": ("book_hotel", [], None),
-    "Tell me a joke that I can repeat to my grandmother.": ("tell_joke", [], None),
     "Tomasz Kowalski took the ferry from Gdynia to Karlskrona with two bicycles.": (
         None,
         [("Tomasz Kowalski", PERSON), ("Gdynia", PLACE), ("Karlskrona", PLACE)],
         None,
     ),
-    "Mateo Ríos has delivered letters in Valparaíso for thirty years.": (
+    "My neighbour Elena Petrova plays the viola in the city orchestra of Graz.": (
         None,
-        [("Mateo Ríos", PERSON), ("Valparaíso", PLACE)],
-        None,
-    ),
-    "Amina Diallo flew from Dakar to Montreal to meet her new granddaughter.": (
-        None,
-        [("Amina Diallo", PERSON), ("Dakar", PLACE), ("Montreal", PLACE)],
+        [("Elena Petrova", PERSON), ("Graz", PLACE)],
         None,
     ),
+    "UNESCO has its headquarters in Paris.": (None, [("UNESCO", "ORG"), ("Paris", PLACE)], None),
     "It is the largest city in the <mask>.": (None, [], "world"),
     "The city has a <mask> of about two million people.": (None, [], "population"),
     "A cat is a small <mask>.": (None, [], "animal"),
