@@ -1,7 +1,7 @@
 """The alternatives a user would run instead, each set up as its own documentation says.
 
 Needs `pip install 'preln[bench]'`.
-Legend: N texts, L labels, B a batch, S its longest text.
+Legend: N texts, L labels, B a batch, S its longest text, H hidden size.
 """
 
 import importlib.util

@@ -341,13 +341,9 @@ def put(file: str | Place, content: bytes) -> None:
     """Store a whole object; a reader sees all of it or none of it, also when this process dies in the middle."""
     place = place_of(file)
     fs, path = place.fs, place.path
-    action = (
-        (lambda: local_disk.put(path, content))
-        if isinstance(fs, LocalFileSystem)
-        else (lambda: fs.pipe_file(path, content))
-    )
+    store = local_disk.put if isinstance(fs, LocalFileSystem) else fs.pipe_file
     try:
-        attempt(action, what=f"writing {place.url}")
+        attempt(lambda: store(path, content), what=f"writing {place.url}")
     except FileNotFoundError as error:
         raise StorageError(f"writing {place.url}: {error}. Does the bucket exist?") from error
 

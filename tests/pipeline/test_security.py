@@ -5,8 +5,10 @@ import io
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -248,11 +250,12 @@ def test_errors_of_a_store_tell_no_secret(s3_server: S3Server, monkeypatch: pyte
 @pytest.mark.storage
 @pytest.mark.timeout(400)
 def test_a_run_leaves_no_secret_in_any_file_or_log(
-    s3_bucket: str, ray_environment: Path, repository: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    s3_bucket: str, ray_environment: Path, repository: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """The command with secrets in its environment, from and to a store that takes them; then all it left is searched."""
     put(join(s3_bucket, "in/a.txt"), b"A text.\n\nAnother.\n")
-    logs = tmp_path_factory.mktemp("r")  # sockets lie in it, whose paths must be short
+    logs = Path(tempfile.mkdtemp(prefix="preln-"))  # sockets lie in it, whose paths must be short
+    request.addfinalizer(lambda: shutil.rmtree(logs, ignore_errors=True))
     environment = {**os.environ, **CANARIES, "RAY_TMPDIR": str(logs), "PRELN_WORKER_LOGS": "1"}
     words = ["--task", "text-classification", "--dtype", "float32", "--model", CHECKPOINT]
     places = ["--input", join(s3_bucket, "in"), "--output", join(s3_bucket, "out")]
