@@ -32,7 +32,7 @@ STOPPED = ("T", "t")
 """The states of stopped and of traced processes in /proc."""
 NO_JOB = "ffffffff"
 """What a worker has that Ray started before it knew for which job; it stays in the process's environment."""
-OUR_TITLES = ("ReadShards", "MapBatches(encode)", "MapBatches(Replica)", "MapBatches(finish)", "ray::IDLE")
+OUR_TITLES = ("ReadShards", "encode)", "MapBatches(Replica)", "finish)", "ray::IDLE")
 """What the title of such a worker says while it works for a run, or for nobody: then a run may be given it at any time."""
 
 

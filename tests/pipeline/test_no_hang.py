@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from jobs.interruption import INTERRUPTED
-from pipeline import flow, run
+from pipeline import run
 from pipeline.cluster.placement import Cluster
 from pipeline.errors import RunFailed
 from pipeline.flow import INIT_TRIES
@@ -92,28 +92,20 @@ def annotate(job: JobSpec) -> Report:
 
 
 @pytest.mark.parametrize(
-    ("how", "reason", "tries"),
+    ("how", "reason"),
     [
-        ("memory", "could not load .*: MemoryError: cannot allocate 96 GB", INIT_TRIES),
-        # How often it is tried does not depend on how it fails: once is enough for these.
-        ("killed", "ended while loading .*: SIGKILL", 1),
-        ("hangs", f"ended while loading .*: hung: no answer in {HANGING_STALL:.0f} s", 1),
+        ("memory", "could not load .*: MemoryError: cannot allocate 96 GB"),
+        ("killed", "ended while loading .*: SIGKILL"),
+        ("hangs", f"ended while loading .*: hung: no answer in {HANGING_STALL:.0f} s"),
     ],
 )
 def test_a_replica_that_can_not_start_ends_the_run_with_its_reason_after_two_more_tries(
-    local_ray: None,
-    tmp_path: Path,
-    checkpoint: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    how: str,
-    reason: str,
-    tries: int,
+    local_ray: None, tmp_path: Path, checkpoint: Path, how: str, reason: str
 ) -> None:
-    monkeypatch.setattr(flow, "INIT_TRIES", tries)
     stall = HANGING_STALL if how == "hangs" else STALL
     with pytest.raises(RunFailed, match=reason) as ended:
         annotate(job(tmp_path, checkpoint, ill=f"{how} {INIT_TRIES}", stall=stall))
-    assert len(ill_model.starts_of(checkpoint)) == tries
+    assert len(ill_model.starts_of(checkpoint)) == INIT_TRIES
     assert "run the same command to resume" in str(ended.value)
     assert "\n" not in str(ended.value)
 
