@@ -135,7 +135,7 @@ def bars(counts: Counter[str], *, whole: int) -> list[tuple[str, int, float, flo
     most, whole = max(counts.values(), default=1), max(whole, 1)
     listed = [(name, count, count / whole, count / most) for name, count in ranked[:SHOWN]]
     rest = [count for _, count in ranked[SHOWN:]]
-    return [*listed, (f"{counted(len(rest), 'other')}", sum(rest), sum(rest) / whole, 0.0)] if rest else listed
+    return [*listed, (counted(len(rest), "other"), sum(rest), sum(rest) / whole, 0.0)] if rest else listed
 
 
 def drawn(found: Histogram, *, name: str, xlabel: str) -> dict[str, Any]:
@@ -172,10 +172,8 @@ def speed(progress: Sequence[Sequence[float]]) -> Any:
 
     if len(progress) < 2:
         return None
-    at, rates = (
-        list[float](),
-        list[float](),
-    )  # from the first shard on: before it the replicas start, and the page says how long
+    # From the first shard on: before it the replicas start, and the page says how long.
+    at, rates = list[float](), list[float]()
     for (before, rows, _), (after, more, _) in itertools.pairwise(progress):
         if after > before:
             at += [before, after]
