@@ -65,7 +65,7 @@ def test_replicas_share_a_gpu_start_as_nodes_arrive_and_a_full_cluster_is_waited
     growing: Growing, repository: Path, tmp_path: Path
 ) -> None:
     """Halves of GPUs: two on a node that somebody else holds at first, and more on one that comes in the middle."""
-    job = sleepy_job(tmp_path, shards=50, nap=1.0, gpus=0.5, replicas={"min": 1, "max": 4})
+    job = sleepy_job(tmp_path, shards=50, nap=4.0, gpus=0.5, replicas={"min": 1, "max": 4})
     with (
         held_gpu(growing.cluster.address) as holder,
         driver(growing.cluster, job, tmp_path, repository) as running,
@@ -85,7 +85,7 @@ def test_replicas_share_a_gpu_start_as_nodes_arrive_and_a_full_cluster_is_waited
 def test_there_is_a_replica_a_gpu_on_unlike_nodes_and_a_run_outlives_the_loss_of_a_node(
     growing: Growing, repository: Path, tmp_path: Path
 ) -> None:
-    job = sleepy_job(tmp_path, shards=50, nap=1.0)
+    job = sleepy_job(tmp_path, shards=50, nap=4.0)
     growing.grow()
     with driver(growing.cluster, job, tmp_path, repository) as running:
         running.wait_for_replicas(3)
