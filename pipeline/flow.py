@@ -78,7 +78,7 @@ class Stages:
 
     def encode(self, bundle: pa.Table) -> pa.Table:
         """Rows of each shard to windows of tokens."""
-        return pack(encode_shard(shard, spec=self.spec) for shard in unpack(bundle))
+        return pack((encode_shard(shard, spec=self.spec) for shard in unpack(bundle)), onto=bundle)
 
     def finish(self, bundle: pa.Table) -> pa.Table:
         """Answers of each shard to rows in the store, and their receipts."""

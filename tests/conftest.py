@@ -143,7 +143,7 @@ def ray_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
         patch.delenv("RAY_ADDRESS", raising=False)
-        # Ray's own 15 would starve these workers for minutes beside whatever else computes here, such as the other half of the tests.
+        # Ray's own 15 would starve its workers for minutes beside what else computes here, such as the other half of the tests.
         patch.setenv("RAY_worker_niceness", "0")
         yield home
 

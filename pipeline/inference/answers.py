@@ -1,6 +1,6 @@
 """Asks the model for the windows of shards, and turns its answers into Arrow tables of each task, and back into arrays.
 
-W: the windows of one task. S: the sequences of all.
+W: the windows of one task. E: those of them that are equal to an earlier one. S: the sequences of all.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,17 +65,18 @@ class AnsweredWindows:
     def share(self) -> None:
         """Give the answers of windows that were asked for equal ones to those too."""
         answered_W = self.asked.answered_W
-        if (answered_W == np.arange(len(answered_W))).all():
-            return
-        rows = members(self.offsets, answered_W)
-        self.arrays = {name: values[rows] for name, values in self.arrays.items()}
-        owners = enumerate(answered_W.tolist())
-        self.failures = {window: self.failures[owner] for window, owner in owners if owner in self.failures}
+        equal_E = np.flatnonzero(answered_W != np.arange(len(answered_W)))
+        rows, owners = members(self.offsets, equal_E), members(self.offsets, answered_W[equal_E])
+        for values in self.arrays.values():
+            values[rows] = values[owners]
+        for window, owner in zip(equal_E.tolist(), answered_W[equal_E].tolist(), strict=True):
+            if owner in self.failures:
+                self.failures[window] = self.failures[owner]
 
     def split(self, counts: Sequence[int]) -> list[tuple[pa.Table, pa.Table]]:
         """(answers, failures) of each shard, given its number of windows."""
-        self.refuse_non_finite()
         self.share()
+        self.refuse_non_finite()
         result, window = [], 0
         for count in counts:
             first, last = int(self.offsets[window]), int(self.offsets[window + count])

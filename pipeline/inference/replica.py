@@ -112,7 +112,7 @@ class Replica:
             )
         facts = {"replica": self._number, **self._spent.end(self._supervisor.seconds.computing)}
         shards = _first_with(answered, facts=facts, runs_on=self.runs_on)
-        result = pack(shards)
+        result = pack(shards, onto=bundle)
         self._record_processes()
         metrics.count_bundle(task=self._order.task, facts=_sums(shards), seconds=time.monotonic() - began)
         return result

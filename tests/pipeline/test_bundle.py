@@ -42,6 +42,35 @@ def test_an_empty_bundle_has_no_shards() -> None:
     assert unpack(pack([])) == []
 
 
+def test_what_a_stage_adds_is_a_column_beside_those_before_which_are_not_written_again() -> None:
+    failed = ShardTables(shard=shard(3, 9), failure=("gone", "the file is gone"))
+    bundle = pack([ShardTables(shard=shard(0, 3), rows=ROWS), failed, ShardTables(shard=shard(9, 12), rows=ROWS)])
+    for name in ("windows", "answers"):
+        shards = [found if found.failure else found.with_(tasks={"ner": {name: ANSWERS}}) for found in unpack(bundle)]
+        before, bundle = bundle, pack(shards, onto=bundle)
+        assert [described(found) for found in unpack(bundle)] == [described(given) for given in shards]
+        assert all(bundle[column].equals(before[column]) for column in before.column_names[1:])
+    assert bundle.column_names == ["header", "tables_0", "tables_1", "tables_2"]
+    assert [len(bundle[column][0]) for column in bundle.column_names[1:]] == [2, 2, 2]
+
+
+def test_a_table_that_a_stage_replaces_is_the_new_one() -> None:
+    bundle = pack([ShardTables(shard=shard(), rows=ROWS, tasks={"ner": {"marks": ROWS}})])
+    (found,) = unpack(bundle)
+    (again,) = unpack(pack([found.with_(tasks={"ner": {"marks": ANSWERS}})], onto=bundle))
+    assert again.tasks["ner"]["marks"].to_pylist() == ANSWERS.to_pylist()
+    assert again.rows is not None
+    assert again.rows.to_pylist() == ROWS.to_pylist()
+
+
+def test_shards_that_are_not_all_of_a_bundle_are_written_whole() -> None:
+    bundle = pack([ShardTables(shard=shard(first, first + 1), rows=ROWS) for first in range(2)])
+    _, second = unpack(bundle)
+    alone = pack([second], onto=bundle)
+    assert [described(found) for found in unpack(alone)] == [described(second)]
+    assert alone.column_names == ["header", "tables_0"]
+
+
 def test_tables_are_added_and_replaced_and_facts_kept() -> None:
     given = ShardTables(shard=shard(), rows=ROWS, tasks={"ner": {"marks": ROWS}}, facts={"read_s": 1.0})
     found = given.with_(
