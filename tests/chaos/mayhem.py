@@ -137,7 +137,8 @@ class Mayhem:
 
     stopped_for_good: how often what is stopped stays so.
     seed: decides what is hit when. pause: mean seconds between hits. drivers: how many run the job at once. before: what earlier
-    rounds have hit. script: what is hit first, in order. hits, starts, hangs, ends: what happened. words: what else drivers said.
+    rounds have hit. script: all that is hit, in order, where there is one; what is not there when its turn comes is hit after the
+    others. hits, starts, hangs, ends: what happened. words: what else drivers said.
     """
 
     cluster: RayCluster
@@ -163,18 +164,24 @@ class Mayhem:
         self._script = list(self.script)
         self._shards = self._shards_needed = 0
 
-    def annotate(self, job: JobSpec, folder: Path, *, deadline: float, hit_until: float) -> None:
-        """Start drivers, each again until it ends well. Raises TimeoutError."""
+    def annotate(self, job: JobSpec, folder: Path, *, hit_seconds: float, end_seconds: float) -> None:
+        """Start drivers, each again until it ends well. Raises TimeoutError.
+
+        hit_seconds: of hits, from the first committed shard on. end_seconds: what the job may take until then, and after them.
+        """
         file = folder / f"job-{self.seed}.yaml"
         file.write_text(job.to_yaml())
         running = [self._start(file) for _ in range(self.drivers)]
         next_hit = time.monotonic() + self.pause
+        hit_until, deadline = float("inf"), time.monotonic() + end_seconds
         try:
             while running:
                 now = time.monotonic()
+                if self._shards and hit_until == float("inf"):
+                    hit_until, deadline = now + hit_seconds, now + hit_seconds + end_seconds
                 if now > deadline:
                     raise TimeoutError(f"not done by its deadline: {self.report()} {' '.join(self.words[-40:])}")
-                if next_hit < now < hit_until and self._recovered():
+                if next_hit < now < hit_until and self._recovered() and (self._script or not self.script):
                     self.hit(self._random.choice(running))
                     next_hit = time.monotonic() + self._random.expovariate(1 / self.pause)
                 self._do_what_is_due(now)
@@ -236,8 +243,8 @@ class Mayhem:
         self.hits[kind] += count
         if count and what in ("raylet", "node", "driver"):
             self._shards_needed = self._shards
-        if count and self._script:
-            self._script.pop(0)
+        if self._script:
+            self._script = self._script[1:] if count else [*self._script[1:], kind]
 
     def _weights(self) -> list[float]:
         counts = {kind: self.before.get(kind, 0) + self.hits[kind] for kind in KINDS}

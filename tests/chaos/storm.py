@@ -41,7 +41,7 @@ FLOAT32_SCORES = 1e-6
 TWO_DRIVERS_EVERY = 8
 """One job in so many has two drivers at once."""
 ENDED_WELL = ("done", "failed-shards")
-PART_BYTES = 4_000
+PART_BYTES = 2_000
 """Objects of twice the size are stored in parts in storms of the store; 50 MB, which is usual there, would take too long."""
 INPUT = "s3://chaos/in"
 
@@ -277,7 +277,8 @@ class Storm:
     ) -> None:
         """Rounds on a Ray of several nodes, in which processes are hit and the store fails too: at least one, `most` at most.
 
-        seconds: of hits, from the moment in which the nodes are up.
+        seconds: of hits, from the first committed shard on in the first round; later rounds begin until as long after the nodes
+        are up.
         """
         done = 0
         with ray_nodes(workers=workers, cpus=cpus) as cluster, Drivers(cluster, self.folder) as starter:
@@ -302,8 +303,8 @@ class Storm:
                         mayhem.annotate(
                             one.specs[0],
                             self.folder,
-                            hit_until=rounds_until,
-                            deadline=max(rounds_until, time.monotonic()) + END_SECONDS,
+                            hit_seconds=seconds if done == 1 else max(rounds_until - time.monotonic(), 0.0),
+                            end_seconds=END_SECONDS,
                         )
                     finally:
                         nap_of(self.checkpoint, 0.0)
@@ -313,7 +314,7 @@ class Storm:
 
 
 END_SECONDS = 600.0
-"""What a round may take after its last hit."""
+"""What a round may take before its first hit, and after its last."""
 
 
 @dataclass
