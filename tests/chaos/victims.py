@@ -85,7 +85,12 @@ def processes() -> dict[int, Process]:
 
 def nodes_of(cluster: RayCluster) -> list[Any]:
     """The nodes that may be lost."""
-    return [node for node in cluster.list_all_nodes() if not node.head]
+    return [node for node in started_nodes(cluster) if not node.head]
+
+
+def started_nodes(cluster: RayCluster) -> list[Any]:
+    """All nodes but those whose raylet did not come up."""
+    return [node for node in cluster.list_all_nodes() if node.all_processes.get("raylet")]
 
 
 def raylet_of(node: Any) -> int:
@@ -104,7 +109,7 @@ def below(pid: int) -> list[int]:
 def workers(cluster: RayCluster, kind: str) -> list[int]:
     """Process ids of a kind: child, replica, or worker, which reads or writes rows."""
     found = processes()
-    raylets = {raylet_of(node) for node in cluster.list_all_nodes()}
+    raylets = {raylet_of(node) for node in started_nodes(cluster)}
     ours = {each.pid: each for each in found.values() if each.parent in raylets and each.command.startswith("ray::")}
     if kind == "child":
         return [each.pid for each in found.values() if each.parent in ours and "inference.child" in each.command]
