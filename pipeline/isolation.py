@@ -9,6 +9,7 @@ out   ("begun",)                       once the function and what it needs are i
       ("raised", error)
 """
 
+import logging
 import os
 import pickle
 import sys
@@ -121,7 +122,8 @@ def isolated_after_deaths(
     """
     if attempts is None or attempts < DEATHS_BEFORE:
         return nullcontext()
-    journal.write(f"{what} in a child process: earlier attempts ended", attempts=attempts, **fields)
+    message = f"{what} in a child process: the task has lost its process or node before"
+    journal.write(message, level=logging.WARNING, attempts=attempts, **fields)
     return closing(Isolated(stall=stall))
 
 

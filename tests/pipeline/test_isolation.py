@@ -25,7 +25,7 @@ from pipeline.reading.isolated import shards_in, stream_in
 from pipeline.reading.shard_source import ShardSource
 from pipeline.reading.source import Reading, read_stream
 from pipeline.rows import SKIPPED, STORED
-from pipeline.shards import CutRule, Shard, SourceFile, Stream, cut_rows
+from pipeline.shards import CutRule, Shard, SourceFile, Stream, Work, cut_rows
 from tests.pipeline.deadly import DEADLY, DeadlySpec, shards_until, stream_until
 from tests.pipeline.small import CHECKPOINT, FINGERPRINT, file_at, only_tables, reasons, rows_table, shard, spec
 
@@ -157,8 +157,8 @@ def test_reading_in_a_child_gives_the_same_bundles(tmp_path: Path, monkeypatch: 
     """A lost node is an attempt, too: what was read in a child must not differ."""
     file = gzipped(tmp_path)
     written = next(read_stream(stream=Stream(file=file, done=frozenset()), reading=READING)).shard.key
-    work = [*parquet(tmp_path), Stream(file=file, done=frozenset({written}))]
-    usual, isolated = [], []
+    work: list[Work] = [*parquet(tmp_path), Stream(file=file, done=frozenset({written}))]
+    usual, isolated = list[ShardTables](), list[ShardTables]()
     for attempts, found in ((0, usual), (DEATHS_BEFORE, isolated)):
         monkeypatch.setattr(shard_source, "task_attempts", lambda attempts=attempts: attempts)
         for task in ShardSource(work=work, reading=READING).get_read_tasks(1):
