@@ -129,8 +129,8 @@ class Annotator:
 
     def answered_shards(self, job: FrozenJob, plan: Plan) -> Iterator[pa.Table]:
         """The rows of a job's files with its answers, shard by shard. Raises SpecError for a file that can't be read."""
-        from pipeline.flow import reading_of
-        from pipeline.reading.source import read_bundles, read_tasks  # with Ray, which rows in memory do without
+        from pipeline.flow import reading_of  # with Ray, which rows in memory do without
+        from pipeline.reading.source import read_bundles, read_tasks
 
         for task in read_tasks(work=plan.work, rule=job.cut):
             for bundle in read_bundles(task=task, reading=reading_of(job, large="parts")):

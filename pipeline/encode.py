@@ -6,6 +6,7 @@ Legend: R rows.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,9 @@ import pyarrow.compute as pc
 
 from pipeline.bundle import TaskTables
 from pipeline.errors import PrelnError, RowError
+from pipeline.inference.questions import facts_of
 from pipeline.inference.windows import numbered
+from pipeline.isolation import DiedError, Isolated
 from pipeline.ragged import offsets_of
 from pipeline.reading.text_columns import checked_parts
 from pipeline.rows import error_array, first_error
@@ -24,27 +27,49 @@ from pipeline.tasks.task import Encoding, ModelFacts
 PANIC = "PanicException"
 
 
-def encode_tasks(rows: pa.Table, *, spec: JobSpec, facts: Mapping[str, ModelFacts]) -> TaskTables:
-    """Each task's marks and windows (`pipeline.bundle`); windows with the same tokens are numbered alike across tasks."""
+def encode_tasks(
+    rows: pa.Table, *, spec: JobSpec, facts: Mapping[str, ModelFacts], child: Isolated | None = None
+) -> TaskTables:
+    """Each task's marks and windows (`pipeline.bundle`); windows with the same tokens are numbered alike across tasks.
+
+    child: the process in which the tokenizers run, for rows that may end it; with the same result for all others.
+    """
     encoded = {
-        name: encode_rows(rows, task=task, spec=spec, facts=facts[name]) for name, task in spec.named_tasks.items()
+        name: encode_rows(rows, task=task, spec=spec, facts=facts[name], child=child)
+        for name, task in spec.named_tasks.items()
     }
     windows = numbered({name: windows for name, (_, windows) in encoded.items()})
     return {name: {"marks": marks, "windows": windows[name]} for name, (marks, _) in encoded.items()}
 
 
-def encode_rows(rows: pa.Table, *, task: NamedTask, spec: JobSpec, facts: ModelFacts) -> tuple[pa.Table, pa.Table]:
+def encode_rows(
+    rows: pa.Table, *, task: NamedTask, spec: JobSpec, facts: ModelFacts, child: Isolated | None = None
+) -> tuple[pa.Table, pa.Table]:
     """(marks, windows) of a shard's rows for one task, as `pipeline.bundle` describes them."""
     parts, errors = checked_parts(rows, task=task, spec=spec)
     answerable = np.asarray(errors.is_null().to_numpy(zero_copy_only=False), bool)
     items, item_of_row = distinct({name: part.filter(pa.array(answerable)) for name, part in parts.items()})
     item_R = np.full(rows.num_rows, -1, np.int32)
     item_R[answerable] = item_of_row
-    encoding = encode_items(items, encode=lambda some: task.task.encode(some, facts))
+    encode = partial(task.task.encode, facts=facts) if child is None else partial(_encode_in, child, spec, task.name)
+    encoding = encode_items(items, encode=encode)
     item = pa.array(item_R, mask=~answerable)
     errors = first_error([errors, encoding.errors.take(item)])
     truncated = pc.fill_null(pa.array(encoding.truncated).take(item), False)
     return pa.table({"item": item, "truncated": truncated, "error": errors}), encoding.windows
+
+
+def _encode_in(child: Isolated, spec: JobSpec, name: str, items: Mapping[str, pa.Array]) -> Encoding:
+    """A task's encoding of items, found in the child. Raises DiedError."""
+    count = len(next(iter(items.values())))
+    if not count:
+        return _encoded_here(spec, name, items)
+    own = {part: pa.concat_arrays([values]) for part, values in items.items()}  # a slice is pickled with all around it
+    return child.call(partial(_encoded_here, spec, name, own), alone=count == 1)
+
+
+def _encoded_here(spec: JobSpec, name: str, items: Mapping[str, pa.Array]) -> Encoding:
+    return spec.named_tasks[name].task.encode(items, facts_of(spec)[name])
 
 
 def encode_items(items: Mapping[str, pa.Array], *, encode: Callable[[Mapping[str, pa.Array]], Encoding]) -> Encoding:
@@ -60,8 +85,7 @@ def encode_items(items: Mapping[str, pa.Array], *, encode: Callable[[Mapping[str
             raise
         if count == 1:
             none = encode({name: part.slice(0, 0) for name, part in items.items()})
-            reason: RowError = ("exception", f"the tokenizer failed: {' '.join(str(error).split())[:200]}")
-            return Encoding(windows=none.windows, truncated=np.zeros(1, bool), errors=error_array([reason]))
+            return Encoding(windows=none.windows, truncated=np.zeros(1, bool), errors=error_array([_reason(error)]))
     half = (count + 1) // 2
     first = encode_items({name: part.slice(0, half) for name, part in items.items()}, encode=encode)
     second = encode_items({name: part.slice(half) for name, part in items.items()}, encode=encode)
@@ -73,6 +97,14 @@ def encode_items(items: Mapping[str, pa.Array], *, encode: Callable[[Mapping[str
         truncated=np.concatenate([first.truncated, second.truncated]),
         errors=pa.concat_arrays([first.errors, second.errors]),
     )
+
+
+def _reason(error: BaseException) -> RowError:
+    """Why one item can't be encoded."""
+    said = " ".join(str(error).split())
+    if isinstance(error, DiedError):
+        return ("killed-tokenizer", f"killed the tokenizer {said}")
+    return ("exception", f"the tokenizer failed: {said[:200]}")
 
 
 def distinct(parts: Mapping[str, pa.Array]) -> tuple[dict[str, pa.Array], np.ndarray]:

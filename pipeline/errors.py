@@ -91,7 +91,7 @@ class RunFailed(PrelnError):
 
 
 class SourceError(PrelnError):
-    """An input file that can't be read as planned; `reason` is one of corrupt, gone, changed, unreadable."""
+    """An input file that can't be read as planned; `reason` is one of corrupt, gone, changed, unreadable, killed-reader."""
 
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)

@@ -26,17 +26,19 @@ from pipeline.cluster.failures import caused_by
 from pipeline.cluster.flight import OnFlight, following
 from pipeline.cluster.placement import READ_CPUS, WRITE_CPUS, Placement, warn
 from pipeline.cluster.pool_watch import ReplicasLostError, StarvedError, watching
-from pipeline.cluster.ray_state import call_at_each_step, nodes_of_ray
+from pipeline.cluster.ray_state import call_at_each_step, nodes_of_ray, task_attempts
 from pipeline.cluster.stopped_workers import ending_stopped_workers
 from pipeline.decode import annotated
 from pipeline.encode import encode_tasks
 from pipeline.inference.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS
 from pipeline.inference.questions import MODEL_LOADER, asks_of, facts_of, load_order
 from pipeline.inference.replica import Replica, ReplicaOrder
+from pipeline.isolation import Isolated, isolated_after_deaths
 from pipeline.output.folder import OutputFolder
 from pipeline.output.job import FrozenJob
 from pipeline.output.sink import Receipt, job_footer, write_shard
-from pipeline.reading.source import Large, Reading, ShardSource
+from pipeline.reading.shard_source import ShardSource
+from pipeline.reading.source import STORE_SECONDS, Large, Reading
 from pipeline.shards import Stream, Work
 from pipeline.spec.job_spec import JobSpec
 from pipeline.telemetry import journal, metrics
@@ -78,7 +80,11 @@ class Stages:
 
     def encode(self, bundle: pa.Table) -> pa.Table:
         """Rows of each shard to windows of tokens."""
-        return pack((encode_shard(shard, spec=self.spec) for shard in unpack(bundle)), onto=bundle)
+        isolated = isolated_after_deaths(
+            task_attempts(), stall=self.spec.limits.stall, what="tokenizing", run=self.run, attempt=self.attempt
+        )
+        with isolated as child:
+            return pack((encode_shard(shard, spec=self.spec, child=child) for shard in unpack(bundle)), onto=bundle)
 
     def finish(self, bundle: pa.Table) -> pa.Table:
         """Answers of each shard to rows in the store, and their receipts."""
@@ -88,12 +94,12 @@ class Stages:
         return pa.table({"receipt": pa.array([receipt.to_json() for receipt in receipts], pa.string())})
 
 
-def encode_shard(shard: ShardTables, *, spec: JobSpec) -> ShardTables:
-    """A shard with `marks` and `windows`; a shard without rows passes unchanged."""
+def encode_shard(shard: ShardTables, *, spec: JobSpec, child: Isolated | None = None) -> ShardTables:
+    """A shard with `marks` and `windows`; a shard without rows passes unchanged. child: where to tokenize, if not here."""
     if shard.rows is None:
         return shard
     began = time.monotonic()
-    tasks = encode_tasks(shard.rows, spec=spec, facts=facts_of(spec))
+    tasks = encode_tasks(shard.rows, spec=spec, facts=facts_of(spec), child=child)
     return shard.with_(tasks=tasks, facts={"encode_s": time.monotonic() - began})
 
 
@@ -310,6 +316,7 @@ def reading_of(job: FrozenJob, *, large: Large = "cut") -> Reading:
         every=job.spec.input.keep is None,
         declared=job.spec.input.fields is not None,
         large=large,
+        stall=max(job.spec.limits.stall, STORE_SECONDS),
     )
 
 

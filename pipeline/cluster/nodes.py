@@ -7,6 +7,7 @@ cluster configuration, or the file that `ray up` leaves on the head node), or in
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 UNLIMITED = 1_000
 """Nodes that a type without a limit is taken to have at most."""
@@ -177,3 +178,18 @@ def selected(wanted: str) -> tuple[bool, list[str]]:
     excluded, wanted = wanted.startswith("!"), wanted.removeprefix("!")
     listed = wanted[3:-1].split(",") if wanted.startswith("in(") and wanted.endswith(")") else [wanted]
     return excluded, [item.strip() for item in listed]
+
+
+def kinds_of_config(config: Mapping[str, Any]) -> list[NodeKind]:
+    """The node types of a cluster file, each with the most nodes that it may have; the head's own is left out."""
+    most = int(config.get("max_workers", UNLIMITED))
+    return [
+        NodeKind(
+            name=name,
+            resources={key: float(amount) for key, amount in (kind.get("resources") or {}).items()},
+            labels=dict(kind.get("labels") or {}),
+            count=min(int(kind.get("max_workers", most)), most),
+        )
+        for name, kind in config.get("available_node_types", {}).items()
+        if name != config.get("head_node_type") and kind.get("max_workers", most) != 0
+    ]

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import ray
 import yaml
 
-from pipeline.cluster.nodes import ACCELERATOR, UNLIMITED, NodeKind, Nodes, Request
+from pipeline.cluster.nodes import ACCELERATOR, UNLIMITED, NodeKind, Nodes, Request, kinds_of_config
 
 OLDEST, NEWEST = (2, 55), (2, 60)
 """The Ray versions whose private state is known: tests/pipeline/cluster/ pass with both."""
@@ -134,21 +134,6 @@ def _file_of_ray_up(path: Path) -> dict[str, Any] | None:
     return config if isinstance(config, dict) else None
 
 
-def kinds_of_config(config: Mapping[str, Any]) -> list[NodeKind]:
-    """The node types of a cluster file, each with the most nodes that it may have; the head's own is left out."""
-    most = int(config.get("max_workers", UNLIMITED))
-    return [
-        NodeKind(
-            name=name,
-            resources={key: float(amount) for key, amount in (kind.get("resources") or {}).items()},
-            labels=dict(kind.get("labels") or {}),
-            count=min(int(kind.get("max_workers", most)), most),
-        )
-        for name, kind in config.get("available_node_types", {}).items()
-        if name != config.get("head_node_type") and kind.get("max_workers", most) != 0
-    ]
-
-
 def free_nodes() -> list[dict[str, Any]] | None:
     """The living nodes as `ray.nodes` has them, with only what is free of their resources; None if unknown."""
     available = _known("what is free on each node", lambda: dict(ray._private.state.available_resources_per_node()))
@@ -223,6 +208,22 @@ def _gcs_client() -> Any:
     """This driver's own; Ray's global one is lost when any other cluster that the process made is shut down."""
     worker: Any = ray._private.worker.global_worker
     return worker.gcs_client
+
+
+# Tasks
+
+
+def task_attempts() -> int | None:
+    """How often the current task was attempted before, because its process or its node was lost; None outside a task, or if
+    unknown."""
+    if not ray.is_initialized() or ray.get_runtime_context().worker.mode != ray.WORKER_MODE:
+        return None
+    return _known("how often a task was attempted", _task_attempts)
+
+
+def _task_attempts() -> int:
+    worker: Any = ray._private.worker.global_worker
+    return int(worker.core_worker.get_current_task_attempt_number())
 
 
 # Actors

@@ -9,12 +9,9 @@ out   ("ready", facts)                 ("answers", answers, seconds)
       ("failed", reason, message)      reason: load, oom, exception
 """
 
-import ctypes
 import importlib
 import os
-import platform
 import queue
-import signal
 import sys
 import threading
 import time
@@ -24,10 +21,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.boundary import Answers, Ask, Device, DeviceFacts, Done, FlatModel, Framework, Head, Pending, Tokens
+from pipeline.inference.child_process import pipe_of_parent
 from pipeline.inference.device_errors import lost, out_of_memory
 from pipeline.inference.pipe import Pipe
-
-_PR_SET_PDEATHSIG = 1
 
 POISONED_EXIT = 70
 """Exit status of a child whose device has failed."""
@@ -53,20 +49,10 @@ class LoadOrder:
 
 def main() -> None:
     """Serve the pipe whose descriptors are the arguments until it closes."""
-    parent = int(sys.argv[3])
-    _die_with(parent)
-    pipe = Pipe(incoming=int(sys.argv[1]), outgoing=int(sys.argv[2]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+    pipe = pipe_of_parent()
     try:
         _serve(pipe)
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        os._exit(0)
-
-
-def _die_with(parent: int) -> None:
-    if platform.system() == "Linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
         os._exit(0)
 
 

@@ -8,47 +8,26 @@ The child holds two packs at a time, so that it never waits for the next. If it 
 older first.
 """
 
-import os
-import signal
 import subprocess
-import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from models.boundary import Answers, DeviceFacts
 from pipeline.errors import ResourceError, RowError
 from pipeline.inference.batching import TokenBudget
 from pipeline.inference.child import LoadOrder
+from pipeline.inference.child_process import ChildProcess, Death, Suspect
 from pipeline.inference.passes import AskFor, InOrder, Part, Question, Seconds, Source, Wanted
-from pipeline.inference.pipe import Pipe
 
-DEATHS_ALONE = 2
-"""How often a row that is run alone must end a child to be blamed."""
-SIGKILLS_ALONE = 3
-"""The same for SIGKILL, which may come from outside."""
 DEATHS_IN_A_ROW = 24
 """Consecutive deaths of children, without an answered pack in between, after which the replica gives up."""
 IN_FLIGHT = 2
 """Packs that a child has at a time."""
-LAST_WORDS = 2_000
-OWN_FOLDER = str(Path(__file__).resolve().parents[2])
-"""The folder of `pipeline` and `models`: first on the child's path, whatever else has these names."""
-FIRST_LINES = 20
 HIDDEN_GPUS = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
 """Hides all GPUs from a child on a CPU, since Ray hides none from a replica that asked for none."""
-
-
-@dataclass(frozen=True)
-class Death:
-    """How a child ended."""
-
-    cause: str
-    by_sigkill: bool
 
 
 @dataclass(frozen=True)
@@ -81,11 +60,14 @@ class Supervisor:
     seconds: Seconds = field(default_factory=Seconds)
     facts: DeviceFacts = field(default_factory=dict)
     said: tuple[str, ...] = ()
-    _process: subprocess.Popen[bytes] | None = None
-    _pipe: Pipe | None = None
-    _log: IO[bytes] | None = None
     _deaths_in_a_row: int = 0
-    _stuck: bool = False
+
+    def __post_init__(self) -> None:
+        self._child = ChildProcess(module="pipeline.inference.child", stall=self.stall, launch=self.launch)
+
+    @property
+    def _process(self) -> subprocess.Popen[bytes] | None:
+        return self._child.process
 
     def start(self) -> None:
         """Start a child and load the model. Raises ResourceError with the child's reason if it can't, or if the model does not
@@ -101,7 +83,7 @@ class Supervisor:
         if reply[0] != "ready":
             self.close()
             raise ResourceError(f"the replica could not load {self.order.checkpoint}: {reply[2]}")
-        self.facts, self.said = reply[1], self._said_so_far()
+        self.facts, self.said = reply[1], self._child.said_so_far()
         found = self.facts.get("device", self.order.device)
         if found != self.order.device:
             self.close()
@@ -179,21 +161,16 @@ class Supervisor:
             yield from self._solve(wanted, windows[half:], None)
 
     def _solve_alone(self, window: int, ask: AskFor) -> Part:
-        """Repeat one window until it is answered or has killed the process often enough to be the cause.
-
-        SIGKILL needs more deaths: it is also what the system's out-of-memory killer sends because of others.
-        """
-        deaths = sigkills = 0
+        """Repeat one window until it is answered or has killed the process often enough to be the cause."""
+        suspect = Suspect()
         while True:
             reply = self._call(ask([window]))
             if isinstance(reply, Answered):
                 return [window], reply.answers
             if not isinstance(reply, Death):
                 return [window], reply
-            deaths, sigkills = deaths + (not reply.by_sigkill), sigkills + reply.by_sigkill
-            if deaths >= DEATHS_ALONE or sigkills >= SIGKILLS_ALONE:
-                said = f"killed the replica ({reply.cause}) {deaths + sigkills} times, alone"
-                return [window], ("killed-replica", said)
+            if suspect.is_guilty(reply):
+                return [window], ("killed-replica", f"killed the replica {suspect.described(reply)}")
 
     def _call(self, question: Question) -> Reply:
         self._ask(question)
@@ -232,97 +209,28 @@ class Supervisor:
             )
 
     def _spawn(self) -> None:
-        """Start the process with the model.
-
-        Two pipes for messages, a file for its output, threads set before any framework is imported.
-        """
-        to_child, own_out = os.pipe()
-        own_in, from_child = os.pipe()
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
+        """Start the process with the model; threads are set before any framework is imported."""
         threads = str(self.threads)
-        environment = {
-            **os.environ,
-            **self.environment,
-            **(HIDDEN_GPUS if self.order.device == "cpu" else {}),
-            "PYTHONPATH": os.pathsep.join([OWN_FOLDER, *(path for path in sys.path if path and path != OWN_FOLDER)]),
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "PRELN_THREADS": threads,
-            "TF_CPP_MIN_LOG_LEVEL": "2",
-        }
-        self._process = self.launch(
-            # -P: a folder `pipeline` or `models` where the user happens to be is not ours.
-            [sys.executable, "-P", "-m", "pipeline.inference.child", str(to_child), str(from_child), str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            pass_fds=(to_child, from_child),
-            env=environment,
+        self._child.start(
+            {
+                **self.environment,
+                **(HIDDEN_GPUS if self.order.device == "cpu" else {}),
+                "OMP_NUM_THREADS": threads,
+                "MKL_NUM_THREADS": threads,
+                "PRELN_THREADS": threads,
+                "TF_CPP_MIN_LOG_LEVEL": "2",
+            }
         )
-        os.close(to_child)
-        os.close(from_child)
-        self._pipe, self._stuck = Pipe(incoming=own_in, outgoing=own_out), False
 
     def _send(self, message: tuple[object, ...]) -> None:
-        assert self._pipe is not None
-        if self._stuck:
-            return
-        try:
-            self._pipe.send(message, seconds=self.stall)
-        except TimeoutError:
-            self._stuck = True  # it reads nothing: receiving ends it
-        except OSError:
-            return  # it has ended; receiving says how
+        self._child.send(message)
 
     def _receive(self) -> tuple[Any, ...] | Death:
-        assert self._pipe is not None
-        if self._stuck:
-            return self._reap(f"accepted no input for {self.stall:.0f} s")
-        try:
-            reply: tuple[Any, ...] = self._pipe.receive(seconds=self.stall)
-            return reply
-        except TimeoutError:
-            return self._reap(f"no answer in {self.stall:.0f} s")
-        except (EOFError, OSError):
-            return self._reap(None)
-
-    def _reap(self, stalled: str | None) -> Death:
-        assert self._process is not None
-        process, words = self._process, ""
-        if stalled is not None:
-            process.kill()
-        code = process.wait()
-        if self._log is not None:
-            words = self._last_words(self._log)
-        self.close()
-        if stalled is not None:
-            return Death(cause=f"hung: {stalled}", by_sigkill=False)
-        cause = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        return Death(cause=f"{cause}: {words}" if words else cause, by_sigkill=code == -signal.SIGKILL)
-
-    @staticmethod
-    def _last_words(log: IO[bytes]) -> str:
-        log.seek(max(log.seek(0, os.SEEK_END) - LAST_WORDS, 0))
-        lines = log.read().decode(errors="replace").strip().splitlines()
-        return lines[-1][-200:] if lines else ""
-
-    def _said_so_far(self) -> tuple[str, ...]:
-        """What the child's libraries have printed, each line once. The child's own file position is not moved."""
-        assert self._log is not None
-        content = os.pread(self._log.fileno(), 1 << 16, 0).decode(errors="replace")
-        lines = dict.fromkeys(line.strip() for line in content.splitlines() if line.strip())
-        return tuple(lines)[:FIRST_LINES]
+        return self._child.receive()
 
     def close(self) -> None:
         """End the child."""
-        if self._pipe is not None:
-            self._pipe.close()
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        if self._log is not None:
-            self._log.close()
-        self._process = self._pipe = self._log = None
+        self._child.close()
 
 
 def _took(wanted: Wanted, reply: Answered) -> None:

@@ -1,4 +1,4 @@
-"""Shards in, Arrow tables of rows out: a Ray Datasource whose every row is a bundle of whole shards.
+"""Shards in, Arrow tables of rows out, in bundles of whole shards.
 
 A read task is a run of bundles from one place (a row group, neighbouring byte ranges, many small files, or one file that
 reads in sequence) and yields one block of one row for each; so a task streams, and a large row group is decoded once.
@@ -11,17 +11,17 @@ from itertools import groupby
 from typing import Literal, TypeAlias
 
 import pyarrow as pa
-from ray.data.block import BlockMetadata
-from ray.data.context import DataContext
-from ray.data.datasource import Datasource, ReadTask
 
-from pipeline.bundle import ShardTables, pack
-from pipeline.errors import SourceError, StorageError
+from pipeline.bundle import ShardTables
+from pipeline.errors import SourceError
+from pipeline.isolation import Isolated
 from pipeline.reading.formats import delimited, delimited_parity, jsonl, lines, streams
 from pipeline.reading.formats.columnar import READERS as COLUMNAR_READERS
 from pipeline.reading.formats.conform import Carried
 from pipeline.reading.formats.decoded_size import TooLarge, decoded_bytes
+from pipeline.reading.isolated import shards_in, stream_in
 from pipeline.reading.partitions import with_partitions
+from pipeline.reading.planned_version import check_version, explained
 from pipeline.rows import LEFT_OUT, SKIPPED, STORED, UNFIT
 from pipeline.shards import (
     COLUMNAR,
@@ -37,7 +37,6 @@ from pipeline.shards import (
     parts_of,
     shard_key,
 )
-from pipeline.store.storage import info
 
 BUNDLE_SHARDS = 64
 """Shards in a bundle at most."""
@@ -50,6 +49,9 @@ DECODED_BYTES = 128 << 20
 DECODED_TO_CUT = 8
 """How often `shards.bytes` the rows of a shard may take, where that is more."""
 
+STORE_SECONDS = 300.0
+"""Seconds that reading a shard may take, at least: a store is retried for two minutes, and a call may take 90 seconds."""
+
 Large: TypeAlias = Literal["cut", "parts", "whole"]
 """What becomes of a shard whose rows take more memory than one may: it fails and says where to cut it, its parts are read one
 after the other, or it is read all the same."""
@@ -61,7 +63,7 @@ class Reading:
     line allowed.
 
     carried: columns that no task reads. every: all columns are to be carried; declared: by `input.schema`. rules: those that
-    the output folder was begun under (`pipeline.shards.READING`).
+    the output folder was begun under (`pipeline.shards.READING`). stall: seconds for one shard where a child process reads.
     """
 
     schema: pa.Schema
@@ -77,6 +79,7 @@ class Reading:
     every: bool = False
     declared: bool = False
     large: Large = "cut"
+    stall: float = STORE_SECONDS
 
     @property
     def decoded_bytes(self) -> int:
@@ -87,41 +90,6 @@ class Reading:
         """A new count of carried values that do not fit; None under the first rules, in which they are errors of their rows."""
         every = self.every and not (self.declared and file.format == "jsonl")
         return Carried(self.carried, every=every) if self.rules > 1 else None
-
-
-class ShardSource(Datasource):
-    """The missing shards of a job as a Ray Datasource."""
-
-    def __init__(self, *, work: Sequence[Work], reading: Reading) -> None:
-        super().__init__()
-        self._tasks = list(read_tasks(work=work, rule=reading.rule))
-        self._reading = reading
-
-    def get_name(self) -> str:
-        """The stage's name in Ray's own progress and dashboard."""
-        return "Shards"
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        """The approximate size of the input in bytes."""
-        return sum(_size(item) for task in self._tasks for item in task)
-
-    def get_read_tasks(
-        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
-    ) -> list[ReadTask]:
-        """One task for each run of bundles. Ray's `parallelism` is ignored: the shards' cut decides."""
-        return [_read_task(task, self._reading) for task in self._tasks]
-
-
-def _read_task(task: Sequence[Work], reading: Reading) -> ReadTask:
-    def read() -> Iterator[pa.Table]:
-        return (pack(bundle) for bundle in read_bundles(task=task, reading=reading))
-
-    size = sum(_size(item) for item in task)
-    return ReadTask(read, BlockMetadata(num_rows=None, size_bytes=size, exec_stats=None, input_files=None))
-
-
-def _size(item: Work) -> int:
-    return item.size if isinstance(item, Shard) else item.file.size
 
 
 def read_tasks(*, work: Sequence[Work], rule: CutRule) -> Iterator[list[Work]]:
@@ -144,14 +112,24 @@ def _runs(shards: Sequence[Shard], *, rule: CutRule) -> Iterator[list[Work]]:
             yield [shard for bundle in bundles[first : first + step] for shard in bundle]
 
 
-def read_bundles(*, task: Sequence[Work], reading: Reading) -> Iterator[list[ShardTables]]:
-    """The bundles of one read task, each a list of whole shards."""
+def read_bundles(
+    *, task: Sequence[Work], reading: Reading, child: Isolated | None = None
+) -> Iterator[list[ShardTables]]:
+    """The bundles of one read task, each a list of whole shards.
+
+    child: the process that reads them, for files that may end it; all others are read as without it.
+    """
     first = task[0]
     if isinstance(first, Stream):
-        yield from ([tables] for tables in read_stream(stream=first, reading=reading))
+        if child is None:
+            yield from ([tables] for tables in read_stream(stream=first, reading=reading))
+        else:
+            stream_of = partial(read_stream, reading=reading)
+            yield from ([tables] for tables in stream_in(child, first, read=stream_of))
         return
     shards = [item for item in task if isinstance(item, Shard)]
-    tables = read_shards(shards=shards, reading=reading)
+    shards_of = partial(read_shards, reading=reading)
+    tables = shards_of(shards=shards) if child is None else shards_in(child, shards, read=shards_of)
     if reading.large == "parts":  # there are more of them than shards
         yield from ([read] for read in tables)
         return
@@ -195,7 +173,7 @@ def _read_some(file: SourceFile, shards: list[Shard], reading: Reading) -> Gener
             yield ShardTables(shard=shard, rows=table, facts=_unfit(carried))
             made += 1
     except SourceError as error:
-        reason, message = _explained(error, file)
+        reason, message = explained(error, file)
         failed = shards[made : made + 1] if reason == "corrupt" else shards[made:]
         yield from (ShardTables(shard=shard, failure=(reason, message)) for shard in failed)
         return shards[made + len(failed) :]
@@ -279,7 +257,7 @@ def read_stream(*, stream: Stream, reading: Reading) -> Iterator[ShardTables]:
     except SourceError as error:
         rest = Shard(file=file, first=reached, stop=-1, key="", size=0)
         facts = {STORED: float(file.size - stored), SKIPPED: float(skipped)}
-        yield ShardTables(shard=rest, failure=_explained(error, file), facts=facts)
+        yield ShardTables(shard=rest, failure=explained(error, file), facts=facts)
 
 
 Parse: TypeAlias = Callable[[], pa.Table]
@@ -328,33 +306,3 @@ def _stream_shard(file: SourceFile, block: streams.StreamBlock, reading: Reading
     first, stop = block.lines.offset, block.lines.stop
     key = shard_key(file=file, first=first, stop=stop, fingerprint=reading.fingerprint)
     return Shard(file=file, first=first, stop=stop, key=key, size=stop - first, last=block.last)
-
-
-def check_version(file: SourceFile) -> None:
-    """Raise SourceError (gone, changed) unless a file is still the one that was planned.
-
-    Called after reading, so that what was read is what was planned.
-    """
-    try:
-        now = info(file.uri)
-    except FileNotFoundError as error:
-        raise SourceError(f"{file.uri}: the file is gone", reason="gone") from error
-    except StorageError as error:
-        if not error.refused:
-            raise
-        raise SourceError(str(error), reason="unreadable") from error
-    if now.version != file.version or now.size != file.size:
-        raise SourceError(
-            f"{file.uri}: changed since the plan ({file.size} bytes then, {now.size} now); run again to read the new version",
-            reason="changed",
-        )
-
-
-def _explained(error: SourceError, file: SourceFile) -> tuple[str, str]:
-    """The reason of a failed read: `changed` for a file that only looks corrupt or unreadable since it was replaced meanwhile."""
-    if error.reason in ("corrupt", "unreadable"):
-        try:
-            check_version(file)
-        except SourceError as changed:
-            error = changed
-    return (error.reason, str(error))

@@ -7,8 +7,8 @@ import yaml
 from ray.core.generated import autoscaler_pb2, common_pb2
 
 from pipeline.cluster import ray_state
-from pipeline.cluster.nodes import Demand, NodeKind, label_fits
-from pipeline.cluster.ray_state import autoscaler_at_work, infeasible_of, kinds_of_config, kinds_up
+from pipeline.cluster.nodes import Demand, NodeKind, kinds_of_config, label_fits
+from pipeline.cluster.ray_state import autoscaler_at_work, infeasible_of, kinds_up
 
 
 def test_nodes_that_are_alike_are_one_kind_and_dead_ones_are_none() -> None:

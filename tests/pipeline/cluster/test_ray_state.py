@@ -1,6 +1,7 @@
 """Ray's private state is read from the Ray that is installed; from another one it is unknown, and one line says so."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,8 +59,23 @@ def test_nothing_is_unknown_with_the_installed_ray(local_ray: None, reported: li
     (free,) = ray_state.free_nodes() or []
     assert free["Resources"]["CPU"] == nodes.total("CPU") - 1
     assert ray_state.placed_replicas() == 0
+    assert ray_state.task_attempts() is None
     assert reported == []
     ray.kill(holder)
+
+
+def test_a_task_knows_how_often_its_process_has_ended(local_ray: None, tmp_path: Path) -> None:
+    counting: Any = ray.remote(num_cpus=1)(attempts_after_a_death)
+    assert ray.get(counting.remote(tmp_path / "deaths")) == 1
+
+
+def attempts_after_a_death(deaths: Path) -> int | None:
+    with deaths.open("a+b") as file:
+        file.write(b".")
+        started = file.tell()
+    if started == 1:
+        os._exit(3)
+    return ray_state.task_attempts()
 
 
 def test_ray_data_calls_at_each_step_with_an_executor_whose_pools_are_known(

@@ -20,8 +20,9 @@ from pipeline.errors import ResourceError, RowError
 from pipeline.inference import supervisor as supervisor_module
 from pipeline.inference.batching import TokenBudget
 from pipeline.inference.child import LoadOrder
+from pipeline.inference.child_process import DEATHS_ALONE, SIGKILLS_ALONE
 from pipeline.inference.passes import Question
-from pipeline.inference.supervisor import DEATHS_ALONE, SIGKILLS_ALONE, Supervisor
+from pipeline.inference.supervisor import Supervisor
 from tests.pipeline import device_model, hostile
 from tests.pipeline.hostile import EXIT, FULL, HANG, KILLED_ALWAYS, KILLED_ONCE, MEMORY, POISONED, RAISE, SEGFAULT
 from tests.pipeline.small import tokens_of

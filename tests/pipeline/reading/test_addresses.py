@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pipeline.errors import SourceError, SpecError
 from pipeline.reading.formats.lines import read_block
 from pipeline.reading.inputs import describe, list_files
-from pipeline.reading.source import check_version
+from pipeline.reading.planned_version import check_version
 from pipeline.spec.job_spec import InputSpec
 from pipeline.store.storage import canonical, delete, find, info, put, read_bytes
 from tests.conftest import S3Server

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.bundle import ShardTables, unpack
-from pipeline.reading.source import Reading, ShardSource, read_bundles, read_tasks
+from pipeline.reading.shard_source import ShardSource
+from pipeline.reading.source import Reading, read_bundles, read_tasks
 from pipeline.shards import CutRule, Shard, SourceFile, Stream, Work, cut_bytes, cut_rows, shard_key
 from tests.pipeline.small import FINGERPRINT, file_at, reasons
 
