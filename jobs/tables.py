@@ -1,7 +1,7 @@
 """Converts a program's data (texts, dicts, Arrow, pandas, Polars) to an Arrow table, and adds the answers to it."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -24,11 +24,11 @@ def rows_of(data: Any, *, spec: JobSpec) -> tuple[pa.Table, pa.StructArray | Non
     if isinstance(data, pa.RecordBatch):
         return pa.table(data), None
     if isinstance(data, Mapping):
-        return pa.table(dict(data)), None
+        return _by_column(list(data), lambda name: pa.table({name: data[name]})), None
     if _is(data, "pandas", "DataFrame"):
         return _from_pandas(data, spec), None
     if _is(data, "polars", "DataFrame"):
-        return data.to_arrow(), None
+        return _by_column(data.columns, lambda name: data.select(name).to_arrow()), None
     if isinstance(data, pa.Array | pa.ChunkedArray):
         return pa.table(dict.fromkeys(text_columns(spec), data)), None
     if not hasattr(data, "__iter__"):
@@ -98,7 +98,20 @@ def _from_pandas(frame: Any, spec: JobSpec) -> pa.Table:
         raise SpecError(
             f"the frame has no column {names[0]!r}; it has {', '.join(map(str, frame.columns))}; set columns"
         )
-    return pa.Table.from_pandas(frame[read], preserve_index=False)
+    return _by_column(read, lambda name: pa.Table.from_pandas(frame[[name]], preserve_index=False))
+
+
+def _by_column(names: Sequence[str], table_of: Callable[[str], pa.Table]) -> pa.Table:
+    """A table, converted column by column, since Arrow's error may not name the column. Raises SpecError, which does."""
+    columns = {}
+    for name in names:
+        try:
+            columns[name] = table_of(name)[name]
+        except (pa.ArrowException, OverflowError) as error:
+            raise SpecError(
+                f"column {name!r} can't become an Arrow column: {error}; cast it to another type, such as text, or leave it out"
+            ) from None
+    return pa.table(columns)
 
 
 def with_answers(data: Any, *, rows: pa.Table, answers: pa.Table, keep: Sequence[str] | None) -> Any:

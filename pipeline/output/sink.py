@@ -74,7 +74,7 @@ def write_shard(
     try:
         content = to_parquet(table, footer=whole_footer)
     except (pa.ArrowException, OSError) as error:  # the second is how Arrow says that a footer can't be read
-        return _unwritable(shard, error)
+        return _unwritable(shard, table, error)
     data.put(shard.shard.key, content)
     return Receipt(
         shard=shard.shard,
@@ -88,14 +88,23 @@ def write_shard(
     )
 
 
-def _unwritable(shard: ShardTables, error: Exception) -> Receipt:
+def _unwritable(shard: ShardTables, table: pa.Table, error: Exception) -> Receipt:
     """The receipt of a shard whose rows no Parquet file holds: nothing is written, and the other shards go on."""
     why = " ".join(str(error).split())[:300]
+    name = next((name for name in table.column_names if not _is_written(table.select([name]))), None)
     message = (
-        f"{shard.shard.file.uri}: its rows can't be written to Parquet that can be read again: {why}; leave the column out with "
-        "input.keep"
+        f"{shard.shard.file.uri}: its rows can't be written to Parquet that can be read again: "
+        f"{'' if name is None else f'column {name!r}: '}{why}; leave the column out with input.keep"
     )
     return Receipt(shard=shard.shard, state="failed", reason="unwritable", message=message, facts=shard.facts)
+
+
+def _is_written(table: pa.Table) -> bool:
+    try:
+        to_parquet(table, footer={})
+    except (pa.ArrowException, OSError):
+        return False
+    return True
 
 
 def job_footer(job: FrozenJob) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from models.checkpoint import Checkpoint, beside
@@ -60,6 +61,22 @@ def arrow_file(table: pa.Table) -> bytes:
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     return bytes(sink.getvalue().to_pybytes())
+
+
+@pytest.mark.parametrize("inner", [pa.struct, lambda fields: pa.list_(pa.struct(fields))])
+def test_a_bad_json_line_beside_a_parquet_file_of_structs_without_nulls_fails_alone(
+    tmp_path: Path, inner: Callable[[list[pa.Field]], pa.DataType]
+) -> None:
+    """Arrow's JSON parser makes the fields of a struct nullable, whatever the schema says; the run ended with its error."""
+    kind = inner([pa.field("b", pa.string(), nullable=False)])
+    value: object = {"b": "x"} if pa.types.is_struct(kind) else [{"b": "x"}]
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"text": ["one"], "tags": pa.array([value], kind)}), tmp_path / "in/a.parquet")
+    lines = json.dumps({"text": "two", "tags": value}).encode() + b"\n{broken\n"
+    (tmp_path / "in/b.jsonl").write_bytes(lines)
+    assert read("input", tmp_path) == "rows with errors"
+    tags = [pq.read_table(path)["tags"].to_pylist() for path in sorted((tmp_path / "out/data").iterdir())]
+    assert tags == [[value], [value, None]]
 
 
 def test_a_column_whose_name_is_not_utf_8_fails_its_file_alone(tmp_path: Path) -> None:
@@ -158,7 +175,9 @@ def test_sentence_transformers_settings_of_another_type_are_refused(
     refusal(tmp_path, reader, lambda _: json.dumps(content).encode(), read_embedder)
 
 
-@pytest.mark.parametrize("path", ["../1_Pooling", "/etc", "a/b", "s3://bucket/x", "..", "1_Pooling/../../x"])
+@pytest.mark.parametrize(
+    "path", ["../1_Pooling", "/etc", "a/b", "s3://bucket/x", "..", "1_Pooling/../../x", "x" * 5_000]
+)
 def test_a_module_leads_nowhere_but_into_its_own_folder(tmp_path: Path, path: str) -> None:
     kinds = [{"type": "x.Transformer", "path": ""}, {"type": "x.Pooling", "path": path}]
     assert "plain name" in refusal(tmp_path, "modules.json", lambda _: json.dumps(kinds).encode(), read_embedder)

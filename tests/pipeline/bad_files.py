@@ -107,7 +107,7 @@ MORE_FILES = [
     Bad(
         "a Parquet file with whole numbers of 128 bits",
         (FILE, ""),
-        ("a.parquet", "more than 64 bits", "cast to another"),
+        ("a.parquet", "more than 64 bits", "column 'id'", "cast to another"),
         _large_integers,
         good_rows=1,
     ),

@@ -68,6 +68,7 @@ class Drill:
 
     repaired: whether the model answers texts with BAD in them. texts: what each version of each file holds, by (URL, version).
     sources: how the input is addressed, below the root. format: `input.format`. decoded_bytes: what the rows of a shard may take.
+    rule: how files are cut into shards. cut_again: how many shards took more memory, and were cut in parts.
     """
 
     root: str
@@ -75,6 +76,8 @@ class Drill:
     sources: tuple[str, ...] = ("in",)
     format: str = "auto"
     decoded_bytes: int = source.DECODED_BYTES
+    rule: CutRule = CUT
+    cut_again: int = 0
     texts: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     @property
@@ -86,7 +89,7 @@ class Drill:
             limits={"error_rows": 1_000_000},
         )
         identity = {"task.name": given.task_name, **({} if self.format == "auto" else {FORMAT_KEY: self.format})}
-        return frozen_job(job=given, schema=SCHEMA, cut=CUT, fingerprint=fingerprint_of(identity))
+        return frozen_job(job=given, schema=SCHEMA, cut=self.rule, fingerprint=fingerprint_of(identity))
 
     @property
     def output(self) -> str:
@@ -142,6 +145,7 @@ class Drill:
     def _finish(self, shard: ShardTables, *, fingerprint: str) -> Receipt:
         if shard.failure is not None:
             reason, message = shard.failure
+            self.cut_again += bool(shard.cuts)
             return Receipt(shard=shard.shard, state="failed", reason=reason, message=message, cuts=shard.cuts)
         assert shard.rows is not None
         table = answered(shard.rows, source=shard.shard.file.uri, repaired=self.repaired)

@@ -30,7 +30,8 @@ class Crash(BaseException):
 class Store:
     """What is stored, and what was done. attempted: every object that anybody ever tried to put under data/, with each content.
 
-    versions: what a listing tells versions apart by. times: when each object was put, by a clock of its own.
+    versions: what a listing tells versions apart by. times: when each object was put, by a clock of its own. flat: whether all
+    that is below a folder comes in one listing, as from S3, where `a//b` and `a/b` are two objects; else folder by folder.
     """
 
     objects: dict[str, bytes] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class Store:
     trouble: Trouble | None = None
     versions: Versions = "etag"
     times: dict[str, int] = field(default_factory=dict)
+    flat: bool = False
 
     def reset(self) -> None:
         """An empty store without trouble."""
@@ -48,6 +50,7 @@ class Store:
         self.trouble = None
         self.versions = "etag"
         self.times.clear()
+        self.flat = False
 
     def put(self, key: str, content: bytes) -> None:
         """Store an object, whoever does it."""
@@ -143,6 +146,17 @@ class DrillFileSystem(AbstractFileSystem):
                 for name in names
             ]
         return entries if detail else [entry["name"] for entry in entries]
+
+    def find(
+        self, path: str, maxdepth: int | None = None, withdirs: bool = False, detail: bool = False, **_: Any
+    ) -> Any:
+        """What lies below, at any depth."""
+        path = self._strip_protocol(path)
+        if not STORE.flat or maxdepth is not None:
+            return super().find(path, maxdepth=maxdepth, withdirs=withdirs, detail=detail)
+        with STORE.step(f"list {path}"):
+            entries = {key: self._entry(key) for key in sorted(STORE.objects) if key.startswith(f"{path}/")}
+        return entries if detail else list(entries)
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """One object, or a folder."""

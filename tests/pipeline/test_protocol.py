@@ -6,15 +6,17 @@ that went through after every such run; and whatever state a story has come to, 
 """
 
 import io
+from collections import Counter
 from typing import Literal
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from pipeline.errors import OutputError
 from pipeline.output.sink import read_footer
 from pipeline.run_options import RunOptions
+from pipeline.shards import CutRule
 from pipeline.store.storage import find
 from tests.pipeline.drill_promise import (
     assert_done,
@@ -23,20 +25,28 @@ from tests.pipeline.drill_promise import (
     assert_verify_agrees,
     faults_of,
 )
-from tests.pipeline.drill_run import BAD, Drill, content_of
+from tests.pipeline.drill_run import BAD, CUT, Drill, content_of
 from tests.pipeline.drill_store import SCHEME, STORE, Crash, Trouble, Versions, When, crash_at, meanwhile_at, stumble_at
 
 Damage = Literal["cut", "emptied", "swapped", "doubled"]
 
-NAMES = st.sampled_from(["a.parquet", "b.jsonl", "c.txt.gz", "d.txt"])
+NAMES = st.sampled_from(["a.parquet", "b.jsonl", "c.txt.gz", "d.txt", "e/f.parquet", "e//f.parquet"])
+"""The last two are different objects."""
+SLASHES = {"e/f.parquet", "e//f.parquet"}
 TEXTS = st.lists(st.sampled_from(["one", "two words", BAD, "x" * 30, "four"]), min_size=0, max_size=9)
 STEPS = st.integers(0, 90)
 WHEN: st.SearchStrategy[When] = st.sampled_from(["before", "after"])
 VERSIONS: st.SearchStrategy[Versions] = st.sampled_from(["etag", "time", "size"])
 ADDRESSES = st.sampled_from([("in",), ("in/",), ("in/*",), ("in", "in/always.txt"), ("in/*.txt", "in")])
 DAMAGES: st.SearchStrategy[Damage] = st.sampled_from(["cut", "emptied", "swapped", "doubled"])
+CUTS = st.sampled_from([CUT, CutRule(rows=3, bytes=1_000)])
+"""By bytes, a row of Parquet is a shard; by rows, shards have rows that can be cut again."""
 DECODED = st.sampled_from([1 << 20, 60, 20])
 WISHES = st.builds(RunOptions, retry_errors=st.booleans(), prune=st.booleans())
+
+
+SEEN: Counter[str] = Counter()
+"""What has happened in all stories."""
 
 
 class Protocol(RuleBasedStateMachine):
@@ -49,11 +59,11 @@ class Protocol(RuleBasedStateMachine):
         self.died_racing = False
         self.by_hand = False
 
-    @initialize(versions=VERSIONS, decoded_bytes=DECODED)
-    def an_input_that_is_never_empty(self, versions: Versions, decoded_bytes: int) -> None:
+    @initialize(versions=VERSIONS, cut=CUTS, decoded_bytes=DECODED)
+    def an_input_that_is_never_empty(self, versions: Versions, cut: CutRule, decoded_bytes: int) -> None:
         """A run over nothing is refused, which is another test's matter. A store may tell versions apart by size alone."""
-        STORE.versions = versions
-        self.drill.decoded_bytes = decoded_bytes
+        STORE.versions, STORE.flat = versions, True
+        self.drill.rule, self.drill.decoded_bytes = cut, decoded_bytes
         self.drill.put_file("always.txt", ["here", "there", "everywhere", "and nowhere else"])
 
     @rule(name=NAMES, texts=TEXTS)
@@ -67,6 +77,12 @@ class Protocol(RuleBasedStateMachine):
         held = STORE.objects.get(url.removeprefix(f"{SCHEME}://"))
         if STORE.versions != "size" or held is None or len(held) != len(content_of(name, texts)):
             self.drill.put_file(name, texts)
+
+    @rule(texts=TEXTS, others=TEXTS)
+    def files_come_whose_names_differ_by_a_slash_alone(self, texts: list[str], others: list[str]) -> None:
+        """Two objects of a bucket, with different texts or the same."""
+        for name, lines in zip(sorted(SLASHES), (texts, others), strict=True):
+            self._put(name, lines)
 
     @rule(name=NAMES)
     def a_file_goes(self, name: str) -> None:
@@ -126,7 +142,7 @@ class Protocol(RuleBasedStateMachine):
             uri = read_footer(io.BytesIO(STORE.objects.pop(key)))["source"]
             self.by_hand = True
             if and_its_input and not uri.endswith("always.txt"):
-                self.drill.delete_file(uri.rpartition("/")[2])
+                self.drill.delete_file(uri.removeprefix(f"{self.drill.root}/in/"))
 
     @rule(number=st.integers(0, 20), damage=DAMAGES)
     def an_object_is_damaged_by_hand(self, number: int, damage: Damage) -> None:
@@ -195,6 +211,11 @@ class Protocol(RuleBasedStateMachine):
         """The same command again, undisturbed: everything is as promised."""
         assert_done(self.drill, self.drill.annotate(RunOptions(prune=prune, retry_errors=True)))
         self.died_racing = self.by_hand = False
+        here = {file.uri.removeprefix(f"{self.drill.root}/in/") for file in self.drill.files()}
+        SEEN["runs with names that differ by a slash"] += here >= SLASHES
+
+    def teardown(self) -> None:
+        SEEN["shards cut in parts"] += self.drill.cut_again
 
     def _troubled(self, trouble: Trouble, options: RunOptions) -> None:
         with STORE.troubled(trouble):
@@ -224,10 +245,31 @@ class Protocol(RuleBasedStateMachine):
             assert_manifest_is_exact(self.drill)
 
 
-Protocol.TestCase.settings = settings(
-    max_examples=25,
-    stateful_step_count=14,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
-TestProtocol = Protocol.TestCase
+def test_no_story_loses_or_doubles_a_row() -> None:
+    SEEN.clear()
+    run_state_machine_as_test(
+        Protocol,
+        settings=settings(
+            max_examples=25,
+            stateful_step_count=14,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+        ),
+    )
+    print(dict(SEEN))
+
+
+def test_a_story_can_cut_shards_in_parts_and_keeps_names_apart_that_differ_by_a_slash() -> None:
+    """What the machine varies does happen: hypothesis only chooses when."""
+    SEEN.clear()
+    story = Protocol()
+    story.an_input_that_is_never_empty(versions="etag", cut=CutRule(rows=3, bytes=1_000), decoded_bytes=20)
+    story.files_come_whose_names_differ_by_a_slash_alone(["one", "two words", "four", "one"], ["x" * 30, "one", "four"])
+    story.a_run_crashes(step=40, when="after", options=RunOptions())
+    story.a_run_goes_through(prune=False)
+    story.an_object_is_deleted_by_hand(number=3, and_its_input=False)
+    story.verify_finds_what_is_wrong()
+    story.a_run_goes_through(prune=False)
+    story.teardown()
+    assert SEEN == {"shards cut in parts": 2, "runs with names that differ by a slash": 2}
+    assert {source for source, _, _ in story.drill.rows()} > {f"{story.drill.root}/in/{name}" for name in SLASHES}

@@ -80,6 +80,12 @@ def test_what_can_not_work_is_one_line(intents: preln.Model) -> None:
         (pa.table({"text": TEXTS, "label": TEXTS}), "prefix"),
         (["a", {"text": "b"}], "mixes"),
         (5, "int"),
+        (
+            pl.DataFrame({"text": ["a"], "id": pl.Series([2**100], dtype=pl.Int128)}),
+            "column 'id' can't become an Arrow",
+        ),
+        ({"text": ["a"], "id": [2**100]}, "column 'id' can't become an Arrow column"),
+        (pd.DataFrame({"text": ["a", 2**100]}), "column 'text' can't become an Arrow column"),
     ):
         with pytest.raises(preln.PrelnError, match=words) as caught:
             intents(data)

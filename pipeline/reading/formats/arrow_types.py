@@ -87,6 +87,21 @@ def _plain_field(field: pa.Field) -> pa.Field:
     return pa.field(field.name, plain_type(field.type, inside=True), field.nullable)
 
 
+def with_nulls_inside(kind: pa.DataType) -> pa.DataType:
+    """The same type with every field inside it nullable, as Arrow's JSON parser makes them whatever it is asked for."""
+    if pa.types.is_struct(kind):
+        return pa.struct([_nullable_field(field) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(_nullable_field(kind.value_field))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_nullable_field(kind.value_field))
+    return kind
+
+
+def _nullable_field(field: pa.Field) -> pa.Field:
+    return pa.field(field.name, with_nulls_inside(field.type))
+
+
 def _deeper_than(kind: pa.DataType, most: int) -> bool:
     if most < 0:
         return True

@@ -17,7 +17,7 @@ import pyarrow.json as paj
 
 from pipeline.errors import RowError
 from pipeline.reading.formats import json_values
-from pipeline.reading.formats.arrow_types import JSON_TEXT, is_json
+from pipeline.reading.formats.arrow_types import JSON_TEXT, is_json, with_nulls_inside
 from pipeline.reading.formats.conform import Carried, conform, shown
 from pipeline.reading.formats.lines import LineBlock, line_borders
 from pipeline.rows import error_array, first_error
@@ -31,7 +31,7 @@ def json_rows(block: LineBlock, *, schema: pa.Schema, carried: Carried | None = 
     content, starts, stops = line_borders(block)
     if not len(starts):
         return conform(schema.empty_table(), schema=schema, row=pa.array([], pa.int64()))
-    typed = pa.schema([field for field in schema if not is_json(field.type)])
+    typed = pa.schema([field.with_type(with_nulls_inside(field.type)) for field in schema if not is_json(field.type)])
     whole = _parse_whole(content, starts, stops, typed, strict=carried is not None and carried.every)
     if whole is not None:
         table, rows, borders, strange = whole

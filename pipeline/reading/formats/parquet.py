@@ -1,7 +1,7 @@
 """Parquet: rows and schema from the footer; row ranges streamed, also from inside a row group."""
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from pipeline.errors import SourceError, StorageError
 from pipeline.reading.formats.conform import Carried, conform
 from pipeline.reading.formats.decoded_size import Gathered, TableOrTooLarge
 from pipeline.reading.formats.memory_cap import DECODED_BYTES, STEP_BYTES, capped
+from pipeline.reading.formats.unreadable_columns import unreadable_columns
 from pipeline.store import storage
 
 BUFFER_BYTES = 4 * 1024 * 1024
@@ -47,6 +48,20 @@ def opened(uri: str) -> Iterator[pq.ParquetFile]:
         raise reading_error(uri, error) from error
 
 
+def _columns_to_blame(uri: str) -> str:
+    """What to do about a type that Arrow can't read; the file is opened again, as the error names no column."""
+    names: list[str] = []
+    with suppress(StorageError, OSError), storage.opened(uri) as handle:
+        names = unreadable_columns(handle)
+    if not names:
+        return (
+            "it has a type that Arrow can't read; write the file again with that column cast to another, such as text"
+        )
+    columns = f"column{'s' * (len(names) > 1)} {', '.join(map(repr, names))}"
+    them = "it" if len(names) == 1 else "them"
+    return f"Arrow can't read the type of {columns}; write the file again with {them} cast to another, such as text"
+
+
 def reading_error(uri: str, error: Exception) -> Exception:
     """The error to raise for an exception while reading: a fault of the file, or a store that can't be reached."""
     if isinstance(error, FileNotFoundError):
@@ -61,8 +76,7 @@ def reading_error(uri: str, error: Exception) -> Exception:
         )
     if isinstance(error, pa.ArrowNotImplementedError):
         return SourceError(
-            f"{uri}: {_first_line(error).rstrip('.')}: it has a type that Arrow can't read; write the file again with that "
-            "column cast to another, such as text",
+            f"{uri}: {_first_line(error).rstrip('.')}: {_columns_to_blame(uri)}",
             reason="unreadable",
         )
     if isinstance(error, pa.ArrowException) or (isinstance(error, OSError) and error.errno is None):

@@ -62,6 +62,7 @@ def test_rows_that_no_parquet_file_holds_fail_their_shard_and_write_nothing(tmp_
         receipt = write_shard(given, table, data=Folder(str(tmp_path / "data")), prefix="", footer=FOOTER)
         assert (receipt.state, receipt.reason) == ("failed", "unwritable")
         assert FILE.uri in receipt.message
+        assert f"column '{name}': " in receipt.message
         assert "input.keep" in receipt.message
         assert not (tmp_path / "data").exists()
 
