@@ -57,9 +57,9 @@ def model_of_ids(folder: str, *, dtype: str, device: str, task: BenchTask) -> An
     model.config.return_dict = False
     if task != "fill-mask":
         return model
-    from jobs.benchmarks.masked_peers import AtMask
+    from jobs.benchmarks.masked_peers import at_mask
 
-    return AtMask(model, folder).eval()
+    return at_mask(model, folder)
 
 
 class SortedVariant(ABC):
