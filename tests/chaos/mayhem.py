@@ -24,7 +24,7 @@ from ray.cluster_utils import Cluster as RayCluster
 
 from pipeline.spec.job_spec import JobSpec
 from tests.chaos.tally import AIM_OF_EACH_KIND
-from tests.chaos.victims import STORE_BYTES, below, is_alive, nodes_of, raylet_of, signalled, workers
+from tests.chaos.victims import STORE_BYTES, below, has_raylet, is_alive, nodes_of, raylet_of, signalled, workers
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KINDS: Mapping[str, float] = {
@@ -298,7 +298,9 @@ class Mayhem:
         self._later.append((time.monotonic() + seconds, action))
 
     def _replace(self, node: Any) -> None:
-        """Take a node's processes away, and start another node."""
+        """Take a node's processes away, and start another node; one that was taken away meanwhile is left."""
+        if not has_raylet(node):
+            return
         pids = below(raylet_of(node))
         with suppress(Exception):  # Ray has no one class for it
             self.cluster.remove_node(node, allow_graceful=False)

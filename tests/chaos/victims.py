@@ -83,9 +83,14 @@ def processes() -> dict[int, Process]:
     return found
 
 
+def has_raylet(node: Any) -> bool:
+    """Whether a node has come up, and was not taken away."""
+    return bool(node.all_processes.get("raylet"))
+
+
 def nodes_of(cluster: RayCluster) -> list[Any]:
     """The nodes that may be lost."""
-    return [node for node in cluster.list_all_nodes() if not node.head]
+    return [node for node in cluster.list_all_nodes() if not node.head and has_raylet(node)]
 
 
 def raylet_of(node: Any) -> int:
@@ -104,7 +109,7 @@ def below(pid: int) -> list[int]:
 def workers(cluster: RayCluster, kind: str) -> list[int]:
     """Process ids of a kind: child, replica, or worker, which reads or writes rows."""
     found = processes()
-    raylets = {raylet_of(node) for node in cluster.list_all_nodes()}
+    raylets = {raylet_of(node) for node in cluster.list_all_nodes() if has_raylet(node)}
     ours = {each.pid: each for each in found.values() if each.parent in raylets and each.command.startswith("ray::")}
     if kind == "child":
         return [each.pid for each in found.values() if each.parent in ours and "inference.child" in each.command]

@@ -13,6 +13,7 @@ import ray
 from jobs.exit_codes import exit_code_of
 from pipeline import flow, run
 from pipeline.cluster.placement import Cluster
+from pipeline.cluster.ray_state import NOSET_VARIABLE, assigned_gpus
 from pipeline.errors import PrelnError
 from pipeline.inference import questions
 from pipeline.output.folder import OutputFolder
@@ -53,7 +54,16 @@ def main() -> None:
             tell(folder, f"{framework}-{dtype}", framework, gpus=1, dtype=dtype)
     tell(folder, "stub-gpu", "torch", gpus=0.5, dtype="float32", loader=device_model.LOADER)
     tell(folder, "stub-cpu", "torch", gpus=0, dtype="float32", loader=device_model.LOADER)
+    for name, variables in (("set", {}), ("not-set", {NOSET_VARIABLE: "1"})):
+        given = ray.remote(num_gpus=1, num_cpus=0.5)(gpus_given).options(runtime_env={"env_vars": variables})
+        assigned, visible = ray.get(given.remote())
+        print(json.dumps({"name": name, "assigned": assigned, "visible": visible}), flush=True)
     ray.shutdown()
+
+
+def gpus_given() -> tuple[list[str] | None, str | None]:
+    """What a worker knows of its GPUs: what we find out, and what Ray has set for the frameworks."""
+    return assigned_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
 def tell(

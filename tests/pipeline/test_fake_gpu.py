@@ -84,3 +84,8 @@ def test_a_replica_without_a_gpu_sees_none_and_one_with_half_a_gpu_keeps_to_its_
     assert on_gpu["CUDA_VISIBLE_DEVICES"] == "0"
     assert on_gpu["PRELN_GPU_SHARE"] == "0.5"
     assert on_gpu["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.45"
+
+
+def test_a_worker_whose_ray_sets_no_visible_gpu_knows_the_one_it_was_given(ended: dict[str, Any]) -> None:
+    assert (ended["set"]["assigned"], ended["set"]["visible"]) == (None, "0")
+    assert (ended["not-set"]["assigned"], ended["not-set"]["visible"]) == (["0"], None)

@@ -6,6 +6,7 @@ the process has a memory limit while it decodes; the limit is Linux's, and elsew
 
 import resource
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,21 +22,42 @@ _DATA_FIELD = 5
 """Of /proc/self/statm: pages of data and stack."""
 
 
+_LOCK = threading.Lock()
+_CAPS: list[int] = []
+"""The limits wanted by the threads that decode now. A process has one limit, so it is the largest of these."""
+_USUAL: list[tuple[int, int]] = []
+"""The process's own limit, while there are caps."""
+
+
 @contextmanager
 def memory_cap(bytes_more: int) -> Iterator[None]:
-    """A context in which this process may take so much more private memory; beyond that MemoryError is raised."""
+    """A context in which this process may take so much more private memory; beyond that MemoryError is raised.
+
+    Several threads may be in such contexts; the process has its own limit again when the last one leaves.
+    """
     now = _private_bytes()
     if now is None:
         yield
         return
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = now + bytes_more
-    within = wanted if soft == resource.RLIM_INFINITY else min(wanted, soft)
-    resource.setrlimit(resource.RLIMIT_DATA, (within, hard))
+    with _LOCK:
+        if not _CAPS:
+            _USUAL[:] = [resource.getrlimit(resource.RLIMIT_DATA)]
+        _CAPS.append(wanted)
+        _limit()
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+        with _LOCK:
+            _CAPS.remove(wanted)
+            _limit()
+
+
+def _limit() -> None:
+    ((soft, hard),) = _USUAL
+    wanted = max(_CAPS, default=soft)
+    within = wanted if soft == resource.RLIM_INFINITY else min(wanted, soft)
+    resource.setrlimit(resource.RLIMIT_DATA, (within, hard))
 
 
 def capped(steps: Iterator[Step], *, bytes_each: int | None = None) -> Iterator[Step]:
