@@ -23,7 +23,7 @@ from models.families import FAMILIES
 if TYPE_CHECKING:
     from jobs.benchmarks.ours import BenchTask
     from jobs.benchmarks.texts import Corpus
-    from models.boundary import Dtype, Framework
+    from models.boundary import Dtype, Framework, Head
 
 NEEDED = {
     "bfloat16": {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"},
@@ -46,16 +46,17 @@ class Scope(enum.StrEnum):
 
 
 class Task(enum.StrEnum):
-    """What is asked of a text: the probabilities of its labels, or the mean of its tokens' vectors."""
+    """What is asked of a text: the probabilities of its labels, the mean of its vectors, or the best tokens for its mask."""
 
     classification = "text-classification"
     vectors = "feature-extraction"
+    fills = "fill-mask"
 
 
 def bench(
     scope: Annotated[Scope, typer.Argument(help="model: token ids to logits. text: texts to labels.")] = Scope.text,
     task: Annotated[
-        Task, typer.Option(help="Labels of texts, or mean vectors beside sentence-transformers.")
+        Task, typer.Option(help="Labels of texts, or mean vectors or masks beside sentence-transformers.")
     ] = Task.classification,
     lengths: Annotated[
         str, typer.Option(help="Tokens a text: sigma0.5, sigma0.9, sigma1.2 (log-normal around 60) or fixed512.")
@@ -72,8 +73,8 @@ def bench(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     plot: Annotated[Path | None, typer.Option(help="Draw the speeds to this SVG file (needs matplotlib).")] = None,
 ) -> None:
-    """Measure preln beside transformers, ONNX Runtime and OpenVINO, or sentence-transformers, on a random checkpoint, and print a
-    Markdown table.
+    """Measure preln beside transformers, ONNX Runtime, OpenVINO and sentence-transformers, as the task has them, on a random
+    checkpoint, and print a Markdown table.
 
     Needs pip install 'preln[bench]', or --no-peers. It takes from minutes to half an hour; what it measures and has found so far
     goes to standard error. All run in one process on the same texts, their answers compared. Ray is not used.
@@ -89,10 +90,11 @@ def bench(
 
     if peers:
         _require_peers(device, asked)
-    sample = corpus(lengths=lengths, count=texts)
+    sample = corpus(lengths=lengths, count=texts, masked=task is Task.fills)
     types, ours = measurable(dtypes.split(","), device), frameworks.split(",")
     with tempfile.TemporaryDirectory() as folder:
-        random_checkpoint(Path(folder), layers=layers, width=width, model_type=family)
+        head: Head = "masked-lm" if task is Task.fills else "sequence-classification"
+        config = random_checkpoint(Path(folder), layers=layers, width=width, model_type=family, head=head)
         variants = _ours(folder, scope, ours, types, device, asked)
         reference = _reference(folder, sample, asked)
         if peers:
@@ -115,6 +117,7 @@ def bench(
             say=_progress(),
         )
     words = [f"{family}, {layers} layers of width {width}, {texts} texts, {sample.tokens:,} tokens, lengths {lengths}"]
+    words += [f"a vocabulary of {config.vocab_size:,}"] if task is Task.fills else []
     words += [f"{threads} thread{'s' if threads > 1 else ''}, {device}", f"medians of {rounds} shuffled rounds"]
     print("\n".join([_command(), "", machine(device) + "; " + ", ".join(words) + ".", ""]))
     print(table(measured, rates))
@@ -162,14 +165,14 @@ def _hold_to(threads: int) -> None:
 
 
 class _FromIds:
-    """A variant of ids whose logits become probabilities; vectors stay vectors."""
+    """A variant of ids whose logits become probabilities; vectors and fills stay as they are."""
 
     def __init__(self, variant: Any, task: "BenchTask") -> None:
         self.name, self.dtype, self.framework = variant.name, variant.dtype, variant.framework
         self._variant, self._task = variant, task
 
     def scores(self, ids: Sequence[Sequence[int]]) -> Any:
-        """Probabilities [N, L], or vectors [N, H]."""
+        """Probabilities [N, L], vectors [N, H] or fills."""
         from jobs.benchmarks.ours import scored
 
         return scored(self._variant.logits(ids), self._task)
@@ -195,8 +198,9 @@ def _ours(
 
 def _require_peers(device: str, task: "BenchTask") -> None:
     """Raise PrelnError, before anything is built, where one of what there is else is not installed."""
-    others = VECTOR_PEERS if task == "feature-extraction" else CPU_PEERS if device == "cpu" else ()
-    for package in (*PEERS, *others):
+    sentences = VECTOR_PEERS if task != "text-classification" else ()
+    graphs = CPU_PEERS if task != "feature-extraction" and device == "cpu" else ()
+    for package in (*PEERS, *sentences, *graphs):
         if importlib.util.find_spec(package) is None:
             raise PrelnError(
                 f"{package} is not installed; pip install 'preln[bench]', or measure ours alone by --no-peers"
@@ -206,33 +210,30 @@ def _require_peers(device: str, task: "BenchTask") -> None:
 def _peers(folder: str, scope: Scope, dtypes: Sequence[str], threads: int, device: str, task: "BenchTask") -> list[Any]:
     from jobs.benchmarks import peers
 
+    by_ids: list[Any]
     if task == "feature-extraction":
-        encoders = [peers.EagerEncoder(folder, dtype=dtype, device=device) for dtype in dtypes]
-        if scope is Scope.model:
-            return [_FromIds(one, task) for one in encoders]
-        theirs = [
-            peers.SentenceTransformersVariant(folder, batch=batch, dtype=dtype, device=device)
-            for dtype in dtypes
-            for batch in VECTOR_BATCHES
-        ]
-        return [*(peers.FromTexts(one, folder, task=task) for one in encoders), *theirs]
-    by_ids: list[Any] = [peers.EagerVariant(folder, dtype=dtype, device=device) for dtype in dtypes]
-    if device == "cpu":
-        by_ids += [peers.OnnxVariant(folder, threads=threads)] if "float32" in dtypes else []
-        by_ids += [peers.OpenVinoVariant(folder, dtype=dtype, threads=threads) for dtype in dtypes]
+        by_ids = [peers.EagerEncoder(folder, dtype=dtype, device=device) for dtype in dtypes]
+    else:
+        by_ids = [peers.EagerVariant(folder, dtype=dtype, device=device, task=task) for dtype in dtypes]
+        if device == "cpu":
+            by_ids += [peers.OnnxVariant(folder, threads=threads, task=task)] if "float32" in dtypes else []
+            by_ids += [peers.OpenVinoVariant(folder, dtype=dtype, threads=threads, task=task) for dtype in dtypes]
     if scope is Scope.model:
         return [_FromIds(one, task) for one in by_ids]
-    by_texts = [
-        peers.PipelineVariant(folder, batch=batch, dtype=dtype, device=device)
-        for dtype in dtypes
-        for batch in PIPELINE_BATCHES[device]
-    ]
-    frames = [peers.FrameVariant(folder, dtype=dtype, device=device) for dtype in dtypes]
-    return [*(peers.FromTexts(one, folder, task=task) for one in by_ids), *by_texts, *frames]
+    by_texts: list[Any] = []
+    for dtype in dtypes:
+        made: dict[str, Any] = {"dtype": dtype, "device": device, "task": task}
+        if task != "text-classification":
+            by_texts += [peers.SentenceTransformersVariant(folder, batch=batch, **made) for batch in VECTOR_BATCHES]
+        if task != "feature-extraction":
+            by_texts += [peers.PipelineVariant(folder, batch=batch, **made) for batch in PIPELINE_BATCHES[device]]
+        if task == "text-classification":
+            by_texts.append(peers.FrameVariant(folder, dtype=dtype, device=device))
+    return [*(peers.FromTexts(one, folder, task=task) for one in by_ids), *by_texts]
 
 
 def _reference(folder: str, sample: "Corpus", task: "BenchTask") -> Any:
-    """Probabilities, or vectors, of the float32 model called on each text alone."""
+    """Probabilities, vectors or fills, as an array, of the float32 model called on each text alone."""
     import numpy as np
 
     from jobs.benchmarks.ours import FlatVariant, scored

@@ -1,18 +1,19 @@
 """The alternatives a user would run instead, each set up as its own documentation says.
 
 Needs `pip install 'preln[bench]'`.
-Legend: N texts, L labels, B a batch, S its longest text, H hidden size.
+Legend: N texts, L labels, B a batch, S its longest text, H hidden size, V vocabulary, k answers a mask.
 """
 
 import importlib.util
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jobs.benchmarks.ours import BenchTask, Scores, scored
+from jobs.benchmarks.ours import TOP_K, Answer, BenchTask, Fills, Scores, scored
 from pipeline.inference.batching import TokenBudget, packs
 
 PEER_BATCH_TOKENS = {"cpu": 1_024, "cuda": 16_384}
@@ -37,113 +38,143 @@ def padded(ids: Sequence[Sequence[int]], *, pad: int) -> tuple[Any, Any]:
     return ids_BS, mask_BS
 
 
-def reference_model(folder: str, *, dtype: str, device: str) -> Any:
+def reference_model(folder: str, *, dtype: str, device: str, task: BenchTask = "text-classification") -> Any:
     """transformers' class with the checkpoint, for inference."""
     import torch
-    from transformers import AutoModelForSequenceClassification
+    import transformers
 
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=getattr(torch, dtype))
+    classes = {
+        "text-classification": transformers.AutoModelForSequenceClassification,
+        "fill-mask": transformers.AutoModelForMaskedLM,
+    }
+    model = classes[task].from_pretrained(folder, dtype=getattr(torch, dtype))
     return model.to(device).eval()
 
 
-class EagerVariant:
-    """transformers' class called on sorted, padded batches: what a careful user writes."""
+def model_of_ids(folder: str, *, dtype: str, device: str, task: BenchTask) -> Any:
+    """The same, returning a tuple of what is asked for: logits [B, L], or ids [B, k] and probabilities [B, k] of fills."""
+    model = reference_model(folder, dtype=dtype, device=device, task=task)
+    model.config.return_dict = False
+    if task != "fill-mask":
+        return model
+    from jobs.benchmarks.masked_peers import at_mask
+
+    return at_mask(model, folder)
+
+
+class SortedVariant(ABC):
+    """A model called on sorted, padded batches: what a careful user writes."""
 
     framework = "torch"
+    pad = 1
 
-    def __init__(self, folder: str, *, dtype: str, device: str) -> None:
-        self.name, self.dtype, self._device = "transformers eager, sorted", dtype, device
-        self._model = reference_model(folder, dtype=dtype, device=device)
-        self._pad = self._model.config.pad_token_id
+    def __init__(self, name: str, *, dtype: str, device: str = "cpu") -> None:
+        self.name, self.dtype, self.device = name, dtype, device
 
-    def logits(self, ids: Sequence[Sequence[int]]) -> Scores:
-        """Every text's logits, in order."""
+    @abstractmethod
+    def answers(self, ids_BS: Any, mask_BS: Any) -> Sequence[Any]:
+        """What is asked of one batch: logits or vectors, or ids and probabilities of fills."""
+
+    def logits(self, ids: Sequence[Sequence[int]]) -> Answer:
+        """Every text's logits, vector or fills, in order."""
+        numbers, found = [], []
+        for chosen, ids_BS, mask_BS in sorted_batches(ids, tokens=PEER_BATCH_TOKENS[self.device], pad=self.pad):
+            numbers.append(chosen)
+            found.append(self.answers(ids_BS, mask_BS))
+        order = np.argsort(np.concatenate(numbers))
+        arrays = [np.concatenate(parts)[order] for parts in zip(*found, strict=True)]
+        return Fills(*arrays) if len(arrays) > 1 else arrays[0]
+
+
+class EagerVariant(SortedVariant):
+    """transformers' class in PyTorch."""
+
+    def __init__(self, folder: str, *, dtype: str, device: str, task: BenchTask) -> None:
+        super().__init__("transformers eager, sorted", dtype=dtype, device=device)
+        self._model = model_of_ids(folder, dtype=dtype, device=device, task=task)
+
+    def answers(self, ids_BS: Any, mask_BS: Any) -> Sequence[Any]:
+        """Of one batch."""
         import torch
 
-        found: dict[int, Scores] = {}
         with torch.inference_mode():
-            for chosen, ids_BS, mask_BS in sorted_batches(ids, tokens=PEER_BATCH_TOKENS[self._device], pad=self._pad):
-                inputs = {"input_ids": torch.from_numpy(ids_BS), "attention_mask": torch.from_numpy(mask_BS)}
-                inputs = {name: value.to(self._device) for name, value in inputs.items()}
-                found.update(zip(chosen.tolist(), self._model(**inputs).logits.float().cpu().numpy(), strict=True))
-        return np.stack([found[number] for number in range(len(ids))])
+            inputs = (torch.from_numpy(array).to(self.device) for array in (ids_BS, mask_BS))
+            found = self._model(*inputs)
+            return [(one.float() if one.is_floating_point() else one).cpu().numpy() for one in found]
 
 
-def encoder_options(dtype: str, device: str) -> dict[str, Any]:
+def encoder_options(dtype: str, device: str, task: BenchTask = "feature-extraction") -> dict[str, Any]:
     """How transformers loads an encoder: without a pooler, and with FlashAttention where that is installed and of use."""
     import torch
 
     flash = device == "cuda" and dtype != "float32" and importlib.util.find_spec("flash_attn") is not None
-    attention = {"attn_implementation": "flash_attention_2"} if flash else {}
-    return {"dtype": getattr(torch, dtype), "add_pooling_layer": False, **attention}
+    options: dict[str, Any] = {"attn_implementation": "flash_attention_2"} if flash else {}
+    # A masked LM has none to leave out.
+    options |= {"add_pooling_layer": False} if task == "feature-extraction" else {}
+    return {"dtype": getattr(torch, dtype), **options}
 
 
-class EagerEncoder:
-    """transformers' encoder on sorted, padded batches, and the mean over each text's own tokens."""
-
-    framework = "torch"
+class EagerEncoder(SortedVariant):
+    """transformers' encoder in PyTorch, and the mean over each text's own tokens."""
 
     def __init__(self, folder: str, *, dtype: str, device: str) -> None:
         from transformers import AutoModel
 
-        self.name, self.dtype, self._device = "transformers eager, sorted", dtype, device
+        super().__init__("transformers eager, sorted", dtype=dtype, device=device)
         model = AutoModel.from_pretrained(folder, **encoder_options(dtype, device))
         self._model: Any = model.to(device).eval()
 
-    def logits(self, ids: Sequence[Sequence[int]]) -> Scores:
-        """Every text's vector, in order."""
+    def answers(self, ids_BS: Any, mask_BS: Any) -> Sequence[Any]:
+        """Of one batch."""
         import torch
 
-        found: dict[int, Scores] = {}
-        pad = self._model.config.pad_token_id
         with torch.inference_mode():
-            for chosen, ids_BS, mask_BS in sorted_batches(ids, tokens=PEER_BATCH_TOKENS[self._device], pad=pad):
-                inputs = torch.from_numpy(ids_BS).to(self._device)
-                mask = torch.from_numpy(mask_BS).to(self._device)
-                hidden_BSH = self._model(input_ids=inputs, attention_mask=mask).last_hidden_state.float()
-                sum_BH = (hidden_BSH * mask[..., None]).sum(1)
-                found.update(zip(chosen.tolist(), (sum_BH / mask.sum(1)[:, None]).cpu().numpy(), strict=True))
-        return np.stack([found[number] for number in range(len(ids))])
+            inputs, mask = (torch.from_numpy(array).to(self.device) for array in (ids_BS, mask_BS))
+            hidden_BSH = self._model(input_ids=inputs, attention_mask=mask).last_hidden_state.float()
+            sum_BH = (hidden_BSH * mask[..., None]).sum(1)
+            return [(sum_BH / mask.sum(1)[:, None]).cpu().numpy()]
 
 
 class SentenceTransformersVariant:
-    """sentence-transformers with mean pooling, which sorts texts itself. It packs texts without padding where it has
-    FlashAttention, which is on GPUs in half precision, and pads them elsewhere: the name says which."""
+    """sentence-transformers, which sorts texts itself, with mean pooling, or as a masked LM. It packs texts without padding
+    where it has FlashAttention, which is on GPUs in half precision, and pads them elsewhere: the name says which."""
 
     framework = "torch"
 
-    def __init__(self, folder: str, *, batch: int, dtype: str, device: str) -> None:
+    def __init__(self, folder: str, *, batch: int, dtype: str, device: str, task: BenchTask) -> None:
         from sentence_transformers import SentenceTransformer
 
-        self.dtype, self._batch = dtype, batch
-        self._model = SentenceTransformer(
-            folder, device=device, local_files_only=True, model_kwargs=encoder_options(dtype, device)
-        )
+        self.dtype, self._batch, self._task = dtype, batch, task
+        options = encoder_options(dtype, device, task)
+        if task == "fill-mask":
+            from jobs.benchmarks.masked_peers import sentence_modules
+
+            self._model = SentenceTransformer(modules=sentence_modules(folder, options), device=device)
+        else:
+            self._model = SentenceTransformer(folder, device=device, local_files_only=True, model_kwargs=options)
         self._model.max_seq_length = 512
         layout = "packed" if getattr(self._model[0], "can_flatten_inputs", False) else "padded"
         self.name = f"sentence-transformers ({layout}), batch {batch}"
 
-    def scores(self, texts: Sequence[str]) -> Scores:
-        """Every text's vector, in order."""
-        vectors = self._model.encode(list(texts), batch_size=self._batch, show_progress_bar=False)
-        return np.asarray(vectors, np.float32)
+    def scores(self, texts: Sequence[str]) -> Answer:
+        """Every text's vector or fills, in order."""
+        found = self._model.encode(list(texts), batch_size=self._batch, show_progress_bar=False)
+        vectors = np.asarray(found, np.float32)
+        return vectors if self._task != "fill-mask" else Fills(*np.split(vectors, [TOP_K], axis=1))
 
 
-class OnnxVariant:
-    """ONNX Runtime on sorted, padded batches, its transformer fusions on where they find something."""
+class OnnxVariant(SortedVariant):
+    """ONNX Runtime, its transformer fusions on where they find something."""
 
-    framework = "torch"
-
-    def __init__(self, folder: str, *, threads: int, int8: bool = False) -> None:
+    def __init__(self, folder: str, *, threads: int, task: BenchTask, int8: bool = False) -> None:
         import onnxruntime
 
-        self.name, self.dtype = "ONNX Runtime, sorted", "int8" if int8 else "float32"
-        self._pad = 1
+        super().__init__("ONNX Runtime, sorted", dtype="int8" if int8 else "float32")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
         with tempfile.TemporaryDirectory() as place:
-            file = exported(folder, Path(place))
+            file = exported(folder, Path(place), task)
             if int8:
                 from onnxruntime.quantization import quantize_dynamic
 
@@ -151,16 +182,12 @@ class OnnxVariant:
                 file = file.with_name("int8.onnx")
             self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
-    def logits(self, ids: Sequence[Sequence[int]]) -> Scores:
-        """Every text's logits, in order."""
-        found: dict[int, Scores] = {}
-        for chosen, ids_BS, mask_BS in sorted_batches(ids, tokens=PEER_BATCH_TOKENS["cpu"], pad=self._pad):
-            (logits,) = self._session.run(["logits"], {"input_ids": ids_BS, "attention_mask": mask_BS})
-            found.update(zip(chosen.tolist(), logits, strict=True))
-        return np.stack([found[number] for number in range(len(ids))])
+    def answers(self, ids_BS: Any, mask_BS: Any) -> Sequence[Any]:
+        """Of one batch."""
+        return self._session.run(None, {"input_ids": ids_BS, "attention_mask": mask_BS})
 
 
-def exported(folder: str, place: Path) -> Path:
+def exported(folder: str, place: Path, task: BenchTask) -> Path:
     """The checkpoint as ONNX with free batch and length, fused by ONNX Runtime's own transformer optimizer."""
     import warnings
 
@@ -168,9 +195,9 @@ def exported(folder: str, place: Path) -> Path:
     from onnxruntime.transformers import optimizer
     from onnxruntime.transformers.fusion_options import FusionOptions
 
-    model = reference_model(folder, dtype="float32", device="cpu")
-    model.config.return_dict = False
-    ids_BS = torch.full((2, 8), 5)
+    model = model_of_ids(folder, dtype="float32", device="cpu", task=task)
+    ids_BS = example_ids(folder)
+    outputs = ["ids", "probs"] if task == "fill-mask" else ["logits"]
     free = {0: "batch", 1: "length"}
     file = place / "model.onnx"
     with warnings.catch_warnings():
@@ -180,8 +207,8 @@ def exported(folder: str, place: Path) -> Path:
             (ids_BS, torch.ones_like(ids_BS)),
             file,
             input_names=["input_ids", "attention_mask"],
-            output_names=["logits"],
-            dynamic_axes={"input_ids": free, "attention_mask": free, "logits": {0: "batch"}},
+            output_names=outputs,
+            dynamic_axes={"input_ids": free, "attention_mask": free, **{name: {0: "batch"} for name in outputs}},
             opset_version=OPSET,
             dynamo=False,
         )
@@ -193,53 +220,62 @@ def exported(folder: str, place: Path) -> Path:
     return place / "fused.onnx"
 
 
-class OpenVinoVariant:
-    """OpenVINO on sorted, padded batches."""
+def example_ids(folder: str) -> Any:
+    """Two texts [2, 8] to trace a model with, a mask in each."""
+    import torch
 
-    framework = "torch"
+    from models.tokenizer import load_tokenizer
 
-    def __init__(self, folder: str, *, dtype: str, threads: int) -> None:
+    ids_BS = torch.full((2, 8), 5)
+    ids_BS[:, 3] = load_tokenizer(folder).mask_id
+    return ids_BS
+
+
+class OpenVinoVariant(SortedVariant):
+    """OpenVINO, the model converted from PyTorch."""
+
+    def __init__(self, folder: str, *, dtype: str, threads: int, task: BenchTask) -> None:
         import openvino
         import torch
 
-        self.name, self.dtype = "OpenVINO, sorted", dtype
-        self._pad = 1
-        model = reference_model(folder, dtype="float32", device="cpu")
-        ids_BS = torch.full((2, 8), 5)
+        super().__init__("OpenVINO, sorted", dtype=dtype)
+        model = model_of_ids(folder, dtype="float32", device="cpu", task=task)
+        ids_BS = example_ids(folder)
         example = {"input_ids": ids_BS, "attention_mask": torch.ones_like(ids_BS)}
         converted = openvino.convert_model(model, example_input=example)
         precision = {"float32": "f32", "bfloat16": "bf16"}[dtype]
         settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
         self._compiled = openvino.Core().compile_model(converted, "CPU", settings)
 
-    def logits(self, ids: Sequence[Sequence[int]]) -> Scores:
-        """Every text's logits, in order."""
-        found: dict[int, Scores] = {}
-        for chosen, ids_BS, mask_BS in sorted_batches(ids, tokens=PEER_BATCH_TOKENS["cpu"], pad=self._pad):
-            logits = self._compiled({"input_ids": ids_BS, "attention_mask": mask_BS})[0]
-            found.update(zip(chosen.tolist(), logits.copy(), strict=True))
-        return np.stack([found[number] for number in range(len(ids))])
+    def answers(self, ids_BS: Any, mask_BS: Any) -> Sequence[Any]:
+        """Of one batch."""
+        found = self._compiled({"input_ids": ids_BS, "attention_mask": mask_BS})
+        return [found[index].copy() for index in range(len(found))]
 
 
 class PipelineVariant:
-    """transformers' pipeline("text-classification") over a list of texts in arrival order."""
+    """transformers' pipeline for the task over a list of texts in arrival order."""
 
     framework = "torch"
 
-    def __init__(self, folder: str, *, batch: int, dtype: str, device: str) -> None:
+    def __init__(self, folder: str, *, batch: int, dtype: str, device: str, task: BenchTask) -> None:
         from transformers import AutoTokenizer, pipeline
 
         self.name, self.dtype, self._batch = f"transformers pipeline, batch {batch}", dtype, batch
-        model = reference_model(folder, dtype=dtype, device=device)
+        model = reference_model(folder, dtype=dtype, device=device, task=task)
         self._labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        self._pipeline: Any = pipeline(
-            "text-classification", model=model, tokenizer=tokenizer, top_k=None, device=device
-        )
+        self._fills, limit = task == "fill-mask", {"truncation": True, "max_length": 512}
+        # The two pipelines take the tokenizer's arguments in different ways.
+        self._limit: dict[str, Any] = {"tokenizer_kwargs": limit} if self._fills else limit
+        tokenizer, top_k = AutoTokenizer.from_pretrained(folder), TOP_K if self._fills else None
+        self._pipeline: Any = pipeline(task, model=model, tokenizer=tokenizer, top_k=top_k, device=device)
 
-    def scores(self, texts: Sequence[str]) -> Scores:
-        """Every label's probability for every text, in order."""
-        found = self._pipeline(list(texts), batch_size=self._batch, truncation=True, max_length=512)
+    def scores(self, texts: Sequence[str]) -> Answer:
+        """Every label's probability for every text, or its fills, in order."""
+        found = self._pipeline(list(texts), batch_size=self._batch, **self._limit)
+        if self._fills:
+            token_Nk, score_Nk = ([[one[name] for one in row] for row in found] for name in ("token", "score"))
+            return Fills(np.array(token_Nk), np.array(score_Nk, np.float32))
         return np.array(
             [[{one["label"]: one["score"] for one in row}[label] for label in self._labels] for row in found],
             np.float32,
@@ -283,7 +319,7 @@ class FrameVariant:
 
 
 class FromTexts:
-    """A variant of ids behind a tokenizer: texts in, probabilities or vectors out."""
+    """A variant of ids behind a tokenizer: texts in, probabilities, vectors or fills out."""
 
     def __init__(self, variant: Any, folder: str, *, task: BenchTask) -> None:
         from models.tokenizer import load_tokenizer
@@ -293,7 +329,7 @@ class FromTexts:
         self._tokenizer = load_tokenizer(folder).backend
         self._tokenizer.enable_truncation(512)
 
-    def scores(self, texts: Sequence[str]) -> Scores:
-        """Every label's probability for every text, or its vector, in order."""
+    def scores(self, texts: Sequence[str]) -> Answer:
+        """Every label's probability for every text, its vector or its fills, in order."""
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
         return scored(self._variant.logits(ids), self._task)

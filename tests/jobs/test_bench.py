@@ -1,5 +1,6 @@
 """`preln bench` measures what it says, and refuses wrong answers."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from jobs.benchmarks.ours import VOCABULARY, Fills
 from jobs.benchmarks.report import machine, table
 from jobs.benchmarks.rounds import Measured, in_rounds, least_operations
 from jobs.benchmarks.texts import LONGEST, corpus
@@ -20,6 +22,25 @@ def test_texts_have_the_lengths_that_were_asked_for(lengths: str, least: int, mo
     assert max(counts) <= LONGEST
     assert printed.tokens == sum(counts)
     assert len(set(printed.texts)) > 60
+
+
+def test_a_masked_text_has_one_mask_and_the_length_that_was_asked_for() -> None:
+    masked = corpus(lengths="sigma0.9", count=64, masked=True)
+    assert [text.split().count("<mask>") for text in masked.texts] == [1] * 64
+    assert all(one.count(999) == 1 for one in masked.ids)  # the sample's mask
+    plain = corpus(lengths="sigma0.9", count=64)
+    assert len(plain.texts) == 64
+    assert not any("<mask>" in text for text in plain.texts)
+    assert masked.tokens == pytest.approx(plain.tokens, rel=0.02)
+
+
+def test_fills_differ_by_their_probabilities_and_not_by_which_of_two_near_equal_tokens_is_the_last() -> None:
+    reference = np.asarray(Fills(np.array([[7, 8]]), np.array([[0.5, 0.2000]], np.float32)))
+    assert reference.shape == (1, VOCABULARY)
+    near = np.asarray(Fills(np.array([[7, 9]]), np.array([[0.5, 0.2001]], np.float32)))
+    assert np.abs(near - reference).max() == pytest.approx(1e-4, rel=1e-2)
+    other = np.asarray(Fills(np.array([[6, 8]]), np.array([[0.5, 0.2000]], np.float32)))
+    assert np.abs(other - reference).max() == pytest.approx(0.3)
 
 
 def test_operations_grow_with_tokens_and_with_the_square_of_the_length() -> None:
@@ -68,7 +89,12 @@ def test_a_table_s_machine_is_named_with_its_vectors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "family"), [("feature-extraction", "roberta-prelayernorm"), ("text-classification", "roberta")]
+    ("task", "family"),
+    [
+        ("feature-extraction", "roberta-prelayernorm"),
+        ("text-classification", "roberta"),
+        ("fill-mask", "roberta-prelayernorm"),
+    ],
 )
 def test_bench_prints_a_table_of_ours_alone(task: str, family: str) -> None:
     words = [
@@ -96,6 +122,23 @@ def test_bench_prints_a_table_of_ours_alone(task: str, family: str) -> None:
     assert f"; {family}, 1 layers of width 64" in done.stdout
     assert re.search(r"\[0:\d\d\] warming up 1 of \d+: preln, torch float32", done.stderr)
     assert re.search(r"\[0:\d\d\] 1 of \d+: .* [\d,]+ tokens/s \(median so far [\d,]+\)", done.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("task", ["feature-extraction", "text-classification", "fill-mask"])
+def test_alternatives_answer_as_ours_do(task: str) -> None:
+    for package in ("transformers", "sentence_transformers", "onnx", "onnxruntime", "openvino"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed (extra 'bench')")
+    words = ["bench", "text", "--task", task, "--layers", "1", "--width", "64", "--texts", "8", "--rounds", "1"]
+    # It fails where answers differ.
+    done = subprocess.run([sys.executable, "-m", "jobs", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "| transformers eager, sorted | float32 |" in done.stdout
+    assert ("| sentence-transformers (" in done.stdout) == (task != "text-classification")
+    assert ("| transformers pipeline, batch 32 |" in done.stdout) == (task != "feature-extraction")
+    assert ("| OpenVINO, sorted |" in done.stdout) == (task != "feature-extraction")
 
 
 def test_bench_says_what_it_needs_before_it_begins() -> None:
