@@ -23,8 +23,9 @@ _DATA_FIELD = 5
 
 
 _LOCK = threading.Lock()
-_CAPS: list[int] = []
-"""The limits wanted by the threads that decode now. A process has one limit, so it is the largest of these."""
+_CAPS: dict[int, list[int]] = {}
+"""The limits wanted by each thread that decodes now, the outer ones first. A thread keeps to its smallest; a process has only
+one limit, so it is the largest that any of them keeps to."""
 _USUAL: list[tuple[int, int]] = []
 """The process's own limit, while there are caps."""
 
@@ -40,22 +41,25 @@ def memory_cap(bytes_more: int) -> Iterator[None]:
         yield
         return
     wanted = now + bytes_more
+    thread = threading.get_ident()
     with _LOCK:
         if not _CAPS:
             _USUAL[:] = [resource.getrlimit(resource.RLIMIT_DATA)]
-        _CAPS.append(wanted)
+        _CAPS.setdefault(thread, []).append(wanted)
         _limit()
     try:
         yield
     finally:
         with _LOCK:
-            _CAPS.remove(wanted)
+            _CAPS[thread].pop()
+            if not _CAPS[thread]:
+                del _CAPS[thread]
             _limit()
 
 
 def _limit() -> None:
     ((soft, hard),) = _USUAL
-    wanted = max(_CAPS, default=soft)
+    wanted = max((min(caps) for caps in _CAPS.values()), default=soft)
     within = wanted if soft == resource.RLIM_INFINITY else min(wanted, soft)
     resource.setrlimit(resource.RLIMIT_DATA, (within, hard))
 

@@ -37,6 +37,18 @@ def test_the_limit_is_as_before_whichever_thread_leaves_first() -> None:
     assert limit() == before
 
 
+def test_a_step_within_another_s_cap_keeps_to_the_smaller() -> None:
+    before = limit()
+    with memory_cap(ROOM):
+        outer = limit()
+        with memory_cap(2 * ROOM):
+            assert limit() == outer
+        with memory_cap(ROOM // 2):
+            assert limit() < outer
+        assert limit() == outer
+    assert limit() == before
+
+
 def test_steps_of_many_threads_leave_no_limit() -> None:
     before = limit()
     threads = [threading.Thread(target=lambda: list(capped(iter(range(300))))) for _ in range(8)]
