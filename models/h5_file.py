@@ -7,8 +7,8 @@ h5py is imported only when such a file is read or written, so that others need n
 """
 
 import io
-import itertools
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from fsspec.spec import AbstractFileSystem
@@ -26,11 +26,18 @@ def read_h5_header(*, system: AbstractFileSystem, path: str, shard: bool = False
 
     found: dict[str, TensorInfo] = {}
 
-    seen = itertools.count(1)
+    links = 0
+
+    def count(group: Any) -> None:
+        # Before its members are opened, which takes seconds where there are very many.
+        nonlocal links
+        links += len(group)
+        if links > MOST_TENSORS:
+            raise CheckpointError(f"{path}: it holds more than {MOST_TENSORS} tensors: no model of ours")
 
     def visit(place: str, item: object) -> None:
-        if next(seen) > MOST_TENSORS:
-            raise CheckpointError(f"{path}: it holds more than {MOST_TENSORS} tensors: no model of ours")
+        if isinstance(item, h5py.Group):
+            count(item)
         if isinstance(item, h5py.Dataset) and (item.is_virtual or item.external):
             raise CheckpointError(
                 f"{path}: '{place}' is stored in other files, which are not read; save the weights again"
@@ -41,6 +48,7 @@ def read_h5_header(*, system: AbstractFileSystem, path: str, shard: bool = False
 
     try:
         with system.open(path, "rb") as stream, h5py.File(stream, "r") as file:
+            count(file)
             file.visititems(visit)
     except (FileNotFoundError, CheckpointError):
         raise

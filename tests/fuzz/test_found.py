@@ -240,6 +240,22 @@ def test_an_h5_file_stored_in_other_files_is_refused(tmp_path: Path) -> None:
     assert "stored in other files" in refusal(tmp_path, "h5", change, Checkpoint.open)
 
 
+@pytest.mark.parametrize("place", ["e{}", "a/b/e{}", "a{}/b"])
+def test_an_h5_file_of_very_many_tensors_is_refused_before_they_are_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Groups count too, and so do links that lead nowhere."""
+    monkeypatch.setattr("models.h5_file.MOST_TENSORS", 50)
+
+    def change(_: bytes) -> bytes:
+        with h5py.File(tmp_path / "made.h5", "w") as file:
+            for number in range(51):
+                file[place.format(number)] = h5py.SoftLink("/nothing")
+        return (tmp_path / "made.h5").read_bytes()
+
+    assert "more than 50 tensors" in refusal(tmp_path, "h5", change, Checkpoint.open)
+
+
 def test_damaged_weights_of_every_format_are_refused(tmp_path: Path) -> None:
     def open_it(url: str) -> None:
         origin = open_origin(url=url, allow_pickle=True)
