@@ -33,7 +33,7 @@ from pipeline.encode import encode_tasks
 from pipeline.inference.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS
 from pipeline.inference.questions import MODEL_LOADER, asks_of, facts_of, load_order
 from pipeline.inference.replica import Replica, ReplicaOrder
-from pipeline.isolation import Isolated, isolated_after_deaths
+from pipeline.isolation import DiedError, Isolated, isolated_after_deaths
 from pipeline.output.folder import OutputFolder
 from pipeline.output.job import FrozenJob
 from pipeline.output.sink import Receipt, job_footer, write_shard
@@ -88,7 +88,12 @@ class Stages:
 
     def finish(self, bundle: pa.Table) -> pa.Table:
         """Answers of each shard to rows in the store, and their receipts."""
-        receipts = [finish_shard(shard, stages=self) for shard in unpack(bundle)]
+        stall = max(self.spec.limits.stall, STORE_SECONDS)
+        isolated = isolated_after_deaths(
+            task_attempts(), stall=stall, what="writing", run=self.run, attempt=self.attempt
+        )
+        with isolated as child:
+            receipts = [finish_shard(shard, stages=self, child=child) for shard in unpack(bundle)]
         for receipt in receipts:
             record(receipt, stages=self)
         return pa.table({"receipt": pa.array([receipt.to_json() for receipt in receipts], pa.string())})
@@ -103,8 +108,16 @@ def encode_shard(shard: ShardTables, *, spec: JobSpec, child: Isolated | None = 
     return shard.with_(tasks=tasks, facts={"encode_s": time.monotonic() - began})
 
 
-def finish_shard(shard: ShardTables, *, stages: Stages) -> Receipt:
-    """The receipt of a shard: of its object, which is written now, or of its failure."""
+def finish_shard(shard: ShardTables, *, stages: Stages, child: Isolated | None = None) -> Receipt:
+    """The receipt of a shard: of its object, which is written now, or of its failure. child: where to write it, if not here."""
+    if shard.failure is None and child is not None:
+        write = partial(finish_shard, replace(shard, stored=()), stages=replace(stages))
+        try:
+            return child.call(write, alone=True)
+        except DiedError as died:
+            uri, first, stop = shard.shard.file.uri, shard.shard.first, shard.shard.stop
+            message = f"{uri}: writing the answers from {first} to {stop} killed the writer {died}"
+            shard = replace(shard, failure=("killed-writer", message))
     if shard.failure is not None:
         reason, message = shard.failure
         return Receipt(

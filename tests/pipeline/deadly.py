@@ -1,4 +1,5 @@
-"""A task whose tokenizing, and readers whose reading, end their process where the data says so."""
+"""A task whose tokenizing, readers whose reading, and a value whose arrival end their process, the first two where the data says
+so."""
 
 import ctypes
 import os
@@ -38,6 +39,13 @@ class DeadlySpec(JobSpec):
             name: replace(task, task=DeadlyClassification(**task.task.model_dump(exclude={"name"})))
             for name, task in super().named_tasks.items()
         }
+
+
+class Deadly:
+    """A value that ends the process that receives it."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return os._exit, (3,)
 
 
 def shards_until(*, shards: Sequence[Shard], reading: Reading, deadly: int) -> Iterator[ShardTables]:

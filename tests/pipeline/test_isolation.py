@@ -10,7 +10,9 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,15 +21,28 @@ from pipeline import flow, isolation, run
 from pipeline.bundle import ShardTables, pack, unpack
 from pipeline.cluster.placement import Cluster
 from pipeline.flow import Stages
+from pipeline.inference.answers import answers_table
 from pipeline.isolation import DEATHS_BEFORE, DiedError, Isolated
+from pipeline.output.sink import Receipt
 from pipeline.reading import shard_source
 from pipeline.reading.isolated import shards_in, stream_in
 from pipeline.reading.shard_source import ShardSource
 from pipeline.reading.source import Reading, read_stream
-from pipeline.rows import SKIPPED, STORED
+from pipeline.rows import SKIPPED, STORED, no_errors
 from pipeline.shards import CutRule, Shard, SourceFile, Stream, Work, cut_rows
-from tests.pipeline.deadly import DEADLY, DeadlySpec, shards_until, stream_until
-from tests.pipeline.small import CHECKPOINT, FINGERPRINT, file_at, only_tables, reasons, rows_table, shard, spec
+from tests.pipeline.deadly import DEADLY, Deadly, DeadlySpec, shards_until, stream_until
+from tests.pipeline.small import (
+    CHECKPOINT,
+    FINGERPRINT,
+    TASK,
+    file_at,
+    only_facts,
+    only_tables,
+    reasons,
+    rows_table,
+    shard,
+    spec,
+)
 
 STALL = 60.0
 GIGABYTE = 1 << 30
@@ -166,6 +181,30 @@ def test_reading_in_a_child_gives_the_same_bundles(tmp_path: Path, monkeypatch: 
     assert len(usual) == 4 + 3
     for one, other in zip(usual, isolated, strict=True):
         assert (one.shard, one.rows, one.facts, one.failure) == (other.shard, other.rows, other.facts, other.failure)
+
+
+def test_writing_in_a_child_gives_the_same_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = list[tuple[Receipt, pa.Table]]()
+    for attempts in (0, DEATHS_BEFORE):
+        monkeypatch.setattr(flow, "task_attempts", lambda attempts=attempts: attempts)
+        output = tmp_path / str(attempts)
+        stages = Stages(spec=spec(output=str(output)), schema=READING.schema, footer={})
+        (encoded,) = unpack(stages.encode(pack([ShardTables(shard=shard(), rows=rows_table({"text": ["one", None]}))])))
+        answers = answers_table({"logits": np.zeros((1, len(only_facts(stages.spec).labels)), np.float32)})
+        task = {TASK: {"answers": answers, "failures": pa.table({"error": no_errors(1)})}}
+        gone = ShardTables(shard=shard(9, 12), failure=("gone", "the file is gone"))
+        written, failed = stages.finish(pack([encoded.with_(tasks=task), gone]))["receipt"].to_pylist()
+        assert Receipt.from_json(failed).reason == "gone"
+        (path,) = (output / "data").iterdir()
+        found.append((replace(Receipt.from_json(written), facts={}), pq.read_table(path)))
+    assert found[0] == found[1]
+
+
+def test_a_shard_that_ends_its_writer_fails(child: Isolated) -> None:
+    stages = Stages(spec=spec(), schema=READING.schema, footer=cast("dict[str, str]", Deadly()))
+    receipt = flow.finish_shard(ShardTables(shard=shard(), rows=rows_table({"text": []})), stages=stages, child=child)
+    assert (receipt.state, receipt.reason) == ("failed", "killed-writer")
+    assert receipt.message.endswith("killed the writer (exit status 3) 2 times, alone")
 
 
 @pytest.mark.ray
