@@ -16,8 +16,8 @@ import pyarrow as pa
 MOST_BYTES = 16 << 20
 """Of a schema; one that is larger is not looked into."""
 MOST_NAMED = 5
-IN_A_FOOTER = re.compile(rb"ARROW:schema\x18([\x80-\xff]*[\x00-\x7f])")
-"""The key under which Parquet keeps an Arrow schema, and the length of what follows, as a varint."""
+IN_A_FOOTER = re.compile(rb"ARROW:schema\x18([\x80-\xff]{0,4}[\x00-\x7f])")
+"""The key under which Parquet keeps an Arrow schema, and the length of what follows, as a varint of 32 bits."""
 
 
 def unreadable_columns(handle: Any) -> list[str]:

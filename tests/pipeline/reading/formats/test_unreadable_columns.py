@@ -2,6 +2,7 @@
 
 import io
 import random
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,3 +73,9 @@ def test_a_type_of_arrow_is_no_reason(tmp_path: Path) -> None:
         writer.write_table(table)
     with (tmp_path / "a.arrow").open("rb") as handle:
         assert unreadable_columns(handle) == []
+
+
+def test_a_length_of_megabytes_in_a_footer_is_not_a_length() -> None:
+    footer = b"ARROW:schema\x18" + b"\xff" * 4_000_000 + b"\x01"
+    file = io.BytesIO(b"PAR1" + footer + struct.pack("<I", len(footer)) + b"PAR1")
+    assert unreadable_columns(file) == []
