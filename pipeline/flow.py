@@ -33,7 +33,7 @@ from pipeline.encode import encode_tasks
 from pipeline.inference.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS
 from pipeline.inference.questions import MODEL_LOADER, asks_of, facts_of, load_order
 from pipeline.inference.replica import Replica, ReplicaOrder
-from pipeline.isolation import DiedError, Isolated, isolated_after_deaths
+from pipeline.isolation import STARTING, DiedError, Isolated, deadline, in_time, isolated_after_deaths
 from pipeline.output.folder import OutputFolder
 from pipeline.output.job import FrozenJob
 from pipeline.output.sink import Receipt, job_footer, write_shard
@@ -80,10 +80,11 @@ class Stages:
 
     def encode(self, bundle: pa.Table) -> pa.Table:
         """Rows of each shard to windows of tokens."""
+        stall = self.spec.limits.stall
         isolated = isolated_after_deaths(
-            task_attempts(), stall=self.spec.limits.stall, what="tokenizing", run=self.run, attempt=self.attempt
+            task_attempts(), stall=stall, what="tokenizing", run=self.run, attempt=self.attempt
         )
-        with isolated as child:
+        with isolated as child, deadline(max(stall, STARTING) if child is None else None):
             return pack((encode_shard(shard, spec=self.spec, child=child) for shard in unpack(bundle)), onto=bundle)
 
     def finish(self, bundle: pa.Table) -> pa.Table:
@@ -92,7 +93,7 @@ class Stages:
         isolated = isolated_after_deaths(
             task_attempts(), stall=stall, what="writing", run=self.run, attempt=self.attempt
         )
-        with isolated as child:
+        with isolated as child, deadline(stall if child is None else None):
             receipts = [finish_shard(shard, stages=self, child=child) for shard in unpack(bundle)]
         for receipt in receipts:
             record(receipt, stages=self)
@@ -101,6 +102,7 @@ class Stages:
 
 def encode_shard(shard: ShardTables, *, spec: JobSpec, child: Isolated | None = None) -> ShardTables:
     """A shard with `marks` and `windows`; a shard without rows passes unchanged. child: where to tokenize, if not here."""
+    in_time()
     if shard.rows is None:
         return shard
     began = time.monotonic()
@@ -110,6 +112,7 @@ def encode_shard(shard: ShardTables, *, spec: JobSpec, child: Isolated | None = 
 
 def finish_shard(shard: ShardTables, *, stages: Stages, child: Isolated | None = None) -> Receipt:
     """The receipt of a shard: of its object, which is written now, or of its failure. child: where to write it, if not here."""
+    in_time()
     if shard.failure is None and child is not None:
         write = partial(finish_shard, replace(shard, stored=()), stages=replace(stages))
         try:

@@ -1,5 +1,7 @@
 """Calls functions in a child process, for work that may end its process: the child is replaced, and the caller goes on.
 
+A Ray task works in its own process first, which ends if it hangs (`deadline`); a task that has ended two goes on in a child.
+
 `python -m pipeline.isolation` is started by `Isolated` only. Messages are pickled tuples whose first item is their kind:
 
 in    ("memory", bytes)                first
@@ -9,13 +11,14 @@ out   ("begun",)                       once the function and what it needs are i
       ("raised", error)
 """
 
+import faulthandler
 import logging
 import os
 import pickle
 import sys
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -28,7 +31,7 @@ from pipeline.telemetry import journal
 DEATHS_BEFORE = 2
 """Attempts at a Ray task that have ended before its work moves to a child process. A lost node is an attempt too."""
 STARTING = 120.0
-"""Seconds that a child may take, at least, to start and to import what it calls."""
+"""Seconds that a process may take, at least, to start, import what it calls, and load a tokenizer."""
 LEAST_MEMORY = 1 << 30
 """What a child may take on any machine; otherwise half of what there is."""
 
@@ -118,13 +121,51 @@ def isolated_after_deaths(
     """A child process for the work of a Ray task that has been attempted too often; None for any other.
 
     Ray repeats a task whose process ends, forever: where a row or a shard is the cause, nobody would hear of it. attempts:
-    earlier ones at this task, None if unknown. what: the work, for the journal. fields: of its line.
+    earlier ones at this task, None if unknown. stall: seconds for one value of the child. what: the work, for the journal.
+    fields: of its line.
     """
     if attempts is None or attempts < DEATHS_BEFORE:
         return nullcontext()
     message = f"{what} in a child process: the task has lost its process or node before"
     journal.write(message, level=logging.WARNING, attempts=attempts, **fields)
     return closing(Isolated(stall=stall))
+
+
+_seconds: float | None = None
+
+
+@contextmanager
+def deadline(seconds: float | None) -> Iterator[None]:
+    """Ends this process, with the stacks of its threads on standard error, if what is inside takes longer than so many seconds.
+
+    Works whatever hangs, since the clock is a thread of C. Of the main thread of a Ray worker only: there is one such clock.
+    """
+    global _seconds
+    _seconds = seconds
+    in_time()
+    try:
+        yield
+    finally:
+        _seconds = None
+        faulthandler.cancel_dump_traceback_later()
+
+
+def in_time() -> None:
+    """A piece of the work is done: its deadline, where there is one, begins anew."""
+    if _seconds is not None:
+        faulthandler.dump_traceback_later(_seconds, exit=True, file=2)
+
+
+def each_in_time(values: Iterable[Value], *, seconds: float | None) -> Iterator[Value]:
+    """The values, each with the deadline for itself; the caller takes the time that it likes between them."""
+    values = iter(values)
+    while True:
+        with deadline(seconds):
+            try:
+                value = next(values)
+            except StopIteration:
+                return
+        yield value
 
 
 def _half_of_the_memory() -> int:

@@ -9,7 +9,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 from pipeline.bundle import pack
 from pipeline.cluster.ray_state import task_attempts
-from pipeline.isolation import isolated_after_deaths
+from pipeline.isolation import each_in_time, isolated_after_deaths
 from pipeline.reading.source import Reading, read_bundles, read_tasks
 from pipeline.shards import Shard, Work
 
@@ -41,7 +41,9 @@ def _read_task(task: Sequence[Work], reading: Reading) -> ReadTask:
     def read() -> Iterator[pa.Table]:
         source = next(item.file.uri for item in task)
         with isolated_after_deaths(task_attempts(), stall=reading.stall, what="reading", source=source) as child:
-            yield from (pack(bundle) for bundle in read_bundles(task=task, reading=reading, child=child))
+            bundles = read_bundles(task=task, reading=reading, child=child)
+            for bundle in each_in_time(bundles, seconds=reading.stall if child is None else None):
+                yield pack(bundle)
 
     size = sum(_size(item) for item in task)
     return ReadTask(read, BlockMetadata(num_rows=None, size_bytes=size, exec_stats=None, input_files=None))

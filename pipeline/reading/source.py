@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.bundle import ShardTables
 from pipeline.errors import SourceError
-from pipeline.isolation import Isolated
+from pipeline.isolation import Isolated, in_time
 from pipeline.reading.formats import delimited, delimited_parity, jsonl, lines, streams
 from pipeline.reading.formats.columnar import READERS as COLUMNAR_READERS
 from pipeline.reading.formats.conform import Carried
@@ -63,7 +63,7 @@ class Reading:
     line allowed.
 
     carried: columns that no task reads. every: all columns are to be carried; declared: by `input.schema`. rules: those that
-    the output folder was begun under (`pipeline.shards.READING`). stall: seconds for one shard where a child process reads.
+    the output folder was begun under (`pipeline.shards.READING`). stall: seconds that one shard may take.
     """
 
     schema: pa.Schema
@@ -164,6 +164,7 @@ def _read_some(file: SourceFile, shards: list[Shard], reading: Reading) -> Gener
     made, carried = 0, reading.counting(file)
     try:
         for shard, table in zip(shards, _tables(file, shards, reading, carried), strict=True):
+            in_time()
             check_version(file)
             if isinstance(table, TooLarge):
                 yield from _in_parts(shard, table, reading)
@@ -242,6 +243,7 @@ def read_stream(*, stream: Stream, reading: Reading) -> Iterator[ShardTables]:
     stored = skipped = 0
     try:
         for block, parse in _blocks(file, reading, carried):
+            in_time()
             shard = _stream_shard(file, block, reading)
             reached = shard.stop
             behind = file.size if block.last else min(block.reached, file.size)

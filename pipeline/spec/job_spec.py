@@ -209,7 +209,7 @@ class LimitSpec(_Section):
     """Bytes of one line of text or JSON; a longer one fails its shard."""
     stall: Seconds = 600.0
     """How long a replica may work on one pass before it is taken for hung and replaced; stopped Ray workers are looked for as
-    often."""
+    often. Reading, tokenizing or writing one shard may take as long, and five, two and five minutes at least."""
 
 
 def _input(value: object) -> object:

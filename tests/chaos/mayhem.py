@@ -41,9 +41,10 @@ KINDS: Mapping[str, float] = {
     "kill driver": 0.04,
     "stop driver": 0.06,
 }
-"""What is hit, and how often each; kinds that are short of the tally's aim come twice as often."""
-BURST = 4
-"""How many model processes are hit at most at once; of the others it is one."""
+"""What is hit, and how often each; SHORT is added to the weight of a kind that is short of the tally's aim."""
+SHORT = 0.2
+BURSTS: Mapping[str, int] = {"child": 4, "worker": 2, "replica": 2}
+"""How many are hit at most at once; of the others it is one."""
 STOPPED_SECONDS = (1.0, 8.0)
 """How long something stays stopped."""
 STOPPED_FOR_GOOD = 0.4
@@ -248,12 +249,11 @@ class Mayhem:
 
     def _weights(self) -> list[float]:
         counts = {kind: self.before.get(kind, 0) + self.hits[kind] for kind in KINDS}
-        return [share * (1 + (counts[kind] < AIM_OF_EACH_KIND)) for kind, share in KINDS.items()]
+        return [share + SHORT * (counts[kind] < AIM_OF_EACH_KIND) for kind, share in KINDS.items()]
 
     def _hit_workers(self, deed: str, what: str) -> int:
         found = [pid for pid in workers(self.cluster, what) if pid not in self._stopped]
-        most = self._random.randint(1, BURST) if what == "child" else 1
-        pids = self._random.sample(found, min(most, len(found)))
+        pids = self._random.sample(found, min(self._random.randint(1, BURSTS[what]), len(found)))
         if deed == "kill":
             return signalled(pids, signal.SIGKILL)
         count = signalled(pids, signal.SIGSTOP)

@@ -1,8 +1,10 @@
 """A task whose tokenizing, readers whose reading, and a value whose arrival end their process, the first two where the data says
-so."""
+so; and a task whose tokenizing never ends for some text.
+"""
 
 import ctypes
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -17,6 +19,7 @@ from pipeline.tasks import TextClassification
 from pipeline.tasks.task import Encoding, ModelFacts
 
 DEADLY = "this text ends the process that tokenizes it"
+ENDLESS = "this text is tokenized forever"
 
 
 class DeadlyClassification(TextClassification):
@@ -26,6 +29,8 @@ class DeadlyClassification(TextClassification):
         """The windows of all items, if the process lives on."""
         if DEADLY in parts["text"].to_pylist():
             os._exit(3)
+        if ENDLESS in parts["text"].to_pylist():
+            time.sleep(3_600)
         return super().encode(parts, facts)
 
 

@@ -4,6 +4,8 @@ import gzip
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -44,6 +46,7 @@ from tests.pipeline.small import (
     spec,
 )
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 STALL = 60.0
 GIGABYTE = 1 << 30
 RULE = CutRule(rows=10, bytes=1_000_000)
@@ -93,6 +96,16 @@ def test_a_stream_that_nobody_takes_to_its_end_ends_its_child(child: Isolated) -
     with closing(child.stream(partial(range, 1_000_000))) as values:
         assert next(values) == 0
     assert child.call(partial(divmod, 7, 2)) == (3, 1)
+
+
+@pytest.mark.parametrize(("stage", "said"), [("encode", ""), ("read", "read\nread\n")])
+def test_a_stage_that_hangs_ends_its_process_and_shows_where(stage: str, said: str) -> None:
+    """Ray repeats its task then, and after the second time in a child process."""
+    command = [sys.executable, "-m", "tests.pipeline.endless_stage", stage]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=100, check=False)
+    assert (ended.returncode, ended.stdout) == (1, said)
+    assert ended.stderr.startswith("Timeout (0:00:01)!")
+    assert f"in {'encode' if stage == 'encode' else 'hanging'}\n" in ended.stderr
 
 
 def swelling(folder: Path) -> str:
