@@ -39,7 +39,7 @@ from tests.pipeline.small import CHECKPOINT
 FLOAT32_SCORES = 1e-6
 """How far a score may be from that of the quiet run: the same sums, in another batch."""
 TWO_DRIVERS_EVERY = 8
-"""One job in so many has two drivers at once."""
+"""One job in so many has two drivers at once, by the seed."""
 ENDED_WELL = ("done", "failed-shards")
 PART_BYTES = 2_000
 """Objects of twice the size are stored in parts on moto; 50 MB, which is usual, would take too long, and SeaweedFS refuses less
@@ -287,7 +287,8 @@ class Storm:
         with ray_nodes(workers=workers, cpus=cpus) as cluster, Drivers(cluster, self.folder) as starter:
             rounds_until = time.monotonic() + seconds
             while done == 0 or (done != most and time.monotonic() < rounds_until):
-                drivers, done = 2 if done % TWO_DRIVERS_EVERY == 0 and most is None else 1, done + 1
+                two = most is None and (self.seed + done) % TWO_DRIVERS_EVERY == 0
+                drivers, done = 1 + two, done + 1
                 with self.round(kind="process", share=share, drivers=[drivers]) as one:
                     before = tally.sums(tally.rounds())
                     mayhem = Mayhem(

@@ -59,6 +59,6 @@ def test_a_long_storm_of_the_store_loses_and_doubles_nothing(
 @pytest.mark.timeout(7200)
 def test_a_long_storm_of_processes_loses_and_doubles_nothing(ray_environment: Path, tmp_path: Path) -> None:
     with storm("seaweedfs", tmp_path, story=Story(files=16, rows=120, nap=0.6, stall=20), seed=SEED) as long:
-        long.of_processes(seconds=LONG_SECONDS, share=0.1, pause=0.7, workers=2, cpus=3)
+        long.of_processes(seconds=LONG_SECONDS, share=0.1, pause=0.7, workers=2, cpus=2)
     print(f"\n{tally.table(tally.sums(tally.rounds()))}")
     assert long.sums["folders"] >= 1
