@@ -44,7 +44,9 @@ KINDS: Mapping[str, float] = {
 """What is hit, and how often each; SHORT is added to the weight of a kind that is short of the tally's aim."""
 SHORT = 0.2
 BURSTS: Mapping[str, int] = {"child": 4, "worker": 2, "replica": 2}
-"""How many are hit at most at once; of the others it is one."""
+"""How many of a kind are hit at most at once; of the others it is one."""
+AT_ONCE = 4
+"""How many kinds are hit at most at once, without a script."""
 STOPPED_SECONDS = (1.0, 8.0)
 """How long something stays stopped."""
 STOPPED_FOR_GOOD = 0.4
@@ -183,7 +185,8 @@ class Mayhem:
                 if now > deadline:
                     raise TimeoutError(f"not done by its deadline: {self.report()} {' '.join(self.words[-40:])}")
                 if next_hit < now < hit_until and self._recovered() and (self._script or not self.script):
-                    self.hit(self._random.choice(running))
+                    for _ in range(1 if self.script else self._random.randint(1, AT_ONCE)):
+                        self.hit(self._random.choice(running))
                     next_hit = time.monotonic() + self._random.expovariate(1 / self.pause)
                 self._do_what_is_due(now)
                 running = [after for driver in running if (after := self._looked_after(driver, file)) is not None]
@@ -264,8 +267,10 @@ class Mayhem:
         return count
 
     def _hit_driver(self, deed: str, driver: Driver) -> int:
-        if deed == "kill" or driver.stopped:
-            return signalled([driver.pid], signal.SIGKILL) if deed == "kill" else 0
+        if not is_alive(driver.pid) or (deed == "stop" and driver.stopped):
+            return 0
+        if deed == "kill":
+            return signalled([driver.pid], signal.SIGKILL)
         driver.stopped = True
 
         def resume() -> None:
