@@ -15,7 +15,7 @@ class Terminal(Console):
     """Prints texts without markup or highlighting, and shows control characters as escapes, such as \\x1b."""
 
     def __init__(self, *, soft_wrap: bool = True, **options: Any) -> None:
-        super().__init__(**{"highlight": False, "markup": False, "soft_wrap": soft_wrap, **options})
+        super().__init__(**{"highlight": False, "markup": False, "emoji": False, "soft_wrap": soft_wrap, **options})
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Every text passes here: printed ones and the cells of tables."""

@@ -60,7 +60,7 @@ def parse_calibration(content: bytes, *, url: str, id2label: Mapping[Any, Any]) 
     with other labels."""
     try:
         fields = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _refusal(url, f"is not JSON ({error})") from None
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise _refusal(url, f'was not written by `preln calibrate` (no "format": "{FORMAT}")')

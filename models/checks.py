@@ -75,7 +75,7 @@ def check_config(config: RobertaPreLayerNormConfig) -> None:
     if config.hidden_act not in ACTIVATIONS if isinstance(config.hidden_act, str) else not callable(config.hidden_act):
         raise ValueError(f"config.hidden_act is '{config.hidden_act}'; known: {', '.join(ACTIVATIONS)}")
     for layer, heads in config.pruned_heads.items():
-        known = 0 <= layer < config.num_hidden_layers and set(heads) <= set(range(config.num_attention_heads))
+        known = 0 <= layer < config.num_hidden_layers and all(0 <= head < config.num_attention_heads for head in heads)
         if not known or len(heads) == config.num_attention_heads:
             raise ValueError(
                 f"config.pruned_heads says heads {heads} of layer {layer}; there are {config.num_hidden_layers} layers of "

@@ -21,7 +21,7 @@ PROMPTS = "config_sentence_transformers.json"
 POOLINGS: Mapping[str, Pooling] = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 MODES: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean"}
 
-_PLAIN_NAME = re.compile(r"\w[\w.-]{0,99}")
+_PLAIN_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 """A module's folder is one beside modules.json: its name leads nowhere else, and no file system finds it too long."""
 
 

@@ -213,6 +213,32 @@ def _check_ids(ids: Iterable[Any]) -> None:
         raise ValueError(f"the vocabulary has the id {wrong!r}; ids are whole numbers from 0 to {LARGEST_ID}")
 
 
+MOST_TEMPLATE_TOKENS = 1_000
+"""Special tokens that a post-processor may put around a text; those of real models put two to four."""
+
+
+def _check_templates(part: dict[str, Any]) -> None:
+    """Raises ValueError where a post-processor would repeat texts, or fill the memory with special tokens."""
+    for inner in part.get("processors") or ():
+        _check_templates(inner)
+    _check_ids(part[name][1] for name in ("sep", "cls") if name in part)
+    tokens = part.get("special_tokens")
+    if part.get("type") != "TemplateProcessing" or not isinstance(tokens, dict):
+        return
+    for token in tokens.values():
+        _check_ids(token["ids"])
+    for name in ("single", "pair"):
+        pieces = part.get(name) or ()
+        sequences = [piece["Sequence"]["id"] for piece in pieces if "Sequence" in piece]
+        names = [piece["SpecialToken"]["id"] for piece in pieces if "SpecialToken" in piece]
+        count = sum(len(tokens[token]["ids"]) for token in names)
+        if count > MOST_TEMPLATE_TOKENS or len(sequences) > len(set(sequences)):
+            raise ValueError(
+                f"the post_processor of tokenizer.json puts {count} special tokens around a text and names it "
+                f"{len(sequences)} times; at most {MOST_TEMPLATE_TOKENS} tokens and each text once are read"
+            )
+
+
 def _from_json(fields: dict[str, Any], *, prefix_space: bool, wanted: bool) -> Tokenizer:
     model, added = fields.get("model") or {}, fields.get("added_tokens") or ()
     if isinstance(model.get("vocab"), dict):
@@ -223,6 +249,7 @@ def _from_json(fields: dict[str, Any], *, prefix_space: bool, wanted: bool) -> T
             f"the normalizer of tokenizer.json can make a text {grown} times as long, more than {MOST_GROWTH} times, which would "
             "fill the memory"
         )
+    _check_templates(fields.get("post_processor") or {})
     parts = [part for part in (fields.get("pre_tokenizer"), fields.get("post_processor")) if part]
     # tokenizer_config.json wins over tokenizer.json, as in the reference.
     for part in parts:

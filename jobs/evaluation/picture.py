@@ -24,7 +24,7 @@ def draw_confusion(confusion: Confusion) -> bytes | None:
     mpl.use("svg")
     from matplotlib import pyplot as plt
 
-    mpl.rcParams["svg.hashsalt"] = "preln"
+    mpl.rcParams.update({"svg.hashsalt": "preln", "text.parse_math": False})  # a label is no formula
     counts_LL = confusion.counts_LL
     wrong_L = counts_LL.sum(axis=0) + counts_LL.sum(axis=1) - 2 * counts_LL.diagonal()
     kept = np.sort(np.argsort(-wrong_L, kind="stable")[:NAMED])

@@ -77,14 +77,19 @@ def _opened(root: str) -> Iterator[Any]:
         yield table
 
 
+_LOG_NAME = re.compile(r"(_sidecars/)?\w[\w.-]{0,200}", re.ASCII)
+"""A file of the log. Keys of a store may have any other name, such as one that leads out of the folder of the copy."""
+
+
 def _copy_log(root: str, folder: Path) -> None:
     """The log from its last checkpoint on."""
     every = find(f"{root}/{LOG}", hidden=True)
     first = _last_checkpoint(f"{root}/{LOG}/_last_checkpoint", every)
-    wanted = [entry for entry in every if _version(entry.uri.rpartition("/")[2]) >= first]
+    names = {entry.uri.removeprefix(f"{root}/{LOG}/"): entry for entry in every}
+    wanted = [name for name in names if _LOG_NAME.fullmatch(name) and _version(name) >= first]
 
-    def fetch(entry: FileInfo) -> None:
-        path = folder / entry.uri.removeprefix(root).lstrip("/")
+    def fetch(name: str) -> None:
+        entry, path = names[name], folder / LOG / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(read_bytes(entry.uri))
 

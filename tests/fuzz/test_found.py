@@ -176,7 +176,7 @@ def test_sentence_transformers_settings_of_another_type_are_refused(
 
 
 @pytest.mark.parametrize(
-    "path", ["../1_Pooling", "/etc", "a/b", "s3://bucket/x", "..", "1_Pooling/../../x", "x" * 5_000]
+    "path", ["../1_Pooling", "/etc", "a/b", "s3://bucket/x", "..", "1_Pooling/../../x", "x" * 5_000, "字" * 100]
 )
 def test_a_module_leads_nowhere_but_into_its_own_folder(tmp_path: Path, path: str) -> None:
     kinds = [{"type": "x.Transformer", "path": ""}, {"type": "x.Pooling", "path": path}]

@@ -27,6 +27,8 @@ def test_nothing_printed_steers_the_terminal() -> None:
     )
     assert "\\x1b]0;owned\\x07" in said
     assert "Übung 日本" in said
+    terminal.print("a:key:b.txt")
+    assert "a:key:b.txt" in printed.getvalue(), "a name between colons is no picture"
 
 
 def test_lines_stay_lines() -> None:

@@ -58,6 +58,7 @@ def test_logits_are_divided_by_their_labels_temperatures(folder: Path) -> None:
     ("change", "fault"),
     [
         (lambda fields: "{", "is not JSON"),
+        (lambda fields: "[" * 200_000, "is not JSON"),
         (lambda fields: [1], "was not written by `preln calibrate`"),
         (lambda fields: {"scale": 0.5, "zero_point": 3}, "was not written by `preln calibrate`"),
         (lambda fields: {**fields, "version": 2}, "is of version 2, and this preln reads 1"),

@@ -90,6 +90,36 @@ def test_a_normaliser_that_would_fill_the_memory_is_refused_before_it_reads_a_te
         load_tokenizer(folder_with(normalizer, tmp_path))
 
 
+def template(pieces: list[Any], ids: list[int]) -> Any:
+    """A post-processor, in a sequence, that puts a special token of these ids around texts."""
+    token = {"<s>": {"id": "<s>", "ids": ids, "tokens": ["<s>"] * len(ids)}}
+    part = {"type": "TemplateProcessing", "single": pieces, "pair": pieces, "special_tokens": token}
+    return {"type": "Sequence", "processors": [part]}
+
+
+TEXT, MARK = {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<s>", "type_id": 0}}
+
+
+@pytest.mark.parametrize(
+    ("post_processor", "fault"),
+    [
+        (template([MARK] * 1_000 + [TEXT], [0] * 1_000), "puts 1000000 special tokens around a text"),
+        (template([TEXT] * 1_000, [0]), "names it 1000 times"),
+        (template([MARK, TEXT], [4_000_000_000]), "the id 4000000000"),
+        ({"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 4_000_000_000]}, "the id 4000000000"),
+    ],
+    ids=["tokens", "texts", "template's id", "id"],
+)
+def test_a_post_processor_that_would_fill_the_memory_is_refused_before_it_reads_a_text(
+    tmp_path: Path, post_processor: Any, fault: str
+) -> None:
+    folder = folder_with(None, tmp_path)
+    path = Path(folder) / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "post_processor": post_processor}))
+    with pytest.raises(CheckpointError, match=fault):
+        load_tokenizer(folder)
+
+
 def test_a_normaliser_that_replaces_one_space_by_another_is_read(tmp_path: Path) -> None:
     normalizer = {"type": "Replace", "pattern": {"String": "\u00a0"}, "content": " "}
     assert load_tokenizer(folder_with(normalizer, tmp_path)).ids("a\u00a0b") == load_tokenizer(CHECKPOINT).ids("a b")

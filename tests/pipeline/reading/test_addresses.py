@@ -11,6 +11,7 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import s3fs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -218,6 +219,21 @@ def test_a_delta_table_on_an_object_store_is_its_current_files(tmp_path: Path, s
         put(f"{s3_bucket}/deep/t/_delta_log/{path.name}", path.read_bytes())
     delete([f"{s3_bucket}/deep/t/_delta_log/{0:020}.json"])
     assert {uri.removeprefix(f"{s3_bucket}/deep/t/") for uri in listed(f"{s3_bucket}/deep/t")} == wanted
+
+
+@pytest.mark.storage
+def test_a_key_in_the_log_of_a_delta_table_leads_nowhere(tmp_path: Path, s3_bucket: str) -> None:
+    deltalake = pytest.importorskip("deltalake")
+    deltalake.write_deltalake(str(tmp_path / "t"), pa.table({"text": ["a", "b"]}))
+    root = f"{s3_bucket}/1/2/3/4/5/6/7/8/9/10/11/12/t"
+    for path in (path for path in (tmp_path / "t").rglob("*") if path.is_file()):
+        put(f"{root}/{path.relative_to(tmp_path / 't')}", path.read_bytes())
+    store = s3fs.S3FileSystem(skip_instance_cache=True)
+    out = f"{'../' * 12}{(tmp_path / 'written').relative_to('/')}"
+    store.pipe_file(f"{root}/_delta_log/{out}", b"by the table")
+    assert any(".." in key for key in store.find(root))
+    assert len(listed(root)) == 1
+    assert not (tmp_path / "written").exists()
 
 
 def test_a_saved_data_set_is_the_files_that_it_names(tmp_path: Path) -> None:
