@@ -10,9 +10,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from fsspec.implementations.local import LocalFileSystem
 
 from models.added_tokens import changes_digest
 from models.addresses import open_address
@@ -331,10 +333,14 @@ def _find_folder(url: str, *, bare: bool = False) -> set[str]:
 
 
 def file_names(url: str) -> set[str]:
+    """What a folder holds; a pipe or a socket of this machine, which could be read forever, is no file of a checkpoint."""
     try:
         system, folder = open_address(url)
         system.invalidate_cache()
-        return {str(path).rsplit("/", 1)[-1] for path in system.ls(folder, detail=False)}
+        paths = [str(path) for path in system.ls(folder, detail=False)]
+        if isinstance(system, LocalFileSystem):
+            paths = [path for path in paths if Path(path).is_file() or Path(path).is_dir() or not Path(path).exists()]
+        return {path.rsplit("/", 1)[-1] for path in paths}
     except (FileNotFoundError, NotADirectoryError):
         return set()
     except ImportError as error:

@@ -1,6 +1,7 @@
 """What the fuzzer found, a small case each: every one is refused in one line, or costs its own file alone."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from models.sentencepiece_file import tokenizer_json
 from models.tokenizer import load_tokenizer
 from tests.fuzz.reading import check_message, lay_out, read
 from tests.fuzz.seeds import GOOD, Seed, seeds
+from tests.pipeline.small import CHECKPOINT
 
 pytestmark = pytest.mark.torch
 
@@ -173,6 +175,19 @@ def test_sentence_transformers_settings_of_another_type_are_refused(
     tmp_path: Path, reader: str, content: object
 ) -> None:
     refusal(tmp_path, reader, lambda _: json.dumps(content).encode(), read_embedder)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("name", "read_it"), [("tokenizer.json", load_tokenizer), ("config.json", Checkpoint.open)])
+def test_a_pipe_in_a_checkpoint_folder_is_no_file_of_it(
+    tmp_path: Path, name: str, read_it: Callable[[str], object]
+) -> None:
+    for file in Path(CHECKPOINT).iterdir():
+        if file.name not in (name, "vocab.json"):
+            (tmp_path / file.name).symlink_to(file)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CheckpointError, match=rf"no (tokenizer: neither )?{name}"):
+        read_it(str(tmp_path))
 
 
 @pytest.mark.parametrize(
